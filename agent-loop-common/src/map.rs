@@ -1,0 +1,61 @@
+//! The values of the maps that the eBPF program and user space both touch.
+
+use crate::ProcessKey;
+
+/// The bit of a run tag that marks processes which are only observed: nobody launched them through us.
+///
+/// The other bits are then the number of the watch rule. Without the bit a tag is the id of the run's cgroup.
+pub const OBSERVED: u64 = 1 << 63;
+
+/// A live, tracked process: the value of `LIVE`, keyed by its number.
+///
+/// Inserted by the fork hook (by the exec hook or the snapshot when discovered), deleted by the exit hook.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LiveEntry {
+    /// `task_struct.start_boottime` of the leader, nanoseconds.
+    pub start_boottime_ns: u64,
+    /// The run's tag: the id of its cgroup, or [`OBSERVED`] with a rule.
+    pub run: u64,
+    /// The inode of the process's pidfd (Linux 6.9 and later), 0 where the kernel has none.
+    pub pidfs_ino: u64,
+    /// The start of the process that forked it, 0 where unknown.
+    pub forker_start_boottime_ns: u64,
+    /// The number of the process that forked it, 0 where unknown.
+    pub forker_tgid: u32,
+    /// How it came to be known: bits of [`crate::record::flag`].
+    pub flags: u32,
+}
+
+/// A run: the value of `RUNS`, keyed by the id of the run's cgroup.
+///
+/// User space inserts it before the launch; the fork hook fills in the main process, the exit hook its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RunEntry {
+    /// The start of the main process; 0 until it is born.
+    pub main_start_boottime_ns: u64,
+    /// When the main process ended, nanoseconds of CLOCK_BOOTTIME.
+    pub exit_boot_ns: u64,
+    /// The number of the main process; 0 until it is born.
+    pub main_tgid: u32,
+    /// 1 once `exit_status` holds the status.
+    pub exit_valid: u32,
+    /// The main process's wait status, as `wait(2)` encodes it.
+    pub exit_status: i32,
+    /// Explicit padding.
+    pub pad: u32,
+}
+
+impl RunEntry {
+    /// The run's main process, once it was born.
+    #[must_use]
+    pub fn main(&self) -> Option<ProcessKey> {
+        (self.main_tgid != 0).then(|| ProcessKey::new(self.main_tgid, self.main_start_boottime_ns))
+    }
+}
+
+const _: () = {
+    assert!(size_of::<LiveEntry>() == 40);
+    assert!(size_of::<RunEntry>() == 32);
+};
