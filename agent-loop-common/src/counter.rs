@@ -27,11 +27,13 @@ pub enum Counter {
     ArgvUnread = 8,
     /// Tasks skipped since they do not exist in the supervisor's PID namespace.
     Outside = 9,
+    /// Hooks that ended early since a kernel structure could not be read.
+    Unreadable = 10,
 }
 
 impl Counter {
     /// The number of counters: the size of their map.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 11;
 
     /// Every counter, in index order.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -45,6 +47,7 @@ impl Counter {
         Self::Stale,
         Self::ArgvUnread,
         Self::Outside,
+        Self::Unreadable,
     ];
 }
 

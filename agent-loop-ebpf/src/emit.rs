@@ -1,0 +1,163 @@
+//! The only writer of records: reserve room and fill it, or count the loss.
+
+use agent_loop_common::ProcessKey;
+use agent_loop_common::counter::Counter;
+use agent_loop_common::map::LiveEntry;
+use agent_loop_common::record::{
+    BirthRecord, DeathRecord, EXEC_LARGE, EXEC_MEDIUM, EXEC_SMALL, ExecHeader, FILENAME_LARGE, FILENAME_SMALL, flag,
+    kind,
+};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
+
+use crate::maps::{EVENTS, EXECS, count};
+use crate::task::Binprm;
+
+const HEADER: usize = size_of::<ExecHeader>();
+const ARGV_SMALL: usize = EXEC_SMALL - HEADER - FILENAME_SMALL;
+const ARGV_MEDIUM: usize = EXEC_MEDIUM - HEADER - FILENAME_LARGE;
+const ARGV_LARGE: usize = EXEC_LARGE - HEADER - FILENAME_LARGE;
+
+/// Now, in nanoseconds of CLOCK_BOOTTIME.
+pub fn now() -> u64 {
+    // SAFETY: the helper takes nothing and only reads a clock.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Records a birth.
+pub fn birth(tgid: u32, entry: &LiveEntry, parent_tgid: u32, uid: u32) {
+    count(Counter::SeenFork);
+    let Some(mut room) = EVENTS.reserve::<BirthRecord>(0) else { return count(Counter::LostFork) };
+    room.write(BirthRecord {
+        kind: kind::BIRTH,
+        flags: entry.flags,
+        boot_ns: now(),
+        start_boottime_ns: entry.start_boottime_ns,
+        pidfs_ino: entry.pidfs_ino,
+        run: entry.run,
+        forker_start_boottime_ns: entry.forker_start_boottime_ns,
+        tgid,
+        forker_tgid: entry.forker_tgid,
+        parent_tgid,
+        uid,
+    });
+    room.submit(0);
+}
+
+/// Records a death.
+pub fn death(tgid: u32, entry: &LiveEntry, status: i32, tid: u32, boot_ns: u64) {
+    count(Counter::SeenExit);
+    let Some(mut room) = EVENTS.reserve::<DeathRecord>(0) else { return count(Counter::LostExit) };
+    room.write(DeathRecord {
+        kind: kind::DEATH,
+        flags: entry.flags,
+        boot_ns,
+        start_boottime_ns: entry.start_boottime_ns,
+        pidfs_ino: entry.pidfs_ino,
+        run: entry.run,
+        forker_start_boottime_ns: entry.forker_start_boottime_ns,
+        tgid,
+        forker_tgid: entry.forker_tgid,
+        status,
+        tid,
+    });
+    room.submit(0);
+}
+
+/// What the exec hook knows of an exec.
+pub struct Exec {
+    /// Who.
+    pub key: ProcessKey,
+    /// Its pidfd's inode.
+    pub pidfs_ino: u64,
+    /// Its run.
+    pub run: u64,
+    /// The thread that called exec.
+    pub old_tid: u32,
+    /// The user id after it.
+    pub uid: u32,
+    /// Where its arguments are in its memory: start and length.
+    pub arguments: (u64, u64),
+}
+
+/// Records an exec in the smallest class that its arguments fit.
+pub fn exec(exec: &Exec, bprm: Binprm) {
+    count(Counter::SeenExec);
+    let (_, length) = exec.arguments;
+    if length <= ARGV_SMALL as u64 {
+        sized::<FILENAME_SMALL, ARGV_SMALL>(exec, bprm);
+    } else if length <= ARGV_MEDIUM as u64 {
+        sized::<FILENAME_LARGE, ARGV_MEDIUM>(exec, bprm);
+    } else {
+        sized::<FILENAME_LARGE, ARGV_LARGE>(exec, bprm);
+    }
+}
+
+/// An exec record of one size class: `bpf_ringbuf_reserve` takes only constants.
+#[repr(C)]
+struct ExecRecord<const FILENAME: usize, const ARGV: usize> {
+    header: ExecHeader,
+    filename: [u8; FILENAME],
+    argv: [u8; ARGV],
+}
+
+#[inline(always)]
+fn sized<const FILENAME: usize, const ARGV: usize>(exec: &Exec, bprm: Binprm) {
+    let Some(mut room) = EXECS.reserve::<ExecRecord<FILENAME, ARGV>>(0) else { return count(Counter::LostExec) };
+    let record = room.as_mut_ptr();
+    let (start, length) = exec.arguments;
+    let mut flags = 0;
+
+    let mut captured = length as usize;
+    if captured > ARGV {
+        captured = ARGV;
+        flags |= flag::ARGV_TRUNCATED;
+    }
+    // SAFETY: the record's argument bytes; at most ARGV of them are written.
+    let argv = unsafe { &raw mut (*record).argv };
+    // SAFETY: the helper checks the user address itself; the length was bounded by the room above.
+    let read = unsafe { bpf_probe_read_user(argv.cast(), captured as u32, start as *const _) };
+    if read != 0 {
+        captured = 0;
+        flags |= flag::ARGV_UNREAD;
+        count(Counter::ArgvUnread);
+    }
+
+    // SAFETY: the record's file name bytes.
+    let filename = unsafe { &raw mut (*record).filename };
+    let source = bprm.filename().unwrap_or(core::ptr::null());
+    // SAFETY: the helper checks the address itself and terminates within FILENAME bytes.
+    let name = unsafe { bpf_probe_read_kernel_str(filename.cast(), FILENAME as u32, source.cast()) };
+    if name <= 0 {
+        // SAFETY: the first byte of the record's file name.
+        unsafe { filename.cast::<u8>().write(0) };
+    }
+    if name <= 0 || name as usize >= FILENAME {
+        flags |= flag::FILENAME_TRUNCATED;
+    }
+
+    let (exe_ino, exe_dev) = bprm.file().unwrap_or((0, 0));
+    // SAFETY: the record's header.
+    let header = unsafe { &raw mut (*record).header };
+    // SAFETY: reserved, aligned to eight bytes, and written once.
+    unsafe {
+        header.write(ExecHeader {
+            kind: kind::EXEC,
+            flags,
+            boot_ns: now(),
+            start_boottime_ns: exec.key.start_boottime_ns,
+            pidfs_ino: exec.pidfs_ino,
+            run: exec.run,
+            exe_ino,
+            exe_dev,
+            tgid: exec.key.tgid,
+            old_tid: exec.old_tid,
+            uid: exec.uid,
+            argc: bprm.argc().unwrap_or(0),
+            argv_total: length as u32,
+            argv_len: captured as u32,
+            filename_cap: FILENAME as u32,
+        });
+    }
+    room.submit(0);
+}

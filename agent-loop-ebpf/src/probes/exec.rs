@@ -1,0 +1,55 @@
+//! Execs.
+
+use agent_loop_common::map::LiveEntry;
+use agent_loop_common::record::flag;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+
+use super::{current_uid, finish, track, tracked};
+use crate::emit;
+use crate::task::{Binprm, Read, Task, watched};
+
+/// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, all supported kernels.
+///
+/// Runs after the point of no return, when the calling thread has become the leader: number, start and inode
+/// of the process are what they were before.
+#[btf_tracepoint(function = "sched_process_exec")]
+fn exec(ctx: BtfTracePointContext) -> u32 {
+    let result = try_exec(Task::new(ctx.arg(0)), ctx.arg(1), Binprm::new(ctx.arg(2)));
+    finish(&ctx, "exec", result)
+}
+
+fn try_exec(task: Task, old_tid: u32, bprm: Binprm) -> Read<()> {
+    let leader = task.leader()?;
+    let Some(key) = leader.key()? else { return Ok(()) };
+    let entry = match tracked(key.tgid, key.start_boottime_ns) {
+        Some(entry) => entry,
+        None => {
+            let Some(run) = leader.run_by_cgroup()?.or_else(watched) else { return Ok(()) };
+            let entry = LiveEntry {
+                start_boottime_ns: key.start_boottime_ns,
+                run,
+                pidfs_ino: leader.pidfs_ino()?,
+                flags: flag::AT_EXEC,
+                ..LiveEntry::default()
+            };
+            if !track(key.tgid, &entry) {
+                return Ok(());
+            }
+            let parent_tgid = leader.parent()?.leader()?.number()?.unwrap_or(0);
+            emit::birth(key.tgid, &entry, parent_tgid, current_uid());
+            entry
+        }
+    };
+    let (start, end) = leader.arguments()?;
+    let exec = emit::Exec {
+        key,
+        pidfs_ino: entry.pidfs_ino,
+        run: entry.run,
+        old_tid,
+        uid: current_uid(),
+        arguments: (start, end.saturating_sub(start)),
+    };
+    emit::exec(&exec, bprm);
+    Ok(())
+}

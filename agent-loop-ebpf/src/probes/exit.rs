@@ -1,0 +1,56 @@
+//! Deaths: once per process, never per thread.
+
+use agent_loop_common::map::RunEntry;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+
+use super::{finish, tracked};
+use crate::emit;
+use crate::maps::{LIVE, RUNS};
+use crate::task::{Read, Task};
+
+/// `sched_process_exit(struct task_struct *p, bool group_dead)`, Linux 6.16 and later.
+///
+/// `group_dead` is the result of the kernel's atomic decrement of `signal->live`: true for exactly one thread.
+#[btf_tracepoint(function = "sched_process_exit")]
+fn exit_group_dead(ctx: BtfTracePointContext) -> u32 {
+    if ctx.arg::<u64>(1) & 0xff == 0 {
+        return 0;
+    }
+    finish(&ctx, "exit", try_exit(Task::new(ctx.arg(0))))
+}
+
+/// `sched_process_exit(struct task_struct *p)`, before Linux 6.16.
+///
+/// `signal->live` was decremented before this hook, so that zero means no thread runs any more; when several
+/// threads leave at once each may read zero, and the delete from the live set lets one of them through.
+#[btf_tracepoint(function = "sched_process_exit")]
+fn exit_latch(ctx: BtfTracePointContext) -> u32 {
+    finish(&ctx, "exit", try_latch(Task::new(ctx.arg(0))))
+}
+
+fn try_latch(task: Task) -> Read<()> {
+    if task.is_group_dead()? { try_exit(task) } else { Ok(()) }
+}
+
+fn try_exit(task: Task) -> Read<()> {
+    let leader = task.leader()?;
+    let Some(key) = leader.key()? else { return Ok(()) };
+    let Some(entry) = tracked(key.tgid, key.start_boottime_ns) else { return Ok(()) };
+    let status = leader.wait_status()?;
+    let now = emit::now();
+    if LIVE.remove(key.tgid).is_err() {
+        return Ok(());
+    }
+    if let Some(run) = RUNS.get_ptr_mut(entry.run) {
+        // SAFETY: the map returned it; only the death of its main process writes these fields, once.
+        let run: &mut RunEntry = unsafe { &mut *run };
+        if run.main_tgid == key.tgid && run.main_start_boottime_ns == key.start_boottime_ns {
+            run.exit_status = status;
+            run.exit_boot_ns = now;
+            run.exit_valid = 1;
+        }
+    }
+    emit::death(key.tgid, &entry, status, task.tid()?, now);
+    Ok(())
+}

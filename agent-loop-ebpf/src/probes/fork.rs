@@ -1,0 +1,67 @@
+//! Births.
+
+use agent_loop_common::map::{LiveEntry, OBSERVED, RunEntry};
+use agent_loop_common::record::flag;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+
+use super::{current_uid, finish, track, tracked};
+use crate::emit;
+use crate::maps::RUNS;
+use crate::task::{Read, Task};
+
+/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`, all supported kernels.
+///
+/// Runs in the parent before the child is woken: whatever is recorded here is known before the child's first
+/// instruction.
+#[btf_tracepoint(function = "sched_process_fork")]
+fn fork(ctx: BtfTracePointContext) -> u32 {
+    let parent = Task::new(ctx.arg(0));
+    let child = Task::new(ctx.arg(1));
+    let result = try_fork(parent, child);
+    finish(&ctx, "fork", result)
+}
+
+fn try_fork(parent: Task, child: Task) -> Read<()> {
+    if !child.is_leader()? {
+        return Ok(());
+    }
+    let forker = parent.leader()?.key()?;
+    let inherited = forker.and_then(|key| tracked(key.tgid, key.start_boottime_ns)).map(|entry| entry.run);
+    // A run's cgroup outranks a watch rule: an observed agent may start a run of its own.
+    let run = match inherited {
+        Some(run) if run & OBSERVED == 0 => Some(run),
+        Some(_) | None => child.run_by_cgroup()?.or(inherited),
+    };
+    let Some(run) = run else { return Ok(()) };
+    let Some(key) = child.key()? else { return Ok(()) };
+
+    let mut entry = LiveEntry {
+        start_boottime_ns: key.start_boottime_ns,
+        run,
+        pidfs_ino: child.pidfs_ino()?,
+        forker_start_boottime_ns: forker.map_or(0, |key| key.start_boottime_ns),
+        forker_tgid: forker.map_or(0, |key| key.tgid),
+        flags: 0,
+    };
+    if inherited != Some(run) && claim_main(run, &entry, key.tgid) {
+        entry.flags |= flag::MAIN;
+    }
+    track(key.tgid, &entry);
+    let parent_tgid = child.parent()?.leader()?.number()?.unwrap_or(0);
+    emit::birth(key.tgid, &entry, parent_tgid, current_uid());
+    Ok(())
+}
+
+/// Makes the first process born in a run's cgroup its main process; whether this one is.
+fn claim_main(run: u64, entry: &LiveEntry, tgid: u32) -> bool {
+    let Some(main) = RUNS.get_ptr_mut(run) else { return false };
+    // SAFETY: the map returned it; the run's first birth happens while its launcher waits for it, alone.
+    let main: &mut RunEntry = unsafe { &mut *main };
+    if main.main_tgid != 0 {
+        return false;
+    }
+    main.main_tgid = tgid;
+    main.main_start_boottime_ns = entry.start_boottime_ns;
+    true
+}

@@ -1,0 +1,94 @@
+//! The snapshot: finds processes that lived before the hooks were attached.
+
+use core::ffi::c_void;
+
+use agent_loop_common::counter::Counter;
+use agent_loop_common::map::LiveEntry;
+use agent_loop_common::record::{SnapshotRecord, flag};
+use aya_ebpf::bindings::{BPF_NOEXIST, seq_file};
+use aya_ebpf::helpers::generated::bpf_seq_write;
+
+use super::tracked;
+use crate::emit;
+use crate::maps::{LIVE, count};
+use crate::task::{Read, Task};
+
+/// `struct bpf_iter_meta`, as far as it is read.
+#[repr(C)]
+struct Meta {
+    seq: *mut seq_file,
+}
+
+/// `struct bpf_iter__task`: the context of `iter/task`, Linux 5.8 and later.
+#[repr(C)]
+struct Context {
+    meta: *const Meta,
+    task: *const u8,
+}
+
+/// Visits every task; puts the processes of known runs, and the children of tracked ones, into the live set.
+///
+/// Call it after the hooks are attached, again until it inserts nothing: a child may be visited before its
+/// parent. aya has no macro for iterators, so the link section is written here.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+fn snapshot(ctx: *mut c_void) -> u32 {
+    let ctx: *const Context = ctx.cast();
+    // SAFETY: the kernel passes this context; the verifier types the loads by BTF.
+    let (meta, task) = unsafe { ((*ctx).meta, (*ctx).task) };
+    if meta.is_null() || task.is_null() {
+        return 0;
+    }
+    // SAFETY: as above.
+    let seq = unsafe { (*meta).seq };
+    if try_snapshot(seq, Task::new(task)).is_err() {
+        count(Counter::Unreadable);
+    }
+    0
+}
+
+fn try_snapshot(seq: *mut seq_file, task: Task) -> Read<()> {
+    if !task.is_leader()? || task.is_kernel_thread()? {
+        return Ok(());
+    }
+    let Some(key) = task.key()? else { return Ok(()) };
+    let parent = task.parent()?.leader()?.key()?;
+    let (run, inserted) = match tracked(key.tgid, key.start_boottime_ns) {
+        Some(entry) => (entry.run, false),
+        None => {
+            let inherited = parent.and_then(|key| tracked(key.tgid, key.start_boottime_ns)).map(|entry| entry.run);
+            let Some(run) = task.run_by_cgroup()?.or(inherited).or(task.run_by_name()?) else { return Ok(()) };
+            let entry = LiveEntry {
+                start_boottime_ns: key.start_boottime_ns,
+                run,
+                pidfs_ino: task.pidfs_ino()?,
+                flags: flag::AT_SNAPSHOT,
+                ..LiveEntry::default()
+            };
+            // Insert first, then look whether it lives: its exit hook either finds the entry, or has run
+            // before and is seen here. Either way no entry of a dead process stays.
+            if LIVE.insert(key.tgid, &entry, u64::from(BPF_NOEXIST)).is_err() {
+                return Ok(());
+            }
+            if task.is_group_dead()? {
+                let _ = LIVE.remove(key.tgid);
+                return Ok(());
+            }
+            emit::birth(key.tgid, &entry, parent.map_or(0, |key| key.tgid), u32::MAX);
+            (run, true)
+        }
+    };
+    let record = SnapshotRecord {
+        start_boottime_ns: key.start_boottime_ns,
+        pidfs_ino: task.pidfs_ino()?,
+        run,
+        tgid: key.tgid,
+        parent_tgid: parent.map_or(0, |key| key.tgid),
+        boot_ns: emit::now(),
+        inserted: u32::from(inserted),
+        pad: 0,
+    };
+    // SAFETY: `seq` comes from the context, the record lives on the stack for its whole size.
+    unsafe { bpf_seq_write(seq, (&raw const record).cast(), size_of::<SnapshotRecord>() as u32) };
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The live set and the run table: what the kernel knows at this moment.
+
+use std::io;
+
+use agent_loop_common::map::{LiveEntry, RunEntry};
+use aya::Pod;
+use aya::maps::{HashMap, MapData, MapError};
+
+use crate::model::{Birth, BootNs, Discovery, Live, PidfsIno, ProcessKey, RunTag, WaitStatus};
+
+/// [`LiveEntry`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct LivePod(LiveEntry);
+
+// SAFETY: repr(C), integers only, padding explicit.
+unsafe impl Pod for LivePod {}
+
+/// [`RunEntry`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct RunPod(RunEntry);
+
+// SAFETY: repr(C), integers only, padding explicit.
+unsafe impl Pod for RunPod {}
+
+/// Who is tracked and alive: an entry is there from the fork hook to the exit hook of its process.
+pub struct LiveSet(HashMap<MapData, u32, LivePod>);
+
+impl LiveSet {
+    pub(super) fn new(map: aya::maps::Map) -> Result<Self, MapError> {
+        Ok(Self(HashMap::try_from(map)?))
+    }
+
+    /// The live, tracked process that holds this number now.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn lookup(&self, tgid: u32) -> io::Result<Option<Live>> {
+        match self.0.get(&tgid, 0) {
+            Ok(LivePod(entry)) => Ok(Some(live(tgid, &entry))),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Every live, tracked process. A walk beside changes may miss or repeat an entry: callers confirm.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn all(&self) -> io::Result<Vec<Live>> {
+        let mut all = Vec::new();
+        for entry in self.0.iter() {
+            match entry {
+                Ok((tgid, LivePod(entry))) => all.push(live(tgid, &entry)),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        all.sort_unstable_by_key(|live| live.key);
+        all.dedup();
+        Ok(all)
+    }
+}
+
+fn live(tgid: u32, entry: &LiveEntry) -> Live {
+    Live {
+        key: ProcessKey::new(tgid, entry.start_boottime_ns),
+        ino: ino(entry.pidfs_ino),
+        run: RunTag(entry.run),
+        forker: forker(entry.forker_tgid, entry.forker_start_boottime_ns),
+    }
+}
+
+pub(super) fn ino(raw: u64) -> Option<PidfsIno> {
+    (raw != 0).then_some(PidfsIno(raw))
+}
+
+pub(super) fn forker(tgid: u32, start: u64) -> Option<ProcessKey> {
+    (tgid != 0).then(|| ProcessKey::new(tgid, start))
+}
+
+/// The run table: which cgroups are runs, and how their main processes ended.
+pub struct RunTable(HashMap<MapData, u64, RunPod>);
+
+/// What the kernel knows of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its main process, once it was born.
+    pub main: Option<ProcessKey>,
+    /// How and when its main process ended, once it did.
+    pub exit: Option<(WaitStatus, BootNs)>,
+}
+
+impl RunTable {
+    pub(super) fn new(map: aya::maps::Map) -> Result<Self, MapError> {
+        Ok(Self(HashMap::try_from(map)?))
+    }
+
+    /// Makes a cgroup a run: processes born in it are tracked from now on.
+    ///
+    /// # Errors
+    /// When the table is full or cannot be written.
+    pub fn insert(&mut self, run: RunTag) -> io::Result<()> {
+        const NOEXIST: u64 = 1;
+        self.0.insert(run.0, RunPod(RunEntry::default()), NOEXIST).map_err(io::Error::other)
+    }
+
+    /// What the kernel knows of a run; `None` where it is not in the table.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn get(&self, run: RunTag) -> io::Result<Option<Run>> {
+        match self.0.get(&run.0, 0) {
+            Ok(RunPod(entry)) => Ok(Some(Run {
+                main: entry.main(),
+                exit: (entry.exit_valid != 0)
+                    .then(|| (WaitStatus::from_raw(entry.exit_status), BootNs(entry.exit_boot_ns))),
+            })),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Forgets a run.
+    ///
+    /// # Errors
+    /// When the table cannot be written.
+    pub fn remove(&mut self, run: RunTag) -> io::Result<()> {
+        self.0.remove(&run.0).map_err(io::Error::other)
+    }
+}
+
+/// The birth that a live entry stands for.
+#[must_use]
+pub fn birth_of(live: &Live, at: BootNs) -> Birth {
+    Birth {
+        key: live.key,
+        ino: live.ino,
+        run: live.run,
+        forker: live.forker,
+        parent_tgid: None,
+        uid: None,
+        at,
+        discovery: Discovery::Snapshot,
+    }
+}

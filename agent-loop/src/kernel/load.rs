@@ -1,0 +1,185 @@
+//! Loads the eBPF program into the kernel and attaches it.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::Context as _;
+use aya::maps::{HashMap, Map};
+use aya::programs::{BtfTracePoint, Iter};
+use aya::{Btf, Ebpf, EbpfLoader};
+
+use super::btf::{ExitHook, Layout, LayoutError};
+use super::{Counters, LiveSet, Rings, RunTable, object};
+use crate::model::Live;
+
+/// The inode of the initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL_PIDNS: u64 = 0xEFFF_FFFC;
+
+/// Why the kernel side could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// This binary was built without the eBPF object.
+    #[error("this build of agent-loop carries no eBPF program; build it with `cargo xtask build-ebpf` and build again")]
+    NoObject,
+    /// The kernel's structures are not known.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The kernel refused.
+    #[error("loading the eBPF program: {0:#}")]
+    Refused(anyhow::Error),
+}
+
+/// What can be chosen.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The depth of run cgroups below the root of the hierarchy; 0 tracks by no cgroup.
+    pub run_level: u32,
+    /// The size of the ring of births and deaths in bytes: a power of two, at least a page.
+    pub events_bytes: u32,
+    /// The size of the ring of execs in bytes: a power of two, at least a page.
+    pub execs_bytes: u32,
+    /// How many processes can be tracked at once.
+    pub live_entries: u32,
+    /// Names of programs to observe wherever they run, with the number of their rule.
+    pub watch: Vec<(String, u32)>,
+    /// The exit rule to use where it is not the kernel's own: the older one also works on newer kernels.
+    pub exit_hook: Option<ExitHook>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            run_level: 0,
+            events_bytes: 4 << 20,
+            execs_bytes: 4 << 20,
+            live_entries: 65_536,
+            watch: Vec::new(),
+            exit_hook: None,
+        }
+    }
+}
+
+/// The attached program; dropping it detaches everything.
+pub struct Probes {
+    ebpf: Ebpf,
+    exit: ExitHook,
+}
+
+/// The attached program and the handles to what it tells.
+pub struct Tracing {
+    /// Keeps the program attached.
+    pub probes: Probes,
+    /// Its records.
+    pub rings: Rings,
+    /// Who is tracked and alive.
+    pub live: LiveSet,
+    /// The runs.
+    pub runs: RunTable,
+    /// What was seen and lost.
+    pub counters: Counters,
+}
+
+/// Loads and attaches the program; from its return on nothing that is tracked is missed.
+///
+/// Takes some 200 ms, most of it spent on reading BTF. Needs CAP_BPF and CAP_PERFMON, and a tokio runtime
+/// to poll the rings with.
+///
+/// # Errors
+/// When there is no object, no BTF, a field is missing, or the kernel refuses a program or map.
+pub fn load(options: &Options) -> Result<Tracing, LoadError> {
+    let object = object::embedded().ok_or(LoadError::NoObject)?;
+    let layout = Layout::of_running_kernel()?;
+    attach(object, &layout, options).map_err(LoadError::Refused)
+}
+
+fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<Tracing> {
+    let btf = Btf::from_sys_fs().context("reading BTF")?;
+    let pidns = own_pidns().context("reading the own PID namespace")?;
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf));
+    for (name, value) in layout.globals() {
+        loader.override_global(name, value, true);
+    }
+    loader.override_global("PIDNS_INUM", &pidns, true);
+    loader.override_global("RUN_LEVEL", &options.run_level, true);
+    loader.map_max_entries("EVENTS", options.events_bytes);
+    loader.map_max_entries("EXECS", options.execs_bytes);
+    loader.map_max_entries("LIVE", options.live_entries);
+    let mut ebpf = loader.load(object).context("creating maps")?;
+
+    let mut watch: HashMap<_, [u8; agent_loop_common::COMM_LEN], u32> =
+        HashMap::try_from(ebpf.map_mut("WATCH").context("finding the watch rules")?)?;
+    for (name, rule) in &options.watch {
+        watch.insert(comm(name)?, rule, 0).context("writing a watch rule")?;
+    }
+
+    let exit = options.exit_hook.unwrap_or(layout.exit_hook());
+    let exit_program = match exit {
+        ExitHook::GroupDead => "exit_group_dead",
+        ExitHook::Latch => "exit_latch",
+    };
+    let mut programs = Vec::new();
+    // Deaths are attached first: a process tracked by a later hook can then not die unseen.
+    for (program, tracepoint) in
+        [(exit_program, "sched_process_exit"), ("exec", "sched_process_exec"), ("fork", "sched_process_fork")]
+    {
+        programs.push(attach_one(&mut ebpf, &btf, program, tracepoint)?);
+    }
+    let snapshot: &mut Iter = ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?;
+    snapshot.load("task", &btf).context("loading the snapshot program")?;
+
+    let mut take =
+        |name: &str| -> anyhow::Result<Map> { ebpf.take_map(name).with_context(|| format!("finding {name}")) };
+    Ok(Tracing {
+        rings: Rings::new(take("EVENTS")?, take("EXECS")?)?,
+        live: LiveSet::new(take("LIVE")?)?,
+        runs: RunTable::new(take("RUNS")?)?,
+        counters: Counters::new(take("COUNTERS")?, programs)?,
+        probes: Probes { ebpf, exit },
+    })
+}
+
+fn attach_one(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> anyhow::Result<OwnedFd> {
+    let program: &mut BtfTracePoint =
+        ebpf.program_mut(name).with_context(|| format!("finding the program {name}"))?.try_into()?;
+    program.load(tracepoint, btf).with_context(|| format!("loading the program {name}"))?;
+    program.attach().with_context(|| format!("attaching to {tracepoint}"))?;
+    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+}
+
+/// The inode of the own PID namespace, 0 for the initial one.
+fn own_pidns() -> io::Result<u32> {
+    let inode = std::fs::metadata("/proc/self/ns/pid")?.ino();
+    if inode == INITIAL_PIDNS { Ok(0) } else { u32::try_from(inode).map_err(io::Error::other) }
+}
+
+/// A program's name as the kernel keeps it: cut to fifteen bytes.
+fn comm(name: &str) -> anyhow::Result<[u8; agent_loop_common::COMM_LEN]> {
+    anyhow::ensure!(!name.is_empty(), "a watch rule needs the name of a program");
+    let mut comm = [0; agent_loop_common::COMM_LEN];
+    for (to, from) in comm.iter_mut().take(agent_loop_common::COMM_LEN - 1).zip(name.bytes()) {
+        *to = from;
+    }
+    Ok(comm)
+}
+
+impl Probes {
+    /// Which exit rule is in use.
+    #[must_use]
+    pub const fn exit_hook(&self) -> ExitHook {
+        self.exit
+    }
+
+    /// Finds the processes of known runs and watch rules, and their descendants, that lived before.
+    ///
+    /// Their births come through the ring, marked as found by the snapshot.
+    ///
+    /// # Errors
+    /// When the walk fails.
+    pub fn snapshot(&mut self) -> anyhow::Result<Vec<Live>> {
+        let program: &mut Iter =
+            self.ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?;
+        super::snapshot::walk(program)
+    }
+}

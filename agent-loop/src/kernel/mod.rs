@@ -1,0 +1,18 @@
+//! The kernel's side of the story: loads the eBPF program and hands out what it tells.
+//!
+//! Inside: BTF offsets, load and attach, rings, live set, run table, counters, snapshot, what this host can do.
+//! Not inside: any decision. Called by the shells (`cli`) and by `keeper` through its `LiveSet` trait.
+
+mod btf;
+mod counters;
+mod live;
+mod load;
+pub mod object;
+mod rings;
+mod snapshot;
+
+pub use btf::{ExitHook, Layout, LayoutError};
+pub use counters::Counters;
+pub use live::{LiveSet, Run, RunTable, birth_of};
+pub use load::{LoadError, Options, Probes, Tracing, load};
+pub use rings::{Rings, Round};

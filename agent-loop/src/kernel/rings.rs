@@ -1,0 +1,152 @@
+//! Reads the rings in rounds: execs, births and deaths, execs again, merged by the time of their hooks.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use agent_loop_common::decode::{self, Record};
+use agent_loop_common::record::flag;
+use agent_loop_common::record::{BirthRecord, DeathRecord, ExecHeader};
+use aya::maps::{MapData, MapError, RingBuf};
+use tokio::io::unix::AsyncFd;
+
+use super::live::{forker, ino};
+use crate::event::Event;
+use crate::model::{Birth, BootNs, Death, Discovery, Exec, ProcessKey, RunTag, Source, WaitStatus};
+
+/// How many records of a ring one round reads at most, so that a storm leaves time for everything else.
+const ROUND_LIMIT: usize = 4096;
+
+/// The two rings.
+pub struct Rings {
+    events: AsyncFd<RingBuf<MapData>>,
+    execs: AsyncFd<RingBuf<MapData>>,
+}
+
+/// What one round read.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Births, execs and deaths in the order of their hooks.
+    pub events: Vec<Event>,
+    /// Whether a ring still held records when the round ended.
+    pub more: bool,
+    /// Records that were not of this ABI.
+    pub undecodable: u64,
+}
+
+impl Rings {
+    pub(super) fn new(events: aya::maps::Map, execs: aya::maps::Map) -> anyhow::Result<Self> {
+        let ring = |map| -> anyhow::Result<_> {
+            let ring: RingBuf<MapData> = RingBuf::try_from(map).map_err(|error: MapError| error)?;
+            Ok(AsyncFd::register(ring)?)
+        };
+        Ok(Self { events: ring(events)?, execs: ring(execs)? })
+    }
+
+    /// Waits until a ring holds records.
+    ///
+    /// # Errors
+    /// When a ring can no longer be polled.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            for ring in [&self.events, &self.execs] {
+                match ring.poll_read_ready(cx) {
+                    // Cleared now, drained afterwards: a record that comes in between wakes us again.
+                    Poll::Ready(Ok(mut guard)) => {
+                        guard.clear_ready();
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {}
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Reads one round, without waiting.
+    ///
+    /// EXECS is read before and after EVENTS: an exec whose birth was written before it is then never read
+    /// without that birth, and one that is younger waits in its ring for the next round.
+    pub fn round(&mut self) -> Round {
+        let mut round = Round::default();
+        let mut timed = Vec::new();
+        round.more |= drain(self.execs.get_mut(), &mut timed, &mut round.undecodable);
+        round.more |= drain(self.events.get_mut(), &mut timed, &mut round.undecodable);
+        round.more |= drain(self.execs.get_mut(), &mut timed, &mut round.undecodable);
+        // Stable: records of one instant keep the order of their ring.
+        timed.sort_by_key(|(at, _)| *at);
+        round.events = timed.into_iter().map(|(_, event)| event).collect();
+        round
+    }
+}
+
+fn drain(ring: &mut RingBuf<MapData>, into: &mut Vec<(u64, Event)>, undecodable: &mut u64) -> bool {
+    for _ in 0..ROUND_LIMIT {
+        let Some(item) = ring.next() else { return false };
+        match decode::record(&item) {
+            Ok(Record::Birth(record)) => into.push((record.boot_ns, Event::Born(birth(&record)))),
+            Ok(Record::Death(record)) => into.push((record.boot_ns, Event::Died(death(&record)))),
+            Ok(Record::Exec { header, filename, argv }) => {
+                into.push((header.boot_ns, Event::Execed(exec(&header, filename, argv))));
+            }
+            Err(_) => *undecodable += 1,
+        }
+    }
+    true
+}
+
+fn birth(record: &BirthRecord) -> Birth {
+    Birth {
+        key: ProcessKey::new(record.tgid, record.start_boottime_ns),
+        ino: ino(record.pidfs_ino),
+        run: RunTag(record.run),
+        forker: forker(record.forker_tgid, record.forker_start_boottime_ns),
+        parent_tgid: (record.parent_tgid != 0).then_some(record.parent_tgid),
+        uid: (record.uid != u32::MAX).then_some(record.uid),
+        at: BootNs(record.boot_ns),
+        discovery: if record.flags & flag::AT_EXEC != 0 {
+            Discovery::Exec
+        } else if record.flags & flag::AT_SNAPSHOT != 0 {
+            Discovery::Snapshot
+        } else {
+            Discovery::Fork
+        },
+    }
+}
+
+fn death(record: &DeathRecord) -> Death {
+    Death {
+        key: ProcessKey::new(record.tgid, record.start_boottime_ns),
+        ino: ino(record.pidfs_ino),
+        run: RunTag(record.run),
+        forker: forker(record.forker_tgid, record.forker_start_boottime_ns),
+        status: Some(WaitStatus::from_raw(record.status)),
+        at: BootNs(record.boot_ns),
+        source: Source::Kernel,
+    }
+}
+
+fn exec(header: &ExecHeader, filename: &[u8], argv: &[u8]) -> Exec {
+    const INCOMPLETE: u32 = flag::ARGV_TRUNCATED | flag::ARGV_UNREAD | flag::FILENAME_TRUNCATED;
+    let argv = argv.strip_suffix(b"\0").unwrap_or(argv);
+    let argv = if argv.is_empty() && header.argc == 0 {
+        Vec::new()
+    } else {
+        argv.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+    };
+    Exec {
+        key: ProcessKey::new(header.tgid, header.start_boottime_ns),
+        run: RunTag(header.run),
+        at: BootNs(header.boot_ns),
+        filename: String::from_utf8_lossy(filename).into_owned(),
+        argv,
+        argc: header.argc,
+        truncated: header.flags & INCOMPLETE != 0,
+        cwd: None,
+        file: (header.exe_ino != 0).then_some((u64::from(header.exe_dev), header.exe_ino)),
+        uid: Some(header.uid),
+        source: Source::Kernel,
+    }
+}
