@@ -5,3 +5,5 @@
 
 pub mod event;
 pub mod model;
+pub mod supervise;
+pub mod track;
