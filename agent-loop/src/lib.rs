@@ -7,3 +7,5 @@ pub mod audit;
 pub mod event;
 pub mod kernel;
 pub mod model;
+pub mod supervise;
+pub mod track;
