@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf};
+use rustc_demangle::demangle;
 
 use crate::setup::{self, Toolchain};
 use crate::{place, progress};
@@ -88,7 +89,7 @@ fn sizes(bytes: &[u8]) -> Result<BTreeMap<String, Vec<(String, u64)>>> {
         let functions = programs.entry(section.name()?.to_owned()).or_default();
         for symbol in file.symbols() {
             if symbol.kind() == SymbolKind::Text && symbol.section_index() == Some(section.index()) {
-                functions.push((symbol.name()?.to_owned(), symbol.size()));
+                functions.push((format!("{:#}", demangle(symbol.name()?)), symbol.size()));
             }
         }
         functions.sort();
@@ -101,10 +102,12 @@ fn print(programs: &BTreeMap<String, Vec<(String, u64)>>) {
         progress::note("it holds no program yet");
         return;
     }
-    progress::note(&format!("{:<32} {:<32} {:>12} {:>8}", "section", "function", "instructions", "bytes"));
-    for (section, functions) in programs {
+    progress::note(&format!("{:>12} {:>8}  program", "instructions", "bytes"));
+    // What the programs call comes after them.
+    let (helpers, hooks): (Vec<_>, Vec<_>) = programs.iter().partition(|(section, _)| *section == ".text");
+    for (section, functions) in hooks.into_iter().chain(helpers) {
         for (function, size) in functions {
-            progress::note(&format!("{section:<32} {function:<32} {:>12} {size:>8}", size / INSTRUCTION_BYTES));
+            progress::note(&format!("{:>12} {size:>8}  {section} {function}", size / INSTRUCTION_BYTES));
         }
     }
 }
