@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::io::{Error, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn main() -> Result<(), Error> {
     let manifest = path_of("CARGO_MANIFEST_DIR")?;
@@ -12,7 +12,8 @@ fn main() -> Result<(), Error> {
 
     println!("cargo::rustc-check-cfg=cfg(no_bpf_object)");
     println!("cargo::rerun-if-changed=build.rs");
-    watch(&object);
+    // While it is missing cargo runs this script on every build, and so sees it appear.
+    println!("cargo::rerun-if-changed={}", object.display());
     match fs::read(&object) {
         Ok(bytes) => fs::write(&embedded, bytes),
         Err(missing) if missing.kind() == ErrorKind::NotFound => {
@@ -25,12 +26,4 @@ fn main() -> Result<(), Error> {
 
 fn path_of(variable: &str) -> Result<PathBuf, Error> {
     env::var_os(variable).map(PathBuf::from).ok_or_else(|| Error::other(format!("{variable} is not set")))
-}
-
-/// Runs this script again when the object appears, changes or goes.
-///
-/// Cargo takes a watched file that is missing as changed each time, so that every build would compile again:
-/// a missing object is looked for through this stamp instead.
-fn watch(object: &Path) {
-    println!("cargo::rerun-if-changed={}", object.display());
 }

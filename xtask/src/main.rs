@@ -1,2 +1,61 @@
-//! x
-fn main() {}
+//! The developer's commands: `cargo xtask <command>`.
+#![forbid(unsafe_code)]
+
+mod demo;
+mod ebpf;
+mod lint;
+mod place;
+mod progress;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, shows, tests and checks agent-loop.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Finds what is missing to build the eBPF program, and installs it.
+    Setup {
+        /// Only tell what is missing; install nothing.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Builds the eBPF program to `target/agent-loop-ebpf.o` and prints the size of each of its programs.
+    BuildEbpf,
+    /// Sets up what is missing, builds, and shows the main job on a real process tree.
+    Demo,
+    /// Sets up what is missing, builds, runs all tests, then lints.
+    Test {
+        /// Leave out the tests that need a real kernel and real process trees, and say so.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Checks format, clippy and the project's own rules.
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup { check } => setup::command(check),
+        Command::BuildEbpf => ebpf::command(),
+        Command::Demo => demo::command(),
+        Command::Test { quick } => test::command(quick),
+        Command::Lint => lint::command(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

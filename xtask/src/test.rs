@@ -1,0 +1,126 @@
+//! `cargo xtask test`: everything that can be tested on this machine, and what could not be.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{ebpf, lint, place, progress, setup};
+
+/// Tests append a line `SKIPPED <name>: <reason>` to the file that this variable names.
+const SKIPS: &str = "AGENT_LOOP_SKIPS";
+
+/// Runs `cargo xtask test`.
+pub(crate) fn command(quick: bool) -> Result<()> {
+    let began = Instant::now();
+    let mut not_done = Vec::new();
+    if let Err(error) = setup::ensure().and_then(|toolchain| ebpf::build(&toolchain)) {
+        eprintln!("warning: {error:#}");
+        not_done.push("the eBPF program was not built: what needs it is skipped".to_owned());
+    }
+    if quick {
+        not_done
+            .push("--quick: the tests of the real kernel and of real process trees (tests/) were not run".to_owned());
+    }
+
+    let skips = place::scratch().join("skips.txt");
+    fs::create_dir_all(place::scratch()).context("creating target/xtask")?;
+    fs::write(&skips, "").with_context(|| format!("emptying {}", skips.display()))?;
+
+    progress::say("cargo build");
+    let mut build = place::host_cargo();
+    if !progress::show("build", build.args(["build", "--all-targets"]), |_| {})?.success() {
+        bail!("the build failed");
+    }
+
+    progress::say("cargo test");
+    let mut test = place::host_cargo();
+    test.args(["test", "--no-fail-fast"]).env(SKIPS, &skips);
+    if quick {
+        test.args(["--workspace", "--exclude", "agent-loop-ebpf", "--exclude", "agent-loop-tests"]);
+    }
+    let mut count = Count::default();
+    let passed = progress::show("test", &mut test, |line| count.see(line))?.success();
+
+    let linted = lint::command();
+
+    progress::say("summary");
+    let skipped = fs::read_to_string(&skips).with_context(|| format!("reading {}", skips.display()))?;
+    let mut skipped: Vec<&str> = skipped.lines().filter(|line| !line.trim().is_empty()).collect();
+    skipped.sort_unstable();
+    skipped.dedup();
+    for line in skipped.iter().copied().chain(count.ignored.iter().map(String::as_str)) {
+        println!("    {line}");
+    }
+    for line in &not_done {
+        println!("    NOT DONE {line}");
+    }
+    progress::note(&format!(
+        "{} passed, {} failed, {} ignored; {} skipped themselves; lint {}; {:.0} s",
+        count.passed,
+        count.failed,
+        count.ignored.len(),
+        skipped.len(),
+        if linted.is_ok() { "clean" } else { "failed" },
+        began.elapsed().as_secs_f64()
+    ));
+    if !passed {
+        bail!("tests failed");
+    }
+    linted
+}
+
+/// What the lines of `cargo test` say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    ignored: Vec<String>,
+}
+
+impl Count {
+    fn see(&mut self, line: &str) {
+        let line = plain(line);
+        if let Some(name) =
+            line.strip_prefix("test ").and_then(|it| it.split(" ... ignored").next().filter(|n| *n != it))
+        {
+            self.ignored.push(format!("IGNORED {name}"));
+        }
+        if let Some(result) = line.strip_prefix("test result: ") {
+            let number = |word: &str| -> u64 {
+                let before = result.split(word).next().filter(|it| *it != result).unwrap_or_default();
+                before.split_whitespace().next_back().and_then(|it| it.parse().ok()).unwrap_or_default()
+            };
+            self.passed += number(" passed");
+            self.failed += number(" failed");
+        }
+    }
+}
+
+/// The line without colours.
+fn plain(line: &str) -> String {
+    let mut parts = line.trim_end().split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| line + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_cargo_test_are_counted() {
+        let mut count = Count::default();
+        for line in [
+            "running 3 tests",
+            "test a::b ... ok",
+            "test a::slow ... ignored, needs a week",
+            "test result: \u{1b}[32mok\u{1b}[0m. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out",
+            "test result: FAILED. 10 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        ] {
+            count.see(line);
+        }
+        let ignored = vec!["IGNORED a::slow".to_owned()];
+        assert_eq!(count, Count { passed: 12, failed: 1, ignored });
+    }
+}
