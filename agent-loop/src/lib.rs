@@ -4,4 +4,5 @@
 //! (`kernel`, `keeper`, `cli`). See `ARCHITECTURE.md`.
 
 pub mod event;
+pub mod keeper;
 pub mod model;
