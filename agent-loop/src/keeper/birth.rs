@@ -144,10 +144,10 @@ unsafe fn child(prepared: &Prepared) -> ! {
         loop {
             // SAFETY: one byte into one byte.
             let got = unsafe { libc::read(prepared.hold_read, (&raw mut byte).cast(), 1) };
-            // SAFETY: the thread's errno is its own copy.
             if got == 1 {
                 break;
-            } else if got == 0 || unsafe { *libc::__errno_location() } != libc::EINTR {
+            }
+            if got == 0 || errno() != libc::EINTR {
                 // SAFETY: _exit runs no handlers.
                 unsafe { libc::_exit(125) };
             }
@@ -156,7 +156,9 @@ unsafe fn child(prepared: &Prepared) -> ! {
     let mut next = 0;
     while next < prepared.keep_len {
         // SAFETY: `next` is below the length of the array that the parent prepared.
-        let fd = unsafe { *prepared.keep.add(next) };
+        let fd = unsafe { prepared.keep.add(next) };
+        // SAFETY: it points into that array.
+        let fd = unsafe { fd.read() };
         // SAFETY: fcntl with integers; only this process's flag changes.
         unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
         next += 1;
@@ -176,13 +178,16 @@ unsafe fn child(prepared: &Prepared) -> ! {
             )
         };
     }
-    // SAFETY: the thread's errno is its own copy.
-    let errno = unsafe { *libc::__errno_location() };
     if prepared.errors >= 0 {
-        let report = report(Step::Launcher, errno);
+        let report = report(Step::Launcher, errno());
         // SAFETY: the bytes are on this stack.
         unsafe { libc::write(prepared.errors, report.as_ptr().cast(), report.len()) };
     }
     // SAFETY: _exit runs no handlers.
     unsafe { libc::_exit(125) }
+}
+
+/// The error number of the last call; in the child it is the thread's own copy.
+fn errno() -> i32 {
+    Errno::last_raw()
 }

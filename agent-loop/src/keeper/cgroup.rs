@@ -227,11 +227,8 @@ impl OwnCgroup {
                 match number.parse::<u32>() {
                     // The kernel writes 0 for a process outside our PID namespace.
                     Ok(0) | Err(_) => procs.unseen += 1,
-                    Ok(thread) if threads => match process_of(thread) {
-                        Some(pid) => drop(procs.pids.insert(pid)),
-                        None => {}
-                    },
-                    Ok(pid) => drop(procs.pids.insert(pid)),
+                    Ok(thread) if threads => procs.pids.extend(process_of(thread)),
+                    Ok(pid) => procs.pids.extend([pid]),
                 }
             }
             Ok(())

@@ -276,17 +276,15 @@ fn signals(spec: &LaunchSpec) -> Result<(), StepFailed> {
 
 /// Tries each file; the error is the one that execvp would give.
 fn execute(commands: &[CString], argv: &[CString], env: &[CString]) -> Errno {
+    // What execvp passes over on its way through PATH.
+    let not_there = [Errno::ENOENT, Errno::ENOTDIR, Errno::ESTALE, Errno::ENODEV, Errno::ETIMEDOUT];
     let mut answer = Errno::ENOENT;
     for command in commands {
         let Err(errno) = nix::unistd::execve(command, argv, env);
-        match errno {
-            Errno::EACCES => answer = errno,
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {
-                if commands.len() == 1 {
-                    return errno;
-                }
-            }
-            other => return other,
+        if errno == Errno::EACCES {
+            answer = errno;
+        } else if commands.len() == 1 || !not_there.contains(&errno) {
+            return errno;
         }
     }
     answer

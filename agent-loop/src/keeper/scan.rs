@@ -86,7 +86,7 @@ impl Stat {
 }
 
 /// Whether /proc answered that the process is gone.
-pub(super) fn is_gone(error: &io::Error) -> bool {
+fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
@@ -210,7 +210,7 @@ mod tests {
         assert!(children(own).expect("children").contains(&child.pid()));
         let (all, complete) = descendants(own).expect("descendants");
         assert!(all.contains(&child.pid()) && complete);
-        assert_eq!(children_by_parent(own).expect("scan").contains(&child.pid()), true);
+        assert!(children_by_parent(own).expect("scan").contains(&child.pid()));
     }
 
     #[test]

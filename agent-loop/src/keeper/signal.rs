@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::cgroup::{OwnCgroup, write_at};
 use super::pidfd::PidFd;
-use super::scan::{self, Stat};
+use super::scan::Stat;
 use crate::model::{Live, PidfsIno, ProcessKey, ProofKind, RunTag};
 
 /// The kernel's set of live tracked processes, asked at the moment of the call.
@@ -187,7 +187,7 @@ impl From<Refusal> for Stop {
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> Stop {
-    move |source| if scan::is_gone(&source) { Stop::Gone } else { Refusal::Io { doing, source }.into() }
+    move |source| Refusal::Io { doing, source }.into()
 }
 
 /// Checks, after the descriptor was opened, that its process is the expected one and belongs to the run.
@@ -198,7 +198,7 @@ pub fn verify<'fd>(fd: &'fd PidFd, expected: Expected, witnesses: &Witnesses<'_>
     match check(fd, expected, witnesses) {
         Ok(kind) => Ok(Verified::Proof(LiveProof { fd, kind })),
         Err(Stop::Gone) => Ok(Verified::Gone),
-        // An error of a look at /proc while the process went away says nothing; that it went does.
+        // Only its own descriptor says that it is gone: a missing /proc or a removed cgroup does not.
         Err(Stop::Refused(refusal)) => match (&refusal, fd.has_exited()) {
             (Refusal::Io { .. }, Ok(true)) => Ok(Verified::Gone),
             _ => Err(refusal),
@@ -218,7 +218,10 @@ fn check(fd: &PidFd, expected: Expected, witnesses: &Witnesses<'_>) -> Result<Pr
         return Err(Refusal::OtherNumber { opened: fd.pid(), expected: pid }.into());
     }
     still_there(fd)?;
-    no_kernel_thread(fd)?;
+    // What our clone3 made is no thread of the kernel; the stop of a child needs no /proc.
+    if expected != Expected::OwnChild {
+        no_kernel_thread(fd)?;
+    }
     match expected {
         Expected::OwnChild => match fd.made_for() {
             Some(run) if run == witnesses.run => Ok(ProofKind::OwnChild),
@@ -290,7 +293,8 @@ fn still_there(fd: &PidFd) -> Result<(), Stop> {
 }
 
 fn no_kernel_thread(fd: &PidFd) -> Result<(), Stop> {
-    let stat = Stat::read(fd.pid()).map_err(failed("reading /proc"))?.ok_or(Stop::Gone)?;
+    let none = || failed("reading /proc")(Errno::ESRCH.into());
+    let stat = Stat::read(fd.pid()).map_err(failed("reading /proc"))?.ok_or_else(none)?;
     if stat.is_kernel_thread() { Err(Refusal::KernelThread(fd.pid()).into()) } else { Ok(()) }
 }
 

@@ -26,7 +26,9 @@ extern "C" fn subcommands(argc: libc::c_int, argv: *const *const libc::c_char) {
     let args: Vec<OsString> = (0..usize::try_from(argc).unwrap_or(0))
         .map(|at| {
             // SAFETY: argv has argc entries.
-            let arg = unsafe { *argv.add(at) };
+            let arg = unsafe { argv.add(at) };
+            // SAFETY: as above.
+            let arg = unsafe { arg.read() };
             // SAFETY: each entry is a terminated string that lives as long as the process.
             OsString::from_vec(unsafe { CStr::from_ptr(arg) }.to_bytes().to_vec())
         })
@@ -36,6 +38,7 @@ extern "C" fn subcommands(argc: libc::c_int, argv: *const *const libc::c_char) {
         Some(launch::LAUNCHER) => launcher::launcher_main(rest),
         Some(guard::GUARD) => guard::guard_main(rest),
         Some("test-guarded") => super::tests::guarded_main(rest),
+        Some("test-terminal") => super::tests::terminal_main(),
         _ => {}
     }
 }

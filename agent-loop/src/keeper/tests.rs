@@ -216,6 +216,26 @@ fn a_member_is_proven_wherever_it_is_in_the_subtree_and_a_stranger_is_not() {
 }
 
 #[test]
+fn a_removed_cgroup_proves_nothing_and_makes_nobody_gone() {
+    let Some(cgroup) = cgroup("removed cgroup") else { return };
+    let child = Held::pause();
+    cgroup.remove().expect("removed");
+    let refused = verify(&child.pidfd, Expected::Member { pid: child.pid() }, &with(&cgroup)).map(|_| ());
+    assert!(matches!(refused, Err(Refusal::Io { .. } | Refusal::NotOurs(_))), "{refused:?}");
+}
+
+#[test]
+fn a_zombie_is_gone_whoever_it_was_expected_to_be() {
+    let Some(cgroup) = cgroup("zombie") else { return };
+    let child = member(&cgroup);
+    child.kill();
+    until("its end", || !child.is_alive());
+    for expected in [Expected::Member { pid: child.pid() }, known(child.pid(), 1, child.pidfd.ino())] {
+        assert!(matches!(verify(&child.pidfd, expected, &with(&cgroup)), Ok(Verified::Gone)));
+    }
+}
+
+#[test]
 fn a_descriptor_of_another_number_is_refused() {
     let (one, two) = (Held::pause(), Held::pause());
     let refused = verify(&one.pidfd, Expected::Descendant { pid: two.pid() }, &alone(RunTag(1)));
@@ -658,6 +678,47 @@ fn a_dropped_user_has_no_way_back() {
 #[test]
 fn an_unknown_user_is_an_error() {
     assert_eq!(User::find("agent-loop-no-such-user").map_err(|error| error.kind()), Err(io::ErrorKind::NotFound));
+}
+
+/// On a terminal of its own: launches with the foreground, takes it back, and tells what it saw.
+pub(super) fn terminal_main() -> ! {
+    let mut spec = shell("cat /proc/self/stat");
+    spec.session = Session::OwnGroup { foreground: true };
+    spec.stdio[1] = Stdio::Inherit;
+    let mut child = launch(&spec, RunTag(1), Place::Held).expect("launch");
+    child.release().expect("release");
+    let status = child.pidfd.wait().expect("ours");
+    launch::reclaim_terminal().expect("reclaim");
+    let tty = File::open("/dev/tty").expect("a terminal");
+    let back = nix::unistd::tcgetpgrp(&tty) == Ok(nix::unistd::getpgrp());
+    println!("pid {} {status} back {back}", child.pid);
+    std::process::exit(0)
+}
+
+#[test]
+fn on_a_terminal_the_command_has_the_foreground_and_gives_it_back() {
+    use std::os::unix::process::CommandExt;
+    let pty = nix::pty::openpty(None, None).expect("openpty");
+    let dir = scratch();
+    let output = File::create(at(&dir, "output")).expect("output");
+    let terminal = pty.slave.as_raw_fd();
+    let mut player = Command::new("/proc/self/exe");
+    player.arg("test-terminal").stdin(pty.slave.try_clone().expect("dup")).stdout(output);
+    let own_terminal = move || {
+        nix::unistd::setsid()?;
+        // SAFETY: TIOCSCTTY takes an integer.
+        nix::errno::Errno::result(unsafe { libc::ioctl(terminal, libc::TIOCSCTTY, 0) })?;
+        Ok(())
+    };
+    // SAFETY: setsid and ioctl are safe between fork and execve.
+    unsafe { player.pre_exec(own_terminal) };
+    assert!(player.status().expect("player").success());
+    let text = fs::read_to_string(at(&dir, "output")).expect("output");
+    let mut lines = text.lines();
+    let stat: Vec<&str> = lines.next().expect("stat").split(' ').collect();
+    // The fifth field is the group, the eighth the terminal's foreground group.
+    assert_eq!(stat[4], stat[7], "{text}");
+    assert_eq!(lines.next(), Some(format!("pid {} exit 0 back true", stat[4]).as_str()));
 }
 
 // ---- the kill
