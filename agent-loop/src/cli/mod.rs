@@ -39,8 +39,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let command = Cli::command().version(version());
-    let parsed = command.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let version: &'static str = version().leak();
+    let parsed =
+        Cli::command().version(version).try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(Cli { command: Command::Exec(args) }) => exec::run(args),
         Err(error) => {

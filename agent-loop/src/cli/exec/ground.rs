@@ -54,6 +54,11 @@ impl Ground {
         }
     }
 
+    /// What is left when the ground was cleared.
+    pub(super) fn none() -> Self {
+        Self { cgroup: None, guard: None, tracing: None, degraded: Vec::new(), tag: RunTag(0) }
+    }
+
     fn with_cgroup(
         args: &Args,
         cgroup: &RunCgroup,

@@ -106,13 +106,15 @@ impl Human {
     pub(super) fn summary(&self, summary: &Summary, degraded: bool) -> String {
         let ended = match (&summary.outcome, summary.status) {
             (Outcome::LaunchFailed(failure), _) => {
-                let why = failure.errno.map_or_else(String::new, |errno| {
-                    format!(": {}", std::io::Error::from_raw_os_error(errno))
-                });
+                let why = failure
+                    .errno
+                    .map_or_else(String::new, |errno| format!(": {}", std::io::Error::from_raw_os_error(errno)));
                 self.paint(Colour::Red, &format!("could not start {}: {}{why}", self.command, failure.step))
             }
             (Outcome::Ended, Some(WaitStatus::Exited(0))) => self.paint(Colour::Green, "the command succeeded"),
-            (Outcome::Ended, status) => self.paint(Colour::Red, &format!("the command ended: {}", self::status(status))),
+            (Outcome::Ended, status) => {
+                self.paint(Colour::Red, &format!("the command ended: {}", self::status(status)))
+            }
             (Outcome::Stopped(reason), status) => {
                 let text = format!("stopped, {}; the command ended: {}", why(*reason), self::status(status));
                 self.paint(Colour::Red, &text)

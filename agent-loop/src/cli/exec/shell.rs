@@ -77,7 +77,8 @@ struct Output {
 
 /// What wakes the shell, beside what belongs to the run.
 struct Sources {
-    timer: AsyncFd<OwnedFd>,
+    timer: TimerFd,
+    elapsed: AsyncFd<OwnedFd>,
     child: Signal,
     stop: Vec<(u8, Signal)>,
 }
@@ -95,15 +96,15 @@ impl Sources {
             }
         }
         let child = signal(SignalKind::child()).context("listening for ended children")?;
-        Ok(Self { timer: register(timer.into()).context("watching the timer")?, child, stop })
+        let elapsed = timer.as_fd().try_clone_to_owned().and_then(register).context("watching the timer")?;
+        Ok(Self { timer, elapsed, child, stop })
     }
 
     fn arm(&self, at: BootNs) -> io::Result<()> {
         // A time in the past fires at once; zero would disarm.
         let at = Duration::from_nanos(at.0.max(1));
         let expiration = Expiration::OneShot(TimeSpec::from_duration(at));
-        let timer = TimerFd::from_owned_fd(self.timer.get_ref().try_clone()?);
-        timer.set(expiration, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
+        self.timer.set(expiration, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
         Ok(())
     }
 }
@@ -171,7 +172,8 @@ impl Shell {
 
     /// Tells what this host offers and what is done without.
     fn announce(&mut self, backend: Backend) {
-        let kernel = nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned());
+        let kernel = nix::sys::utsname::uname()
+            .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned());
         let host = Host {
             version: env!("CARGO_PKG_VERSION"),
             schema: "1.0",
@@ -230,12 +232,14 @@ impl Shell {
         self.main = Some(Main { child, exit, start: Some(start), exited: false });
         let key = match &self.ground.tracing {
             // The fork hook ran before clone3 returned: the birth is in the live set, or eBPF does not work.
-            Some(tracing) => tracing
-                .live
-                .lookup(pid)?
-                .filter(|live| live.run == self.ground.tag)
-                .ok_or_else(|| io::Error::other("the kernel's live set does not hold the new process"))?
-                .key,
+            Some(tracing) => {
+                tracing
+                    .live
+                    .lookup(pid)?
+                    .filter(|live| live.run == self.ground.tag)
+                    .ok_or_else(|| io::Error::other("the kernel's live set does not hold the new process"))?
+                    .key
+            }
             None => identity(pid)?.ok_or_else(|| io::Error::other("the new process is gone"))?.0,
         };
         self.scan.main(key, ino);
@@ -255,7 +259,7 @@ impl Shell {
                 biased;
                 (number, ()) = next_signal(&mut sources.stop) => self.asked_to_stop(number),
                 Some(failure) = failures.recv() => self.cannot_write(&failure),
-                () = elapsed(&sources.timer) => self.queue.push_back(Event::Woke),
+                () = elapsed(&sources.elapsed) => self.queue.push_back(Event::Woke),
                 () = readable(self.main.as_ref().filter(|main| !main.exited).map(|main| &main.exit)) => self.main_exited(),
                 () = readable(self.main.as_ref().and_then(|main| main.start.as_ref())) => self.main_started(),
                 _ = sources.child.recv() => self.children_ended(),
@@ -312,7 +316,9 @@ impl Shell {
             }
             Action::KillCgroup => {
                 let result = match &self.ground.cgroup {
-                    Some(cgroup) => keeper_signal::kill_cgroup(cgroup.own(), cgroup.tag()).map_err(|why| why.to_string()),
+                    Some(cgroup) => {
+                        keeper_signal::kill_cgroup(cgroup.own(), cgroup.tag()).map_err(|why| why.to_string())
+                    }
                     None => Err("the run has no cgroup".to_owned()),
                 };
                 self.queue.push_back(Event::CgroupKilled(result));
@@ -399,7 +405,11 @@ impl Shell {
     fn inspect(&self) -> io::Result<Tree> {
         let Some(cgroup) = &self.ground.cgroup else {
             let left = self.descendants()?;
-            return Ok(if left.is_empty() { Tree::Empty { proven: false } } else { Tree::Populated(describe(&left, &[])) });
+            return Ok(if left.is_empty() {
+                Tree::Empty { proven: false }
+            } else {
+                Tree::Populated(describe(&left, &[]))
+            });
         };
         let populated = cgroup.own().populated()?;
         let live = self.live()?;
