@@ -38,6 +38,7 @@ extern "C" fn subcommands(argc: libc::c_int, argv: *const *const libc::c_char) {
         Some(launch::LAUNCHER) => launcher::launcher_main(rest),
         Some(guard::GUARD) => guard::guard_main(rest),
         Some("test-guarded") => super::tests::guarded_main(rest),
+        Some("test-reaper") => super::tests::reaper_main(),
         Some("test-terminal") => super::tests::terminal_main(),
         _ => {}
     }
@@ -171,11 +172,6 @@ impl Held {
     pub(super) fn wait(&mut self) -> WaitStatus {
         self.reaped = true;
         self.pidfd.wait().expect("our child")
-    }
-
-    /// It was reaped by somebody else.
-    pub(super) fn forget(&mut self) {
-        self.reaped = true;
     }
 
     pub(super) fn is_alive(&self) -> bool {

@@ -772,27 +772,51 @@ fn a_tree_that_forks_on_and_ignores_signals_is_emptied() {
 
 // ---- reap
 
-#[test]
-fn orphans_are_reaped_one_by_one_and_the_main_process_is_left_alone() {
-    let (mut main, mut orphan) = (Held::pause(), Held::pause());
-    let running = Held::pause();
+/// In a process of its own: in the test binary the children of other tests would be reaped as well.
+pub(super) fn reaper_main() -> ! {
+    reap::become_subreaper().expect("subreaper");
+    let (mut main, running) = (Held::pause(), Held::pause());
+    // A shell that leaves an orphan behind, which waits for a word from us before it ends with 42.
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "setsid sh -c 'read word; exit 42' <&3 3<&- & echo $!"])
+        .stdin(StdStdio::piped())
+        .stdout(StdStdio::piped());
+    let (word, say) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("pipe");
+    let fd = word.as_raw_fd();
+    // SAFETY: dup2 is safe between fork and execve.
+    let inherit = move || nix::errno::Errno::result(unsafe { libc::dup2(fd, 3) }).map(drop).map_err(io::Error::from);
+    // SAFETY: as above.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut shell, inherit) };
+    let mut shell = shell.spawn().expect("sh");
+    let mut line = String::new();
+    io::BufRead::read_line(&mut io::BufReader::new(shell.stdout.take().expect("piped")), &mut line).expect("a pid");
+    let orphan: u32 = line.trim().parse().expect("a pid");
+    assert!(shell.wait().expect("sh").success());
+    until("the orphan to be ours", || super::scan::children(std::process::id()).expect("children").contains(&orphan));
+
+    let leave_alone = BTreeSet::from([main.pid()]);
     main.kill();
-    orphan.kill();
-    until("two zombies", || !main.is_alive() && !orphan.is_alive());
-    // Other tests have children of their own in this process: they are to be left alone too.
-    let mut others = super::scan::children(std::process::id()).expect("children");
-    others.remove(&orphan.pid());
-    assert_eq!(reap::zombies(&others).expect("zombies"), [orphan.pid()]);
-    let reaped = reap::reap_orphans(&others).expect("reap");
-    assert_eq!(
-        reaped.iter().map(|reaped| (reaped.pid, reaped.status)).collect::<Vec<_>>(),
-        [(orphan.pid(), WaitStatus::Signaled { signal: KILL, core: false })]
-    );
-    assert!(orphan.pidfd.try_wait().is_err(), "it is reaped");
-    orphan.forget();
+    until("a zombie main", || !main.is_alive());
+    assert_eq!(reap::zombies(&leave_alone).expect("zombies"), Vec::<u32>::new());
+    io::Write::write_all(&mut File::from(say), b"go\n").expect("said");
+    until("a zombie orphan", || reap::zombies(&leave_alone).expect("zombies") == [orphan]);
+    let reaped = reap::reap_orphans(&leave_alone).expect("reap");
+    assert_eq!(reaped, [reap::Reaped { pid: orphan, status: WaitStatus::Exited(42) }]);
+    assert_eq!(reap::reap(orphan).expect("free"), None);
     assert_eq!(reap::reap(running.pid()).expect("alive"), None);
     assert_eq!(reap::reap(1).expect("not ours"), None);
     assert_eq!(main.wait(), WaitStatus::Signaled { signal: KILL, core: false });
+    drop(running);
+    println!("all as it should be");
+    std::process::exit(0)
+}
+
+#[test]
+fn orphans_are_reaped_one_by_one_and_the_main_process_is_left_alone() {
+    let output = Command::new("/proc/self/exe").arg("test-reaper").output().expect("player");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && output.stdout == b"all as it should be\n", "{text}");
 }
 
 // ---- guard
@@ -907,8 +931,9 @@ fn the_death_of_the_guard_is_seen_and_its_signals_are_ignored() {
     let status = fs::read_to_string(format!("/proc/{}/status", guard.pidfd.pid())).expect("status");
     assert!(status.contains("SigPnd:\t0000000000000000"));
     assert!(!guard.has_died().expect("poll"));
-    let fds = fs::read_dir(format!("/proc/{}/fd", guard.pidfd.pid())).expect("fds").count();
-    assert_eq!(fds, 7, "0, 1, 2, the pipe, the parent's pidfd, the cgroup, the directory above it");
+    // 0, 1, 2, the pipe, the parent's pidfd, the cgroup, the directory above it; it closes `ready` after the word.
+    let fds = || fs::read_dir(format!("/proc/{}/fd", guard.pidfd.pid())).expect("fds").count();
+    until("seven descriptors", || fds() == 7);
     let stat = Stat::read(guard.pidfd.pid()).expect("stat").expect("alive");
     assert_eq!(stat.session, guard.pidfd.pid().cast_signed());
     send(KILL);
