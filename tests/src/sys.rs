@@ -328,8 +328,7 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 /// # Errors
 /// When it did not end the process.
 pub fn die_by(signal: i32) -> io::Error {
-    // SAFETY: SIG_DFL replaces whatever was there. libc refuses 32 and 33, which nobody handles here.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    default_signal(signal);
     let none = 0u64;
     // SAFETY: the kernel's signal set is 8 bytes, read from `none`; the old one is not asked for.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, ptr::null::<u64>(), 8) };
@@ -337,6 +336,30 @@ pub fn die_by(signal: i32) -> io::Error {
         Ok(()) => io::Error::other(format!("signal {signal} did not end the process")),
         Err(err) => err,
     }
+}
+
+/// Gives every signal its default disposition; makes system calls only.
+pub fn default_signals() {
+    (1..=64).for_each(default_signal);
+}
+
+/// Gives this signal its default disposition, with the bare system call: libc keeps 32 and 33 to itself, and its
+/// posix_spawn leaves them ignored in the child.
+fn default_signal(signal: i32) {
+    // The kernel's `struct sigaction`, 32 bytes on x86-64 and 24 on AArch64; zeros are SIG_DFL, no flags, no mask.
+    let default = [0u64; 4];
+    let none = ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads `default` and is not asked for the old action; its signal set is 8 bytes.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8) };
+}
+
+/// Leaves a copy of the standard input open as descriptor `fd`, also across exec; makes system calls only.
+///
+/// # Errors
+/// When dup2 fails.
+pub fn leak_stdin_as(fd: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers; nothing of ours is at `fd` in a child between fork and exec.
+    check(unsafe { libc::dup2(0, fd) }).map(drop)
 }
 
 /// Ignores this signal.

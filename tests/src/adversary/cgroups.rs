@@ -9,20 +9,22 @@ use std::time::Duration;
 use super::Stage;
 use crate::harness::cgroup;
 
-/// Children in `nest-a`, `nest-a/nest-b` and `nest-c`, below the own cgroup.
+/// Children in `nest-a`, `nest-a/nest-b` and `nest-c`, or in the threaded `nest-t`, below the own cgroup.
 pub(super) fn nested(stage: &Stage, freeze: bool, threaded: bool) -> io::Result<u8> {
     let own = cgroup::own().ok_or_else(|| io::Error::other("no cgroup v2 here"))?;
     if own == cgroup::mount().unwrap_or_default() {
         return Err(io::Error::other("will not make cgroups in the root"));
     }
-    for name in ["nest-a", "nest-a/nest-b", "nest-c"] {
-        child_in(stage, &own.join(name), "cgroup.procs")?;
-    }
     if threaded {
+        // Next to populated domain cgroups the kernel allows no threaded one.
         let path = own.join("nest-t");
         fs::create_dir(&path)?;
         fs::write(path.join("cgroup.type"), "threaded")?;
         child_in(stage, &path, "cgroup.threads")?;
+    } else {
+        for name in ["nest-a", "nest-a/nest-b", "nest-c"] {
+            child_in(stage, &own.join(name), "cgroup.procs")?;
+        }
     }
     if freeze {
         fs::write(own.join("nest-a/cgroup.freeze"), "1")?;

@@ -42,8 +42,8 @@ struct Cli {
     /// Do it in a child; wait for the child.
     #[arg(long, global = true)]
     as_child: bool,
-    /// With --as-child: exit 0 as soon as it is ready, leaving the child behind.
-    #[arg(long, global = true, requires = "as_child", requires = "ready")]
+    /// With --as-child and --ready: exit 0 as soon as it is ready, leaving the child behind.
+    #[arg(long, global = true)]
     leave: bool,
     #[command(subcommand)]
     act: Act,
@@ -98,8 +98,8 @@ enum Act {
         /// Freeze one of them.
         #[arg(long)]
         freeze: bool,
-        /// Make one of them threaded, which refuses cgroup.kill.
-        #[arg(long)]
+        /// Make a single one that is threaded, which refuses cgroup.kill.
+        #[arg(long, conflicts_with = "freeze")]
         threaded: bool,
     },
     /// COUNT children that only exit, with codes 0, 1, … 255, 0, …
@@ -198,6 +198,9 @@ fn exit_code_at_once() -> Option<u8> {
 }
 
 fn play(cli: Cli) -> io::Result<u8> {
+    if cli.leave && !(cli.as_child && cli.ready.is_some()) {
+        return Err(io::Error::other("--leave needs --as-child and --ready"));
+    }
     let limit = Duration::from_millis(cli.limit_ms);
     sys::die_after(limit)?;
     let stage = Stage {

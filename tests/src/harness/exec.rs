@@ -2,8 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -97,7 +98,7 @@ impl Exec {
 
     /// Changes how it is started: streams, directory, what happens between fork and exec.
     #[must_use]
-    pub fn with(mut self, change: impl FnOnce(&mut Command)) -> Self {
+    pub fn with(mut self, change: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         change(&mut self.command);
         self
     }
@@ -138,7 +139,7 @@ impl Exec {
             Gate::Shared(GATE.read().unwrap_or_else(PoisonError::into_inner))
         };
         let pins = host::pins();
-        let child = self.command.process_group(0).spawn().expect("agent-loop can be started");
+        let child = self.command.spawn().expect("agent-loop can be started");
         let pidfd = sys::pidfd_open(child.id().cast_signed()).expect("an unreaped child has a pidfd");
         Running { child, pidfd, scratch: Some(self.scratch), events: self.events, pins, done: false, _gate: gate }
     }
@@ -176,6 +177,15 @@ impl Running {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.as_ref().expect("it has not ended").path().join(name)
+    }
+
+    /// Writes to the standard input, which [`Exec::with`] made a pipe, and closes it.
+    ///
+    /// # Panics
+    /// When it is no pipe.
+    pub fn feed(&mut self, text: &str) {
+        let mut stdin = self.child.stdin.take().expect("the standard input is a pipe");
+        stdin.write_all(text.as_bytes()).expect("somebody reads it");
     }
 
     /// Signals `exec` itself.
@@ -231,7 +241,7 @@ impl Running {
         assert!(ended, "exec did not end:\n{}", self.text("stderr"));
         let status = self.child.wait().expect("our child");
         self.done = true;
-        let events = self.events.take().map_or_else(Vec::new, |path| read_events(&path, true));
+        let events = self.events.take().map_or_else(Vec::new, |path| read_events(&path, status.signal().is_none()));
         Outcome {
             code: status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)),
             stdout: self.text("stdout"),

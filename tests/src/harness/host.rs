@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Proc;
@@ -30,6 +32,19 @@ fn started(pid: i32) -> Option<u64> {
 fn ticks(start_ns: u64) -> u64 {
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     start_ns / (1_000_000_000 / per_second.cast_unsigned())
+}
+
+/// The numbers of live processes that name `path` in their argv: `exec`, its guard and adversaries do.
+#[must_use]
+pub fn naming(path: &Path) -> Vec<i32> {
+    let path = path.as_os_str().as_bytes();
+    let pids = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let names = |pid: &i32| {
+        let argv = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        argv.windows(path.len()).any(|part| part == path)
+    };
+    pids.filter(names).collect()
 }
 
 /// Names under bpffs that are agent-loop's.

@@ -145,7 +145,7 @@ impl Outcome {
         assert!(gap.is_none(), "{}", gap.map(|gap| gap.value.to_string()).unwrap_or_default());
     }
 
-    /// No process of the tree lives, its cgroup is gone, no pin is new.
+    /// No process of the tree lives, nor any that names the scratch directory; its cgroup is gone, no pin is new.
     ///
     /// # Panics
     /// When something is left.
@@ -153,6 +153,8 @@ impl Outcome {
         let alive: Vec<_> = self.births().map(Event::who).filter(|proc| host::alive(proc).is_some()).collect();
         assert!(alive.is_empty(), "alive after the end: {alive:?}\n{}", self.stderr);
         self.assert_no_cgroup();
+        let scratch = self.scratch.path();
+        eventually("the end of all that name the scratch directory", || host::naming(scratch).is_empty().then_some(()));
         // Another test's run may have one just now; none of ours may stay.
         eventually("no new pin in bpffs", || host::pins().is_subset(&self.pins).then_some(()));
     }

@@ -1,0 +1,152 @@
+//! The whole tree is empty afterwards, whatever was in it and however `exec` ended.
+
+use agent_loop_tests::harness::{Event, Exec, Outcome, eventually, host};
+use agent_loop_tests::{needs, test_name};
+
+/// The limit comes while the adversary, fully built, lives on.
+fn after_the_limit(args: &[&str]) -> Outcome {
+    let outcome = Exec::new().limit("2s").grace("300ms").adversary(args).run();
+    assert!(outcome.was_ready(), "the limit came too early to prove anything\n{}", outcome.stderr);
+    assert_eq!(outcome.code, 124, "{}", outcome.stderr);
+    stopped(&outcome, "deadline");
+    assert_eq!(outcome.run_exit().value["outcome"], "deadline");
+    outcome
+}
+
+/// The main process ends by itself and leaves the adversary behind.
+fn after_a_normal_end(args: &[&str]) -> Outcome {
+    let outcome = Exec::new().grace("300ms").adversary([&["--as-child", "--leave"], args].concat()).run();
+    assert!(outcome.was_ready(), "{}", outcome.stderr);
+    assert_eq!(outcome.code, 0, "the command's own code\n{}", outcome.stderr);
+    assert!(outcome.run_exit().value["leftovers"].as_u64() > Some(0), "{}", outcome.run_exit().value);
+    outcome.assert_tree_accounted();
+    outcome.assert_nothing_left();
+    outcome
+}
+
+fn stopped(outcome: &Outcome, reason: &str) {
+    outcome.assert_tree_accounted();
+    outcome.assert_nothing_left();
+    let killed: Vec<_> = outcome.of_kind("run.killed").collect();
+    let [killed] = killed[..] else { panic!("{} run.killed\n{}", killed.len(), outcome.stderr) };
+    assert_eq!((&killed.value["survivors"], &killed.value["reason"]), (&0.into(), &reason.into()));
+    // Whoever was signalled was in the tree, and the evidence is named.
+    let born: Vec<_> = outcome.births().map(|birth| birth.who().pid).collect();
+    for intent in outcome.of_kind("signal.intent") {
+        let pid = intent.value["to"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        assert!(pid.is_none_or(|pid| born.contains(&pid)), "{}", intent.value);
+    }
+}
+
+macro_rules! adversaries {
+    ($($name:ident: $($arg:expr),+;)*) => {
+        /// Main processes and children that outstay their limit.
+        mod the_limit_empties_the_tree_of {
+            $(#[test] fn $name() { super::needs!(bpf, cgroup); super::after_the_limit(&[$($arg),+]); })*
+        }
+        /// The same, left behind by a main process that ended.
+        mod a_normal_end_empties_the_tree_of {
+            $(#[test] fn $name() { super::needs!(bpf, cgroup); super::after_a_normal_end(&[$($arg),+]); })*
+        }
+    };
+}
+
+adversaries! {
+    a_plain_process: "hold";
+    a_term_ignorer: "term-ignorer", "5";
+    a_setsid_daemon: "double-fork-daemon";
+    a_leader_that_exits_first: "leader-exits-first";
+    an_exec_by_a_thread: "exec-by-thread";
+    a_fork_bomb: "fork-bomb", "200";
+    a_stopped_process: "stopper";
+    nested_cgroups: "nested-cgroup";
+    a_frozen_nested_cgroup: "nested-cgroup", "--freeze";
+    a_threaded_nested_cgroup: "nested-cgroup", "--threaded";
+    a_long_chain_of_setsid: "setsid-chain", "100";
+    a_subreaper: "subreaper-daemon";
+}
+
+#[test]
+fn the_limit_empties_the_tree_of_a_child_whose_leader_exits_first() {
+    needs!(bpf, cgroup);
+    after_the_limit(&["--as-child", "leader-exits-first"]);
+}
+
+#[test]
+fn a_tree_that_ends_on_term_is_not_killed() {
+    needs!(bpf, cgroup);
+    let outcome = Exec::new().limit("1s").grace("20s").adversary(["hold"]).run();
+    stopped(&outcome, "deadline");
+    let kills = outcome.of_kind("signal.intent").filter(|intent| intent.value["signal"] == libc::SIGKILL).count();
+    assert_eq!(kills, 0, "{}", outcome.stderr);
+}
+
+#[test]
+fn leftovers_are_named_in_the_summary() {
+    needs!(bpf, cgroup);
+    let outcome = after_a_normal_end(&["double-fork-daemon"]);
+    assert!(outcome.stderr.contains("adversary"), "{}", outcome.stderr);
+}
+
+#[test]
+fn leftovers_that_are_waited_for_are_not_stopped() {
+    needs!(bpf, cgroup);
+    let exec = Exec::new().arg("--leftovers").arg("wait");
+    let outcome = exec.adversary(["--as-child", "--leave", "--hold-ms", "500", "hold", "--code", "5"]).run();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    outcome.assert_tree_accounted();
+    outcome.assert_nothing_left();
+    assert_eq!(outcome.of_kind("signal.intent").count(), 0);
+    assert!(outcome.deaths().any(|death| death.status.and_then(|status| status.code) == Some(5)));
+}
+
+#[test]
+fn the_subreaper_leaves_no_zombies() {
+    needs!(bpf, cgroup);
+    let outcome = after_a_normal_end(&["setsid-chain", "20"]);
+    let left = outcome.births().find(|birth| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", birth.who().pid)).unwrap_or_default();
+        stat.contains("(adversary) Z")
+    });
+    assert!(left.is_none(), "{left:?}");
+}
+
+/// SIGKILLs `exec` once `now` says so; the guard must empty the tree.
+fn killed_when(name: &str, args: &[&str], now: impl Fn(&agent_loop_tests::harness::Running)) {
+    let running = Exec::new().adversary(args).start();
+    now(&running);
+    running.signal(libc::SIGKILL);
+    let outcome = running.finish();
+    assert_eq!(outcome.code, -libc::SIGKILL);
+    let procs: Vec<_> = outcome.births().map(Event::who).collect();
+    eventually(name, || procs.iter().all(|proc| host::alive(proc).is_none()).then_some(()));
+    eventually(name, || host::naming(&outcome.path("")).is_empty().then_some(()));
+    eventually(name, || std::panic::catch_unwind(|| outcome.assert_no_cgroup()).ok());
+}
+
+#[test]
+fn exec_sigkilled_leaves_nothing_running() {
+    needs!(bpf, cgroup);
+    let ready = agent_loop_tests::harness::Running::wait_ready;
+    for args in [
+        &["term-ignorer", "5"][..],
+        &["double-fork-daemon"],
+        &["leader-exits-first"],
+        &["fork-bomb", "100"],
+        &["stopper"],
+        &["nested-cgroup"],
+        &["setsid-chain", "30"],
+    ] {
+        killed_when(&format!("{}: {args:?}", test_name!()), args, ready);
+    }
+}
+
+#[test]
+fn exec_sigkilled_as_soon_as_the_birth_is_written_leaves_nothing_running() {
+    needs!(bpf, cgroup);
+    for _ in 0..5 {
+        killed_when(test_name!(), &["term-ignorer"], |running| {
+            running.wait_event("run.born", |event| event.kind == "run.born");
+        });
+    }
+}
