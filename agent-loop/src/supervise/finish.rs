@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Leftovers;
 use super::ladder::{Goal, Rung, Stop};
 use super::run::{Core, State};
-use crate::event::{Action, Fact, Outcome, Summary};
+use crate::event::{Action, Fact, GapCause, Outcome, Summary};
 use crate::model::{BootNs, StopReason};
 
 /// How long records of a tree that is empty are waited for.
@@ -32,7 +32,8 @@ enum End {
 impl Core {
     /// Whether the main process is dead and its tree is empty (I8).
     pub(super) fn is_over(&self) -> bool {
-        self.main_dead() && self.look.empty_since.is_some() && (!self.traced() || self.living() == 0)
+        let unwatched = !self.traced();
+        self.main_dead() && self.look.empty_since.is_some() && (unwatched || self.look.cleared && self.living() == 0)
     }
 
     /// Begins the end of a run that is over.
@@ -102,7 +103,8 @@ impl Core {
                 let survived = matches!(closing.end, End::NotEmpty { .. });
                 let told = self.main.is_none() || self.reaped.is_some() || survived;
                 let settled = if survived { !self.tracker.is_dirty() } else { self.tracker.is_settled() };
-                if !(closing.counted && told && settled) && !overdue(&closing.since) {
+                let complete = closing.counted && told && settled;
+                if !complete && !overdue(&closing.since) {
                     return;
                 }
                 let (end, since) = (closing.end, closing.since);
@@ -115,7 +117,7 @@ impl Core {
             }
             State::Failed { .. } | State::Draining { .. } | State::Stopping(_) | State::Unkillable(_) => {
                 if self.main_dead() && self.look.empty_since.as_ref().is_some_and(overdue) && self.living() > 0 {
-                    self.tracker.suspect(now, out);
+                    self.tracker.suspect(now, GapCause::NoDeath, out);
                 }
             }
             State::Intent(_) | State::Born | State::Running | State::Ended => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Leftovers;
 use super::ladder::{Goal, LOOK_MAX};
 use super::run::{Core, State};
-use crate::event::{Action, Fact, Phase, Tree};
+use crate::event::{Action, Fact, GapCause, Phase, Tree};
 use crate::model::{BootNs, Live, PidfsIno, ProcessKey, StopReason};
 
 /// Looks at a tree that is waited for are at most this far apart: a death record comes sooner.
@@ -23,11 +23,11 @@ impl Core {
             }
             Tree::Populated(members) => {
                 self.look.members = Some(members);
-                self.look.empty_since = None;
+                self.look.not_empty();
             }
             Tree::Unknown(_) => {
                 self.look.members = None;
-                self.look.empty_since = None;
+                self.look.not_empty();
             }
         }
         if self.is_over() {
@@ -61,10 +61,24 @@ impl Core {
         }
         let outside = self.outside(set);
         if outside.is_empty() {
+            self.look.cleared = self.look.empty_since.is_some();
+            if self.is_over() {
+                self.over(now, out);
+            }
             return;
         }
         // Found alive elsewhere: the tree was not empty after all.
-        self.look.empty_since = None;
+        self.look.not_empty();
+        // The rings were drained before, so that the births of those not known were lost.
+        let registry = self.tracker.registry();
+        let (known, lost): (Vec<_>, Vec<_>) = outside.into_iter().partition(|(key, _)| registry.is_alive(key));
+        if !lost.is_empty() {
+            self.tracker.suspect(now, GapCause::Missed, out);
+        }
+        if known.is_empty() {
+            return;
+        }
+        let outside = known;
         match &self.state {
             State::Draining { told: false, .. } => {
                 self.tell_leftovers(now, &outside, out);
@@ -76,23 +90,24 @@ impl Core {
         }
     }
 
-    /// The living of the run that are in the live set and were not found in the tree.
+    /// Those of the run that are in the live set and were not found in the tree, in the order of their birth.
     fn outside(&self, set: &[Live]) -> Vec<(ProcessKey, Option<PidfsIno>)> {
-        if self.living() == 0 {
-            return Vec::new();
-        }
+        let Some(main) = &self.main else { return Vec::new() };
         let found: HashSet<_> = self.look.members.iter().flatten().map(|member| member.pid).collect();
-        let set: HashSet<_> = set.iter().map(|live| live.key).collect();
-        let mut living = self.living_keys();
-        living.retain(|(key, _)| set.contains(key) && !found.contains(&key.tgid));
-        living
+        let registry = self.tracker.registry();
+        let outside = set
+            .iter()
+            .filter(|live| live.run == main.run && !found.contains(&live.key.tgid) && !registry.is_gone(&live.key));
+        let mut outside: Vec<_> = outside.map(|live| (live.key, live.ino)).collect();
+        outside.sort_unstable_by_key(|(key, _)| (key.start_boottime_ns, key.tgid));
+        outside
     }
 
-    /// Whether the registry knows more living than were found in the tree.
+    /// Whether processes of the run may live elsewhere than where they were found.
     fn is_missing_some(&self) -> bool {
         let Some(found) = &self.look.members else { return false };
-        if self.living() == 0 || !self.traced() {
-            return false;
+        if !self.traced() || found.is_empty() {
+            return self.traced() && !self.look.cleared;
         }
         let found: HashSet<_> = found.iter().map(|member| member.pid).collect();
         self.living_keys().iter().any(|(key, _)| !found.contains(&key.tgid))

@@ -15,15 +15,17 @@ pub(super) struct Look {
     delay: Duration,
     /// What was found; `None` before the first answer and when it could not be told.
     pub(super) members: Option<Vec<Member>>,
-    /// How often in a row nothing was found, and since when.
+    /// Since when nothing is found.
     pub(super) empty_since: Option<BootNs>,
-    /// Whether that is proven.
+    /// Whether the live set, read since, holds nobody of the run either.
+    pub(super) cleared: bool,
+    /// Whether that nothing was found is proven.
     pub(super) proven: bool,
 }
 
 impl Look {
     pub(super) fn new() -> Self {
-        Self { asked: false, due: None, delay: FIRST, members: None, empty_since: None, proven: false }
+        Self { asked: false, due: None, delay: FIRST, members: None, empty_since: None, cleared: false, proven: false }
     }
 
     /// Looks at once, and soon again.
@@ -54,6 +56,12 @@ impl Look {
     pub(super) fn answered(&mut self) {
         self.asked = false;
         self.due = None;
+    }
+
+    /// The tree is not empty, or not known to be.
+    pub(super) fn not_empty(&mut self) {
+        self.empty_since = None;
+        self.cleared = false;
     }
 
     fn ask(&mut self, out: &mut Vec<Action>) {

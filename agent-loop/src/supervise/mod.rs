@@ -1,6 +1,7 @@
 //! Decides what a run does: (state, event, now) -> actions. [pure]
 //! Inside: the state machine of one run, the ladder of its stop, its end. Not inside: any effect.
-//! Called by the shell alone, which performs the actions in order and answers each that asks.
+//! Called by the shell alone, which performs the actions in order and answers each that asks, in that order;
+//! an answer comes after all records that were read before it.
 
 mod finish;
 mod ladder;
@@ -56,5 +57,7 @@ impl Default for Settings {
 
 #[cfg(test)]
 mod property;
+#[cfg(test)]
+pub(crate) mod shadow;
 #[cfg(test)]
 mod tests;

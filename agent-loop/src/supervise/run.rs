@@ -127,7 +127,17 @@ impl Core {
         self.tracker.tick(now, &mut out);
         self.look.if_due(now, &mut out);
         self.finish_if_settled(now, &mut out);
-        self.arm(&mut out);
+        match &self.state {
+            State::Ended => {}
+            State::Intent(_)
+            | State::Born
+            | State::Running
+            | State::Failed { .. }
+            | State::Draining { .. }
+            | State::Stopping(_)
+            | State::Unkillable(_)
+            | State::Closing(_) => self.arm(&mut out),
+        }
         out
     }
 
@@ -331,6 +341,9 @@ impl Core {
         match (&signalled.result, &signalled.key) {
             (SignalResult::Gone | SignalResult::Refused(_), Some(key)) => {
                 self.tracker.registry_mut().forget_signal(key, signalled.signal);
+                if signalled.result == SignalResult::Gone {
+                    self.tracker.registry_mut().note_gone(key);
+                }
             }
             (SignalResult::Gone | SignalResult::Refused(_), None) | (SignalResult::Sent(_), _) => {}
         }

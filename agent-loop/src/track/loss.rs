@@ -249,14 +249,16 @@ impl Loss {
         let exit = totals.lost_exit.saturating_sub(last.lost_exit);
         let untracked = totals.live_full.saturating_sub(last.live_full);
         let missed = totals.missed.saturating_sub(last.missed);
-        if fork + exec + exit + untracked + missed == 0 {
+        // A stale entry replaced is a death whose hook never ran, found when its number came round again.
+        let stale = totals.stale.saturating_sub(last.stale);
+        if fork + exec + exit + untracked + missed + stale == 0 {
             if self.open.is_none() {
                 self.clean_at = now;
             }
             return;
         }
         let known = self.open.is_some();
-        self.gap(now, GapCause::RingFull, out);
+        self.gap(now, GapCause::Missed, out);
         self.untracked += untracked;
         if let Some(open) = &mut self.open {
             open.grew = known;

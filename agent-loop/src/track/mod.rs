@@ -12,8 +12,4 @@ pub use registry::{Entry, Life, Registry};
 pub use tracker::Tracker;
 
 #[cfg(test)]
-mod property;
-#[cfg(test)]
-pub(crate) mod shadow;
-#[cfg(test)]
 mod tests;

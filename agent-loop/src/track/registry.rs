@@ -48,6 +48,7 @@ pub struct Entry {
     /// The time of its last recorded exec.
     pub(super) last_exec: Option<BootNs>,
     signals: u64,
+    gone: bool,
 }
 
 /// A dead process that is still remembered.
@@ -58,7 +59,8 @@ struct Tomb {
     until: BootNs,
 }
 
-/// All processes by key; its size is bounded by the living and the deaths of the last rounds.
+/// All processes by key; its size is bounded by the living, the deaths of the last rounds, and the exit hooks
+/// that the kernel skipped.
 #[derive(Debug, Default)]
 pub struct Registry {
     entries: HashMap<ProcessKey, Entry>,
@@ -139,6 +141,19 @@ impl Registry {
         }
     }
 
+    /// Notes that a signal found this process gone: an entry of the live set that names it is stale.
+    pub fn note_gone(&mut self, key: &ProcessKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.gone = true;
+        }
+    }
+
+    /// Whether a signal found this process gone, `waitid` answered for it, or its death is recorded.
+    #[must_use]
+    pub fn is_gone(&self, key: &ProcessKey) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.gone || entry.life != Life::Alive)
+    }
+
     /// Notes that from now on every SIGKILL in the tree is ours.
     pub fn note_kill(&mut self, now: BootNs) {
         self.killed_at.get_or_insert(now);
@@ -160,6 +175,7 @@ impl Registry {
             death_seen: false,
             last_exec: None,
             signals: 0,
+            gone: false,
         };
         self.entries.insert(birth.key, entry);
         self.births += 1;
@@ -205,6 +221,9 @@ impl Registry {
         if entry.life == Life::Dead {
             return None;
         }
+        // Known dead from elsewhere, without a record: its exit hook may never have run, and the live set may
+        // name it until its number comes round. Such are few, and are remembered lest they be born again.
+        let stale = !seen && (entry.gone || entry.life == Life::Reaped);
         entry.life = Life::Dead;
         entry.death_seen = seen;
         let cause = match death.status {
@@ -221,7 +240,9 @@ impl Registry {
         let until = if certain { now } else { now.after(INFERRED_TOMB) };
         self.deaths += 1;
         self.unlist(run, &death.key);
-        self.tombs.push_back(Tomb { key: death.key, round: self.round, until });
+        if !stale {
+            self.tombs.push_back(Tomb { key: death.key, round: self.round, until });
+        }
         Some(cause)
     }
 

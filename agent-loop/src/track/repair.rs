@@ -41,10 +41,10 @@ impl Tracker {
         }
     }
 
-    /// Looks for deaths that are missing though no counter told of a loss.
-    pub fn suspect(&mut self, now: BootNs, out: &mut Vec<Action>) {
+    /// Begins a repair though no counter told of a loss.
+    pub fn suspect(&mut self, now: BootNs, cause: GapCause, out: &mut Vec<Action>) {
         if self.loss.traced {
-            self.loss.gap(now, GapCause::NoDeath, out);
+            self.loss.gap(now, cause, out);
         }
     }
 
@@ -129,6 +129,11 @@ impl Tracker {
         }
     }
 
+    /// The entries of the live set but for those known to be stale.
+    fn proven(&self, set: &[Live]) -> HashSet<ProcessKey> {
+        set.iter().map(|live| live.key).filter(|key| !self.registry.is_gone(key)).collect()
+    }
+
     fn suspects(&self, set: &[Live]) -> Suspects {
         let Some(main) = &self.main else { return Suspects::default() };
         let births: HashMap<_, _> = set
@@ -136,7 +141,7 @@ impl Tracker {
             .filter(|live| live.run == main.run && self.registry.get(&live.key).is_none() && !self.holds(&live.key))
             .map(|live| (live.key, *live))
             .collect();
-        let set: HashSet<_> = set.iter().map(|live| live.key).collect();
+        let set = self.proven(set);
         let living = self.registry.living(main.run).map(|entry| entry.key);
         let reaped = self.registry.get(&main.key).filter(|entry| entry.life == Life::Reaped).map(|entry| entry.key);
         Suspects { births, deaths: living.chain(reaped).filter(|key| !set.contains(key)).collect() }
@@ -145,7 +150,7 @@ impl Tracker {
     fn confirm(&mut self, now: BootNs, set: &[Live], suspects: Suspects, out: &mut Vec<Action>) {
         let Some(open) = &mut self.loss.open else { return };
         let id = open.gap.id;
-        let set: HashSet<_> = set.iter().map(|live| live.key).collect();
+        let set = self.proven(set);
         let mut again = Suspects::default();
         let mut births: Vec<_> = suspects.births.into_values().collect();
         births.sort_unstable_by_key(|live| (live.key.start_boottime_ns, live.key.tgid));
