@@ -261,6 +261,10 @@ pub struct Gap {
     pub lost_exec: u64,
     /// Death records lost.
     pub lost_exit: u64,
+    /// Processes never tracked, since the live set was full; no hook counted them as seen.
+    pub untracked: u64,
+    /// Runs of a hook that the kernel skipped; what they would have recorded is not known.
+    pub missed: u64,
     /// Lower bound: the last time nothing was lost.
     pub from: BootNs,
     /// Upper bound: when the loss was found.

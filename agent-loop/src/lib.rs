@@ -3,6 +3,9 @@
 //! Decisions are pure (`model`, `event`, `track`, `supervise`), effects live at the edge
 //! (`kernel`, `keeper`, `cli`). See `ARCHITECTURE.md`.
 
+pub mod audit;
 pub mod event;
 pub mod kernel;
 pub mod model;
+pub mod supervise;
+pub mod track;

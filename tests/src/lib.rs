@@ -1,1 +1,13 @@
-//! What tests share.
+//! What the tests share: adversaries, forced PID recycling, and a harness around the built `agent-loop`.
+//!
+//! - [`adversary`]: the small programs that try to escape, each bounded in time and number
+//! - [`recycle`]: a stranger is put on a dead process's number at a chosen moment
+//! - [`harness`]: runs `agent-loop exec`, reads its events, checks what is left
+//! - [`oracle`]: what `waitid` said, written by the adversaries
+//! - [`sys`]: the system calls, and all `unsafe` of this crate
+
+pub mod adversary;
+pub mod harness;
+pub mod oracle;
+pub mod recycle;
+pub mod sys;

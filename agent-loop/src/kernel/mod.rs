@@ -8,6 +8,7 @@ mod counters;
 mod live;
 mod load;
 pub mod object;
+pub(crate) mod poll;
 mod rings;
 mod snapshot;
 

@@ -7,10 +7,11 @@ use std::task::Poll;
 use agent_loop_common::decode::{self, Record};
 use agent_loop_common::record::flag;
 use agent_loop_common::record::{BirthRecord, DeathRecord, ExecHeader};
-use aya::maps::{MapData, MapError, RingBuf};
+use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 
 use super::live::{forker, ino};
+use super::poll::register;
 use crate::event::Event;
 use crate::model::{Birth, BootNs, Death, Discovery, Exec, ProcessKey, RunTag, Source, WaitStatus};
 
@@ -36,10 +37,7 @@ pub struct Round {
 
 impl Rings {
     pub(super) fn new(events: aya::maps::Map, execs: aya::maps::Map) -> anyhow::Result<Self> {
-        let ring = |map| -> anyhow::Result<_> {
-            let ring: RingBuf<MapData> = RingBuf::try_from(map).map_err(|error: MapError| error)?;
-            Ok(AsyncFd::register(ring)?)
-        };
+        let ring = |map| -> anyhow::Result<_> { Ok(register(RingBuf::<MapData>::try_from(map)?)?) };
         Ok(Self { events: ring(events)?, execs: ring(execs)? })
     }
 

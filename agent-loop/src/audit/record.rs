@@ -1,0 +1,501 @@
+//! The lines of the event log: one JSON object each, its shape normative and tested.
+//!
+//! Core types are not serialised: this file owns the wire. A line holds the common fields (`seq`, `kind`,
+//! `boot_ns`, `time`, `boot_id`, `run`, `issue`) and those of its kind; names that a kind does not have are
+//! left out, values that are not known are `null`.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::event::{Fact, Gap, Outcome, SignalResult, Signalled, Summary};
+use crate::model::{BootNs, ProcessKey, ProofKind, Source, Totals, WaitStatus};
+
+/// The id of a process in records: base32 of the first 16 bytes of SHA-256 over the boot id as text, the
+/// number as four bytes and the start time in nanoseconds as eight, both little-endian.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcId(String);
+
+impl ProcId {
+    /// Derives the id.
+    #[must_use]
+    pub fn of(boot_id: &str, key: ProcessKey) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(boot_id.as_bytes());
+        hash.update(key.tgid.to_le_bytes());
+        hash.update(key.start_boottime_ns.to_le_bytes());
+        let digest = hash.finalize();
+        Self(data_encoding::BASE32_NOPAD.encode(digest.get(..16).unwrap_or_default()))
+    }
+}
+
+/// Leaves a field out where a kind does not have it; `Some(None)` is written as `null`.
+type Maybe<T> = Option<Option<T>>;
+
+/// A line.
+#[derive(Debug, Default, Serialize)]
+pub struct Line {
+    seq: u64,
+    kind: &'static str,
+    boot_ns: u64,
+    time: String,
+    boot_id: String,
+    run: String,
+    issue: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proc: Option<Proc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Maybe<Parent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_pid: Maybe<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Maybe<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exec: Option<ExecBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit: Option<ExitBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inferred: Maybe<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discovery: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Maybe<Cgroup>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    argv: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<To>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<GapBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Maybe<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    survivors: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tree: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elapsed_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    births: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deaths: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leftovers: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<Host>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stats: Option<Stats>,
+}
+
+#[derive(Debug, Serialize)]
+struct Proc {
+    id: ProcId,
+    pid: u32,
+    start_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pidfs_ino: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Parent {
+    id: ProcId,
+    pid: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct To {
+    id: Option<ProcId>,
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExecBody {
+    exe: String,
+    argv: Vec<String>,
+    argc: u32,
+    truncated: bool,
+    cwd: Option<String>,
+    cwd_source: Option<&'static str>,
+    file: Option<FileId>,
+    source: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct FileId {
+    dev: u64,
+    ino: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ExitBody {
+    code: Option<u8>,
+    signal: Option<u8>,
+    core: Option<bool>,
+    /// Whether the out-of-memory killer did it; `null` where nothing could tell.
+    oom: Option<bool>,
+    cause: &'static str,
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Cgroup {
+    id: u64,
+    path: String,
+}
+
+#[derive(Debug, Serialize)]
+struct GapBody {
+    id: u64,
+    cause: &'static str,
+    lost: Counts,
+    untracked: u64,
+    missed: u64,
+    from_ns: u64,
+    to_ns: u64,
+    inferred: Counts,
+    repaired: bool,
+}
+
+/// Numbers of births, execs and deaths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Births.
+    pub fork: u64,
+    /// Execs.
+    pub exec: u64,
+    /// Deaths.
+    pub exit: u64,
+}
+
+/// `host.start`: what this host offers and what is done without.
+#[derive(Clone, Debug, Serialize)]
+pub struct Host {
+    /// The version of agent-loop.
+    pub version: &'static str,
+    /// The version of the log's shape: readers refuse a newer major.
+    pub schema: &'static str,
+    /// The kernel's release.
+    pub kernel: String,
+    /// How processes are watched: `ebpf` or `pidfd`.
+    pub backend: &'static str,
+    /// What is missing, in words; empty where everything is there.
+    pub degraded: Vec<String>,
+}
+
+/// `stats`: the sum that an auditor checks. Seen = written + filtered + lost, for each kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// What the hooks counted.
+    pub seen: Counts,
+    /// What stands in this log; a main process's birth stands in `run.born`.
+    pub written: Counts,
+    /// What was left out on purpose: the launcher's own exec.
+    pub filtered: Counts,
+    /// What found no room in a ring.
+    pub lost: Counts,
+    /// Processes never tracked since the live set was full.
+    pub untracked: u64,
+    /// Runs of a hook that the kernel skipped.
+    pub missed: u64,
+}
+
+impl Stats {
+    /// Makes the sum from the kernel's totals and what was written.
+    #[must_use]
+    pub const fn new(totals: &Totals, written: Counts, filtered: Counts) -> Self {
+        Self {
+            seen: Counts { fork: totals.seen_fork, exec: totals.seen_exec, exit: totals.seen_exit },
+            written,
+            filtered,
+            lost: Counts { fork: totals.lost_fork, exec: totals.lost_exec, exit: totals.lost_exit },
+            untracked: totals.live_full,
+            missed: totals.missed,
+        }
+    }
+}
+
+/// What stays the same in all lines of a run, and the numbering.
+pub struct Recorder {
+    boot_id: String,
+    run: String,
+    cgroup: Option<Cgroup>,
+    argv: Vec<String>,
+    user: String,
+    next: u64,
+    written: Counts,
+}
+
+impl Recorder {
+    /// A recorder for one run of `argv` by `user`.
+    #[must_use]
+    pub fn new(boot_id: String, run: String, argv: Vec<String>, user: String) -> Self {
+        Self { boot_id, run, cgroup: None, argv, user, next: 0, written: Counts::default() }
+    }
+
+    /// Names the run's cgroup in its `run.born`.
+    pub fn set_cgroup(&mut self, id: u64, path: String) {
+        self.cgroup = Some(Cgroup { id, path });
+    }
+
+    /// What of the kernel's records was written: real ones only, not inferred ones.
+    #[must_use]
+    pub const fn written(&self) -> Counts {
+        self.written
+    }
+
+    /// The line of a host that starts.
+    pub fn host(&mut self, host: Host, clock: Clock) -> Line {
+        Line { host: Some(host), ..self.line("host.start", clock.boot, clock) }
+    }
+
+    /// The line of the final sum.
+    pub fn stats(&mut self, stats: Stats, clock: Clock) -> Line {
+        Line { stats: Some(stats), ..self.line("stats", clock.boot, clock) }
+    }
+
+    /// The line of a fact; `None` for what is only for people.
+    pub fn fact(&mut self, fact: &Fact, clock: Clock) -> Option<Line> {
+        Some(match fact {
+            Fact::RunBorn(born) => {
+                self.written.fork += u64::from(born.traced);
+                Line {
+                    proc: Some(Proc { pidfs_ino: born.ino.map(|ino| ino.0), ..self.proc(born.key) }),
+                    cgroup: Some(self.cgroup.clone()),
+                    argv: Some(self.argv.clone()),
+                    user: Some(self.user.clone()),
+                    ..self.line("run.born", born.at, clock)
+                }
+            }
+            Fact::Fork { birth, inferred } => {
+                self.written.fork += u64::from(inferred.is_none());
+                Line {
+                    proc: Some(Proc { pidfs_ino: birth.ino.map(|ino| ino.0), ..self.proc(birth.key) }),
+                    parent: Some(birth.forker.map(|key| Parent { id: self.id(key), pid: key.tgid })),
+                    parent_pid: Some(birth.parent_tgid),
+                    uid: Some(birth.uid),
+                    discovery: Some(discovery(birth.discovery)),
+                    inferred: Some(inferred.map(|gap| gap.0)),
+                    ..self.line("proc.fork", birth.at, clock)
+                }
+            }
+            Fact::Exec(exec) => {
+                self.written.exec += 1;
+                Line {
+                    proc: Some(self.proc(exec.key)),
+                    uid: Some(exec.uid),
+                    exec: Some(ExecBody {
+                        exe: exec.filename.clone(),
+                        argv: exec.argv.clone(),
+                        argc: exec.argc,
+                        truncated: exec.truncated,
+                        cwd: exec.cwd.clone(),
+                        cwd_source: exec.cwd.is_some().then_some("procfs"),
+                        file: exec.file.map(|(dev, ino)| FileId { dev, ino }),
+                        source: source(exec.source),
+                    }),
+                    ..self.line("proc.exec", exec.at, clock)
+                }
+            }
+            Fact::Exit { death, cause, inferred } => {
+                self.written.exit += u64::from(inferred.is_none() && death.source == Source::Kernel);
+                Line {
+                    proc: Some(self.proc(death.key)),
+                    exit: Some(exit(death.status, cause.word(), death.source)),
+                    inferred: Some(inferred.map(|gap| gap.0)),
+                    ..self.line("proc.exit", death.at, clock)
+                }
+            }
+            Fact::Gap(gap) => Line { gap: Some(gap_body(gap)), ..self.line("gap", gap.to, clock) },
+            Fact::SignalIntent { pid, key, signal, cgroup, reason } => Line {
+                to: Some(To {
+                    id: key.map(|key| self.id(key)),
+                    pid: (!cgroup).then_some(*pid),
+                    cgroup: cgroup.then(|| self.cgroup.as_ref().map_or(0, |cgroup| cgroup.id)),
+                }),
+                signal: Some(*signal),
+                reason: Some(Some(reason.word())),
+                ..self.line("signal.intent", clock.boot, clock)
+            },
+            Fact::SignalResult(signalled) => self.signal_result(signalled, clock),
+            Fact::Phase(_) => return None,
+            Fact::RunKilled { reason, survivors, proven, elapsed } => Line {
+                reason: Some(Some(reason.word())),
+                survivors: Some(*survivors),
+                tree: Some(tree(*proven, *survivors)),
+                elapsed_ms: Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+                ..self.line("run.killed", clock.boot, clock)
+            },
+            Fact::RunExit(summary) => self.run_exit(summary, clock),
+        })
+    }
+
+    /// Completes an intent with the proof that the signal will need.
+    #[must_use]
+    pub fn with_proof(line: Line, proof: ProofKind) -> Line {
+        Line { proof: Some(proof.word()), ..line }
+    }
+
+    fn signal_result(&mut self, signalled: &Signalled, clock: Clock) -> Line {
+        let to = Some(To { id: signalled.key.map(|key| self.id(key)), pid: Some(signalled.pid), cgroup: None });
+        let (kind, result, proof, why) = match &signalled.result {
+            SignalResult::Sent(proof) => ("signal.result", "sent", Some(proof.word()), None),
+            SignalResult::Gone => ("signal.result", "gone", None, None),
+            SignalResult::Refused(why) => ("signal.refused", "refused", None, Some(why.clone())),
+        };
+        Line {
+            to,
+            signal: Some(signalled.signal),
+            result: Some(result),
+            proof,
+            why,
+            ..self.line(kind, clock.boot, clock)
+        }
+    }
+
+    fn run_exit(&mut self, summary: &Summary, clock: Clock) -> Line {
+        let (outcome, reason, survivors, why) = match &summary.outcome {
+            Outcome::Ended => ("ended", None, 0, None),
+            Outcome::Stopped(reason) => (reason.word(), Some(reason.word()), 0, None),
+            Outcome::LaunchFailed(failure) => ("launch_failed", None, 0, Some(failure.step.clone())),
+            Outcome::NotEmpty { reason, survivors } => ("not_empty", Some(reason.word()), *survivors, None),
+        };
+        let from = if summary.status.is_some() { Source::Waitid } else { Source::Unknown };
+        Line {
+            outcome: Some(outcome),
+            reason: Some(reason),
+            why,
+            exit: Some(exit(summary.status, if summary.status.is_some() { "observed" } else { "unknown" }, from)),
+            births: Some(summary.births),
+            deaths: Some(summary.deaths),
+            leftovers: Some(summary.leftovers),
+            survivors: Some(survivors),
+            tree: Some(tree(summary.proven, survivors)),
+            elapsed_ms: Some(u64::try_from(summary.elapsed.as_millis()).unwrap_or(u64::MAX)),
+            ..self.line("run.exit", clock.boot, clock)
+        }
+    }
+
+    fn line(&mut self, kind: &'static str, at: BootNs, clock: Clock) -> Line {
+        let seq = self.next;
+        self.next += 1;
+        Line {
+            seq,
+            kind,
+            boot_ns: at.0,
+            time: clock.wall(at),
+            boot_id: self.boot_id.clone(),
+            run: self.run.clone(),
+            ..Line::default()
+        }
+    }
+
+    fn proc(&self, key: ProcessKey) -> Proc {
+        Proc { id: self.id(key), pid: key.tgid, start_ns: key.start_boottime_ns, pidfs_ino: None }
+    }
+
+    fn id(&self, key: ProcessKey) -> ProcId {
+        ProcId::of(&self.boot_id, key)
+    }
+}
+
+/// The two clocks read together: decisions use the first, people read the second.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// CLOCK_BOOTTIME.
+    pub boot: BootNs,
+    /// CLOCK_REALTIME at the same moment, nanoseconds since 1970.
+    pub real_ns: i128,
+}
+
+impl Clock {
+    /// The wall time at a boot time, RFC 3339 in UTC with nanoseconds.
+    fn wall(self, at: BootNs) -> String {
+        let ns = self.real_ns - i128::from(self.boot.0) + i128::from(at.0);
+        Timestamp::from_nanosecond(ns).map_or_else(|_| String::new(), |time| format!("{time:.9}"))
+    }
+}
+
+fn exit(status: Option<WaitStatus>, cause: &'static str, from: Source) -> ExitBody {
+    let (code, signal, core) = match status {
+        Some(WaitStatus::Exited(code)) => (Some(code), None, Some(false)),
+        Some(WaitStatus::Signaled { signal, core }) => (None, Some(signal), Some(core)),
+        None => (None, None, None),
+    };
+    let from = if status.is_none() { Source::Unknown } else { from };
+    ExitBody { code, signal, core, oom: None, cause, source: source(from) }
+}
+
+fn gap_body(gap: &Gap) -> GapBody {
+    GapBody {
+        id: gap.id.0,
+        cause: gap.cause.word(),
+        lost: Counts { fork: gap.lost_fork, exec: gap.lost_exec, exit: gap.lost_exit },
+        untracked: gap.untracked,
+        missed: gap.missed,
+        from_ns: gap.from.0,
+        to_ns: gap.to.0,
+        inferred: Counts { fork: gap.inferred_births, exec: 0, exit: gap.inferred_deaths },
+        repaired: gap.repaired,
+    }
+}
+
+const fn tree(proven: bool, survivors: u32) -> &'static str {
+    if survivors > 0 {
+        "not empty"
+    } else if proven {
+        "empty"
+    } else {
+        "not proven"
+    }
+}
+
+const fn source(source: Source) -> &'static str {
+    match source {
+        Source::Kernel => "kernel",
+        Source::Waitid => "waitid",
+        Source::RunTable => "run_table",
+        Source::LiveSet => "live_set",
+        Source::Scan => "scan",
+        Source::Unknown => "unknown",
+    }
+}
+
+const fn discovery(discovery: crate::model::Discovery) -> &'static str {
+    use crate::model::Discovery;
+    match discovery {
+        Discovery::Fork => "fork",
+        Discovery::Exec => "exec",
+        Discovery::Snapshot => "snapshot",
+        Discovery::Scan => "scan",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_id_is_fixed_by_the_schema() {
+        let id = ProcId::of("7c1e0a52-0000-4000-8000-000000000001", ProcessKey::new(4711, 183_920_418_690_112));
+        assert_eq!(id.0, "ZVDWRQ5Q3RLEF5N5P5Q5X2X3ZE");
+    }
+
+    #[test]
+    fn wall_time_follows_boot_time() {
+        let clock = Clock { boot: BootNs(2_000_000_000), real_ns: 1_000_000_000_000_000_000 };
+        assert_eq!(clock.wall(BootNs(1_999_999_999)), "2001-09-09T01:46:39.999999999Z");
+    }
+}

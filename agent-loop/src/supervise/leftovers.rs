@@ -1,0 +1,138 @@
+//! What the looks at the tree and at the live set mean for the run. [pure]
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::Leftovers;
+use super::ladder::{Goal, LOOK_MAX};
+use super::run::{Core, State};
+use crate::event::{Action, Fact, Phase, Tree};
+use crate::model::{BootNs, Live, PidfsIno, ProcessKey, StopReason};
+
+/// Looks at a tree that is waited for are at most this far apart: a death record comes sooner.
+const LOOK_WAIT: Duration = Duration::from_secs(1);
+
+impl Core {
+    pub(super) fn on_tree(&mut self, now: BootNs, tree: Tree, out: &mut Vec<Action>) {
+        self.look.answered();
+        match tree {
+            Tree::Empty { proven } => {
+                self.look.members = Some(Vec::new());
+                self.look.empty_since.get_or_insert(now);
+                self.look.proven = proven;
+            }
+            Tree::Populated(members) => {
+                self.look.members = Some(members);
+                self.look.empty_since = None;
+            }
+            Tree::Unknown(_) => {
+                self.look.members = None;
+                self.look.empty_since = None;
+            }
+        }
+        if self.is_over() {
+            self.over(now, out);
+            return;
+        }
+        // Alive in the registry and not in the tree: its death is on its way, or it left the cgroup.
+        if (self.main_dead() || self.is_killing()) && !self.seeks_outside && self.is_missing_some() {
+            self.seeks_outside = true;
+            self.tracker.ask_live_set(out);
+        }
+        match &self.state {
+            State::Failed { .. } => self.look.later(now, LOOK_MAX),
+            State::Draining { told, .. } => {
+                let told = *told;
+                let found = self.look.members.as_ref().is_some_and(|members| !members.is_empty());
+                if found && !told {
+                    self.tell_leftovers(now, &[], out);
+                }
+                self.look_on(now);
+            }
+            State::Stopping(_) | State::Unkillable(_) => self.sweep(now, out),
+            State::Intent(_) | State::Born | State::Running | State::Closing(_) | State::Ended => {}
+        }
+    }
+
+    pub(super) fn on_live_set(&mut self, now: BootNs, set: &[Live], out: &mut Vec<Action>) {
+        // Others read it for a repair.
+        if !std::mem::take(&mut self.seeks_outside) {
+            return;
+        }
+        let outside = self.outside(set);
+        if outside.is_empty() {
+            return;
+        }
+        // Found alive elsewhere: the tree was not empty after all.
+        self.look.empty_since = None;
+        match &self.state {
+            State::Draining { told: false, .. } => {
+                self.tell_leftovers(now, &outside, out);
+                self.look_on(now);
+            }
+            State::Stopping(_) | State::Unkillable(_) => self.sweep_outside(now, &outside, out),
+            State::Draining { told: true, .. } | State::Failed { .. } => {}
+            State::Intent(_) | State::Born | State::Running | State::Closing(_) | State::Ended => {}
+        }
+    }
+
+    /// The living of the run that are in the live set and were not found in the tree.
+    fn outside(&self, set: &[Live]) -> Vec<(ProcessKey, Option<PidfsIno>)> {
+        if self.living() == 0 {
+            return Vec::new();
+        }
+        let found: HashSet<_> = self.look.members.iter().flatten().map(|member| member.pid).collect();
+        let set: HashSet<_> = set.iter().map(|live| live.key).collect();
+        let mut living = self.living_keys();
+        living.retain(|(key, _)| set.contains(key) && !found.contains(&key.tgid));
+        living
+    }
+
+    /// Whether the registry knows more living than were found in the tree.
+    fn is_missing_some(&self) -> bool {
+        let Some(found) = &self.look.members else { return false };
+        if self.living() == 0 || !self.traced() {
+            return false;
+        }
+        let found: HashSet<_> = found.iter().map(|member| member.pid).collect();
+        self.living_keys().iter().any(|(key, _)| !found.contains(&key.tgid))
+    }
+
+    /// Records who outlives the main process, and stops them unless they are waited for.
+    fn tell_leftovers(&mut self, now: BootNs, outside: &[(ProcessKey, Option<PidfsIno>)], out: &mut Vec<Action>) {
+        let registry = self.tracker.registry();
+        let mut leftovers: HashMap<ProcessKey, String> = HashMap::new();
+        let mut nameless = 0u64;
+        for member in self.look.members.iter().flatten() {
+            let entry = registry.by_tgid(member.pid);
+            let name = entry.and_then(|entry| entry.name.as_deref()).or(member.comm.as_deref()).unwrap_or("?");
+            match member.key.or(entry.map(|entry| entry.key)) {
+                Some(key) => {
+                    leftovers.insert(key, name.to_owned());
+                }
+                None => nameless += 1,
+            }
+        }
+        for (key, _) in outside {
+            let name = registry.get(key).and_then(|entry| entry.name.as_deref()).unwrap_or("?");
+            leftovers.insert(*key, name.to_owned());
+        }
+        let mut leftovers: Vec<_> = leftovers.into_iter().collect();
+        leftovers.sort_unstable_by_key(|(key, _)| (key.start_boottime_ns, key.tgid));
+        self.leftovers = nameless + leftovers.len() as u64;
+        out.push(Action::Log(Fact::Phase(Phase::Draining { leftovers })));
+        self.state = State::Draining { since: now, told: true };
+        match self.settings.leftovers {
+            Leftovers::Kill => self.stop(now, Goal::MainEnded, StopReason::Leftovers, out),
+            Leftovers::Wait => {}
+        }
+    }
+
+    fn look_on(&mut self, now: BootNs) {
+        let max = match self.settings.leftovers {
+            Leftovers::Kill => LOOK_MAX,
+            Leftovers::Wait => LOOK_WAIT,
+        };
+        self.look.later(now, max);
+    }
+}

@@ -1,0 +1,366 @@
+//! The state machine of one run. [pure]
+//!
+//! ```text
+//!            Launched          Started             MainExited           empty
+//! Intent ------------> Born ----------> Running -------------> Draining ------> Closing ----> Ended
+//!   |  (frozen)         |  (thawed)        |                      |                ^      settled, or 1 s
+//!   |                   |                  | stop                 | stop, or       |
+//!   |                   |                  v                      v policy Kill    | empty, or given up
+//!   | stop, Launched    +-----------> Stopping: Interrupt -> Terminate -> Kill ----+
+//!   +----(not thawed)------------------------------------------> Kill              |
+//!   |                   |                                         | 10 s, or D     |
+//!   | LaunchFailed      | LaunchFailed                            v                |
+//!   +-----> Failed <----+  -- grace --> Kill                  Unkillable ----------+
+//!             |                                                                    |
+//!             +---------------------------- empty ---------------------------------+
+//! ```
+//! Empty: the main process is dead, nothing was found in its tree, and, where eBPF watches, no process of the
+//! run is alive in the registry (I8). Records of the kernel are taken in every state but Ended.
+
+use super::finish::Closing;
+use super::ladder::{Goal, Stop};
+use super::look::Look;
+use super::{Leftovers, Settings};
+use crate::event::{Action, Event, Fact, LaunchFailure, Launched, SignalResult, Signalled};
+use crate::model::{BootNs, StopReason, WaitStatus};
+use crate::track::Tracker;
+
+/// The signal of Ctrl-C, assumed where impatience comes before any request.
+const SIGINT: u8 = 2;
+
+/// Where a run stands.
+#[derive(Debug)]
+pub(super) enum State {
+    /// The launch was ordered; a stop asked for meanwhile is remembered.
+    Intent(Option<StopReason>),
+    /// Born and thawed, the command is not executed yet.
+    Born,
+    /// The command runs.
+    Running,
+    /// The launch failed; what it left behind is awaited, then killed.
+    Failed {
+        /// Since when.
+        since: BootNs,
+    },
+    /// The main process ended by itself; whether others outlive it is being found out, or they are awaited.
+    Draining {
+        /// When the main process ended.
+        since: BootNs,
+        /// Whether the others were told.
+        told: bool,
+    },
+    /// The tree is being stopped.
+    Stopping(Stop),
+    /// The kill was given and some withstand it.
+    Unkillable(Stop),
+    /// The tree is empty or given up; the last records are awaited.
+    Closing(Closing),
+    /// Nothing follows.
+    Ended,
+}
+
+/// Everything that is decided about one run.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) settings: Settings,
+    pub(super) tracker: Tracker,
+    pub(super) state: State,
+    pub(super) main: Option<Launched>,
+    /// The answer of `waitid`, once there is one.
+    pub(super) reaped: Option<Option<WaitStatus>>,
+    /// The status by the kernel's record.
+    pub(super) recorded: Option<WaitStatus>,
+    pub(super) failure: Option<LaunchFailure>,
+    pub(super) look: Look,
+    pub(super) leftovers: u64,
+    /// Whether the live set was asked for processes outside the tree.
+    pub(super) seeks_outside: bool,
+    pub(super) begun: Option<BootNs>,
+    early: Vec<Event>,
+    armed: Option<BootNs>,
+}
+
+impl Core {
+    /// A run whose launch is ordered.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            tracker: Tracker::new(settings.baseline, settings.sole),
+            state: State::Intent(None),
+            main: None,
+            reaped: None,
+            recorded: None,
+            failure: None,
+            look: Look::new(),
+            leftovers: 0,
+            seeks_outside: false,
+            begun: None,
+            early: Vec::new(),
+            armed: None,
+        }
+    }
+
+    /// What became of the kernel's records so far.
+    #[must_use]
+    pub fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    /// Takes an event; the actions are to be performed in order.
+    pub fn handle(&mut self, now: BootNs, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.begun.get_or_insert(now);
+        match &self.state {
+            State::Ended => return out,
+            State::Intent(_)
+            | State::Born
+            | State::Running
+            | State::Failed { .. }
+            | State::Draining { .. }
+            | State::Stopping(_)
+            | State::Unkillable(_)
+            | State::Closing(_) => {}
+        }
+        self.take(now, event, &mut out);
+        while self.climb(now, &mut out) {}
+        self.tracker.tick(now, &mut out);
+        self.look.if_due(now, &mut out);
+        self.finish_if_settled(now, &mut out);
+        self.arm(&mut out);
+        out
+    }
+
+    fn take(&mut self, now: BootNs, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Born(_) | Event::Execed(_) | Event::Died(_) => self.on_record(now, event, out),
+            Event::RoundEnded => self.tracker.round_ended(now, out),
+            Event::Counted(totals) => {
+                let fresh = self.tracker.counted(now, totals, out);
+                self.on_counted(fresh);
+            }
+            Event::LiveSet(set) => {
+                if self.tracker.live_set(now, &set, out) {
+                    self.on_live_set(now, &set, out);
+                }
+            }
+            Event::Launched(launched) => self.on_launched(now, launched, out),
+            Event::LaunchFailed(failure) => self.on_launch_failed(now, failure, out),
+            Event::Started => self.on_started(),
+            Event::MainExited(status) => self.on_main_exited(now, status, out),
+            Event::Woke => self.armed = None,
+            Event::StopRequested(reason) => self.on_stop(now, reason, out),
+            Event::Impatient => self.on_impatient(now, out),
+            Event::Tree(tree) => self.on_tree(now, tree, out),
+            Event::Signalled(signalled) => self.on_signalled(signalled, out),
+            Event::CgroupKilled(result) => self.on_cgroup_killed(now, result, out),
+        }
+    }
+
+    fn on_record(&mut self, now: BootNs, record: Event, out: &mut Vec<Action>) {
+        match &self.state {
+            // Until the main process is known, its own records could not be told from others.
+            State::Intent(_) => {
+                self.early.push(record);
+                return;
+            }
+            State::Born
+            | State::Running
+            | State::Failed { .. }
+            | State::Draining { .. }
+            | State::Stopping(_)
+            | State::Unkillable(_)
+            | State::Closing(_)
+            | State::Ended => {}
+        }
+        match record {
+            Event::Born(birth) => self.tracker.born(now, birth, out),
+            Event::Execed(exec) => self.tracker.execed(now, exec, out),
+            Event::Died(death) => self.on_died(now, death, out),
+            // `take` hands over records only.
+            Event::RoundEnded
+            | Event::Counted(_)
+            | Event::LiveSet(_)
+            | Event::Launched(_)
+            | Event::LaunchFailed(_)
+            | Event::Started
+            | Event::MainExited(_)
+            | Event::Woke
+            | Event::StopRequested(_)
+            | Event::Impatient
+            | Event::Tree(_)
+            | Event::Signalled(_)
+            | Event::CgroupKilled(_) => {}
+        }
+    }
+
+    fn on_died(&mut self, now: BootNs, death: crate::model::Death, out: &mut Vec<Action>) {
+        if self.main.as_ref().is_some_and(|main| main.key == death.key) {
+            self.recorded = death.status;
+        }
+        let before = self.living();
+        self.tracker.died(now, death, out);
+        if before == 0 || self.living() > 0 {
+            return;
+        }
+        match &self.state {
+            // With the main process alive the living are never none; before MainExited its end is not told.
+            State::Intent(_) | State::Born | State::Running | State::Closing(_) | State::Ended => {}
+            State::Failed { .. } | State::Draining { .. } | State::Stopping(_) | State::Unkillable(_) => {
+                self.look.at_once(out);
+            }
+        }
+    }
+
+    fn replay(&mut self, now: BootNs, out: &mut Vec<Action>) {
+        for record in std::mem::take(&mut self.early) {
+            self.on_record(now, record, out);
+        }
+    }
+
+    fn on_launched(&mut self, now: BootNs, launched: Launched, out: &mut Vec<Action>) {
+        let stop = match &self.state {
+            State::Intent(stop) => *stop,
+            // A run is launched once.
+            State::Born
+            | State::Running
+            | State::Failed { .. }
+            | State::Draining { .. }
+            | State::Stopping(_)
+            | State::Unkillable(_)
+            | State::Closing(_)
+            | State::Ended => return,
+        };
+        out.push(Action::Log(Fact::RunBorn(launched.clone())));
+        self.begun = Some(launched.at);
+        self.tracker.launched(&launched);
+        self.main = Some(launched);
+        self.state = State::Born;
+        self.replay(now, out);
+        match stop {
+            None => out.push(Action::Thaw),
+            // Stopped before its first instruction: it shall never have one.
+            Some(reason) => self.kill_now(now, Goal::Stopped, reason, out),
+        }
+    }
+
+    fn on_launch_failed(&mut self, now: BootNs, failure: LaunchFailure, out: &mut Vec<Action>) {
+        self.failure.get_or_insert(failure);
+        match &self.state {
+            State::Intent(_) => {
+                self.state = State::Failed { since: now };
+                self.replay(now, out);
+                self.look.at_once(out);
+            }
+            State::Born => {
+                self.state = State::Failed { since: now };
+                self.look.at_once(out);
+            }
+            // The end of the launcher may be told before the reason for it; the reason is kept for the outcome.
+            State::Draining { .. } | State::Closing(_) | State::Stopping(_) | State::Unkillable(_) => {}
+            State::Running | State::Failed { .. } | State::Ended => {}
+        }
+    }
+
+    fn on_started(&mut self) {
+        match &self.state {
+            State::Born => self.state = State::Running,
+            State::Intent(_)
+            | State::Running
+            | State::Failed { .. }
+            | State::Draining { .. }
+            | State::Stopping(_)
+            | State::Unkillable(_)
+            | State::Closing(_)
+            | State::Ended => {}
+        }
+    }
+
+    fn on_main_exited(&mut self, now: BootNs, status: Option<WaitStatus>, out: &mut Vec<Action>) {
+        if self.main.is_none() || self.reaped.is_some() {
+            return;
+        }
+        self.reaped = Some(status);
+        self.tracker.main_exited(now, status, out);
+        match &self.state {
+            State::Born | State::Running => {
+                self.state = State::Draining { since: now, told: false };
+                self.look.at_once(out);
+            }
+            State::Failed { .. } | State::Stopping(_) | State::Unkillable(_) => self.look.at_once(out),
+            State::Intent(_) | State::Draining { .. } | State::Closing(_) | State::Ended => {}
+        }
+    }
+
+    fn on_stop(&mut self, now: BootNs, reason: StopReason, out: &mut Vec<Action>) {
+        match &mut self.state {
+            State::Intent(stop) => {
+                stop.get_or_insert(reason);
+            }
+            State::Born | State::Running => self.stop(now, Goal::Stopped, reason, out),
+            State::Failed { .. } => self.kill_now(now, Goal::LaunchFailed, reason, out),
+            State::Draining { .. } => match self.settings.leftovers {
+                // The main process ended by itself and nobody meant to wait for the others: its end stands.
+                Leftovers::Kill => self.stop(now, Goal::MainEnded, reason, out),
+                Leftovers::Wait => self.stop(now, Goal::Stopped, reason, out),
+            },
+            // The first reason stands; the tree is empty, or on its way to be.
+            State::Stopping(_) | State::Unkillable(_) | State::Closing(_) | State::Ended => {}
+        }
+    }
+
+    fn on_impatient(&mut self, now: BootNs, out: &mut Vec<Action>) {
+        let reason = StopReason::Operator { signal: SIGINT };
+        match &mut self.state {
+            State::Intent(stop) => {
+                stop.get_or_insert(reason);
+            }
+            State::Born | State::Running => self.kill_now(now, Goal::Stopped, reason, out),
+            State::Failed { .. } => self.kill_now(now, Goal::LaunchFailed, reason, out),
+            State::Draining { .. } => match self.settings.leftovers {
+                Leftovers::Kill => self.kill_now(now, Goal::MainEnded, reason, out),
+                Leftovers::Wait => self.kill_now(now, Goal::Stopped, reason, out),
+            },
+            State::Stopping(stop) => stop.hurry(now),
+            State::Unkillable(_) => self.give_up(now, out),
+            State::Closing(_) | State::Ended => {}
+        }
+    }
+
+    fn on_signalled(&mut self, signalled: Signalled, out: &mut Vec<Action>) {
+        match (&signalled.result, &signalled.key) {
+            (SignalResult::Gone | SignalResult::Refused(_), Some(key)) => {
+                self.tracker.registry_mut().forget_signal(key, signalled.signal);
+            }
+            (SignalResult::Gone | SignalResult::Refused(_), None) | (SignalResult::Sent(_), _) => {}
+        }
+        out.push(Action::Log(Fact::SignalResult(signalled)));
+    }
+
+    /// Whether eBPF watches the run.
+    pub(super) fn traced(&self) -> bool {
+        self.main.as_ref().is_some_and(|main| main.traced)
+    }
+
+    /// Whether the main process is dead, or was never born.
+    pub(super) fn main_dead(&self) -> bool {
+        let Some(main) = &self.main else { return true };
+        self.reaped.is_some() || !self.tracker.registry().is_alive(&main.key)
+    }
+
+    /// How many processes of the run the registry knows alive.
+    pub(super) fn living(&self) -> usize {
+        self.main.as_ref().map_or(0, |main| self.tracker.registry().living_count(main.run))
+    }
+
+    /// Asks to be woken for whatever is due next.
+    fn arm(&mut self, out: &mut Vec<Action>) {
+        let next = [self.tracker.wake(), self.look.due(), self.state_due()].into_iter().flatten().min();
+        if let Some(at) = next
+            && self.armed != next
+        {
+            self.armed = next;
+            out.push(Action::WakeAt(at));
+        }
+    }
+}

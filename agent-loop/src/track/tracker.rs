@@ -1,0 +1,349 @@
+//! One birth and one death per process, whatever the order, loss or doubling of the records. [pure]
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::loss::{Accounts, Loss};
+use super::registry::{Life, Registry};
+use crate::event::{Action, Fact, GapCause, GapId, Launched};
+use crate::model::{Birth, BootNs, Death, Discovery, Exec, ProcessKey, RunTag, Source, Totals, WaitStatus};
+
+/// A record held this long is given up at the next drain, should no round end meanwhile.
+const HOLD: Duration = Duration::from_millis(50);
+
+/// Records of a process whose birth has not come yet.
+#[derive(Debug)]
+struct Held {
+    round: u64,
+    since: BootNs,
+    execs: Vec<Exec>,
+    death: Option<Death>,
+}
+
+/// The main process, whose birth and end are known from elsewhere too.
+#[derive(Debug)]
+pub(super) struct Main {
+    pub(super) key: ProcessKey,
+    pub(super) run: RunTag,
+    launcher_execed: bool,
+    /// The answer of `waitid`, once there is one.
+    pub(super) reaped: Option<Option<WaitStatus>>,
+}
+
+/// Normalises the kernel's records.
+#[derive(Debug)]
+pub struct Tracker {
+    pub(super) registry: Registry,
+    pub(super) loss: Loss,
+    pub(super) main: Option<Main>,
+    pub(super) accounts: Accounts,
+    held: HashMap<ProcessKey, Held>,
+    round: u64,
+    sole: bool,
+}
+
+impl Tracker {
+    /// A tracker of one run. `base` are the counters at its beginning; `sole` says that they count this run
+    /// alone, so that their sum can be checked.
+    #[must_use]
+    pub fn new(base: Totals, sole: bool) -> Self {
+        Self {
+            registry: Registry::default(),
+            loss: Loss::new(base),
+            main: None,
+            accounts: Accounts::default(),
+            held: HashMap::new(),
+            round: 0,
+            sole,
+        }
+    }
+
+    /// The processes.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The processes, to note signals.
+    pub fn registry_mut(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// What became of the records so far.
+    #[must_use]
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Whether something was lost that is not repaired yet.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.loss.open.is_some()
+    }
+
+    /// Births that were lost and never made good.
+    #[must_use]
+    pub fn unmade(&self) -> u64 {
+        self.accounts.births.lost.saturating_sub(self.accounts.births.inferred) + self.loss.untracked()
+    }
+
+    /// Whether every born process has its death, no gap is open, and the counters add up.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.registry.births() == self.registry.deaths()
+            && self.held.is_empty()
+            && !self.is_dirty()
+            && (!self.loss.traced || !self.sole || self.accounts.balanced())
+    }
+
+    /// When [`Tracker::tick`] is due.
+    #[must_use]
+    pub fn wake(&self) -> Option<BootNs> {
+        let count = self.loss.count_due(!self.held.is_empty());
+        [count, self.repair_due()].into_iter().flatten().min()
+    }
+
+    /// Takes the main process; its birth is told by `run.born`, not by `proc.fork`.
+    pub fn launched(&mut self, launched: &Launched) {
+        self.loss.traced = launched.traced;
+        self.loss.clean_at = launched.at;
+        self.main =
+            Some(Main { key: launched.key, run: launched.run, launcher_execed: !launched.traced, reaped: None });
+        let birth = Birth {
+            key: launched.key,
+            ino: launched.ino,
+            run: launched.run,
+            forker: None,
+            parent_tgid: None,
+            uid: None,
+            at: launched.at,
+            discovery: Discovery::Fork,
+        };
+        self.registry.insert(&birth, false);
+    }
+
+    /// Takes a birth record.
+    pub fn born(&mut self, now: BootNs, birth: Birth, out: &mut Vec<Action>) {
+        self.loss.flow = true;
+        let is_main = self.is_main(&birth.key);
+        match self.registry.get_mut(&birth.key) {
+            None => {
+                self.accounts.births.emitted += 1;
+                self.admit(now, birth, None, out);
+            }
+            Some(entry) if entry.birth_seen => self.accounts.births.duplicates += 1,
+            Some(entry) => {
+                entry.birth_seen = true;
+                if is_main {
+                    self.accounts.births.filtered += 1;
+                } else {
+                    self.accounts.births.late += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes an exec record; one without its birth is held for a round.
+    pub fn execed(&mut self, now: BootNs, exec: Exec, out: &mut Vec<Action>) {
+        self.loss.flow = true;
+        if self.registry.get(&exec.key).is_some() {
+            self.run_exec(exec, out);
+        } else {
+            self.hold(now, exec.key).execs.push(exec);
+        }
+    }
+
+    /// Takes a death record; one without its birth is held for a round.
+    pub fn died(&mut self, now: BootNs, death: Death, out: &mut Vec<Action>) {
+        self.loss.flow = true;
+        if self.registry.get(&death.key).is_some() {
+            self.bury(now, death, out);
+            return;
+        }
+        let held = self.hold(now, death.key);
+        if held.death.is_some() {
+            self.accounts.deaths.duplicates += 1;
+        } else {
+            held.death = Some(death);
+        }
+    }
+
+    /// Ends a round: infers the births that held records waited for, and asks for the counters if due.
+    pub fn round_ended(&mut self, now: BootNs, out: &mut Vec<Action>) {
+        let round = self.round;
+        self.give_up_holding(now, out, |held| held.round < round);
+        self.round += 1;
+        self.registry.end_round(now);
+        self.loss.count_if_due(now, !self.held.is_empty(), out);
+    }
+
+    /// Takes the counters; true if they are as new as was last asked for.
+    pub fn counted(&mut self, now: BootNs, totals: Totals, out: &mut Vec<Action>) -> bool {
+        let fresh = self.loss.count.answered(Action::ReadCounters, out);
+        if !self.loss.traced {
+            return fresh;
+        }
+        self.accounts.count(&self.loss.base, &totals);
+        self.loss.compare(now, totals, out);
+        // The rings were drained for this answer, so a birth before a record held that long was lost.
+        self.give_up_holding(now, out, |held| held.since.after(HOLD) <= now);
+        self.recounted(now, out);
+        fresh
+    }
+
+    /// Takes the answer of `waitid` for the main process.
+    pub fn main_exited(&mut self, now: BootNs, status: Option<WaitStatus>, out: &mut Vec<Action>) {
+        let Some(main) = &mut self.main else { return };
+        main.reaped = Some(status);
+        let key = main.key;
+        self.registry.reap(&key);
+        if !self.loss.traced {
+            self.bury_main(now, None, out);
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: BootNs, out: &mut Vec<Action>) {
+        self.loss.count_if_due(now, !self.held.is_empty(), out);
+        self.look_again(now, out);
+    }
+
+    /// Asks for the counters as they are from now on.
+    pub fn ask_counters(&mut self, out: &mut Vec<Action>) {
+        if self.loss.traced {
+            self.loss.count.fresh(Action::ReadCounters, out);
+        }
+    }
+
+    /// Asks for the live set as it is from now on.
+    pub fn ask_live_set(&mut self, out: &mut Vec<Action>) {
+        if self.loss.traced {
+            self.loss.set.fresh(Action::ReadLiveSet, out);
+        }
+    }
+
+    pub(super) fn is_main(&self, key: &ProcessKey) -> bool {
+        self.main.as_ref().is_some_and(|main| main.key == *key)
+    }
+
+    /// Takes a birth that is new, and what was held for it.
+    pub(super) fn admit(&mut self, now: BootNs, birth: Birth, inferred: Option<GapId>, out: &mut Vec<Action>) {
+        self.unsuspect(&birth.key);
+        self.registry.insert(&birth, inferred.is_none());
+        if inferred.is_some() {
+            self.accounts.births.inferred += 1;
+            if let Some(open) = &mut self.loss.open {
+                open.gap.inferred_births += 1;
+            }
+        }
+        let key = birth.key;
+        out.push(Action::Log(Fact::Fork { birth, inferred }));
+        if let Some(held) = self.held.remove(&key) {
+            for exec in held.execs {
+                self.run_exec(exec, out);
+            }
+            if let Some(death) = held.death {
+                self.bury(now, death, out);
+            }
+        }
+    }
+
+    /// Buries without a record of the kernel, as part of a gap's repair or, for the main process, by `waitid`.
+    pub(super) fn bury_inferred(
+        &mut self,
+        now: BootNs,
+        death: Death,
+        inferred: Option<GapId>,
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(cause) = self.registry.bury(now, &death, false) {
+            if inferred.is_some() {
+                self.accounts.deaths.inferred += 1;
+                if let Some(open) = &mut self.loss.open {
+                    open.gap.inferred_deaths += 1;
+                }
+            }
+            out.push(Action::Log(Fact::Exit { death, cause, inferred }));
+        }
+    }
+
+    /// Buries the reaped main process with the status of `waitid`.
+    pub(super) fn bury_main(&mut self, now: BootNs, inferred: Option<GapId>, out: &mut Vec<Action>) {
+        let Some(Main { key, run, reaped: Some(status), .. }) = &self.main else { return };
+        let source = if status.is_some() { Source::Waitid } else { Source::Unknown };
+        let ino = self.registry.get(key).and_then(|entry| entry.ino);
+        let death = Death { key: *key, ino, run: *run, forker: None, status: *status, at: now, source };
+        self.bury_inferred(now, death, inferred, out);
+    }
+
+    fn bury(&mut self, now: BootNs, death: Death, out: &mut Vec<Action>) {
+        let Some(cause) = self.registry.bury(now, &death, true) else {
+            match self.registry.get_mut(&death.key) {
+                Some(entry) if !entry.death_seen && entry.life == Life::Dead => {
+                    entry.death_seen = true;
+                    self.accounts.deaths.late += 1;
+                }
+                Some(_) | None => self.accounts.deaths.duplicates += 1,
+            }
+            return;
+        };
+        self.accounts.deaths.emitted += 1;
+        out.push(Action::Log(Fact::Exit { death, cause, inferred: None }));
+    }
+
+    fn run_exec(&mut self, exec: Exec, out: &mut Vec<Action>) {
+        if let Some(entry) = self.registry.get_mut(&exec.key)
+            && entry.last_exec.replace(exec.at) == Some(exec.at)
+        {
+            self.accounts.execs.duplicates += 1;
+            return;
+        }
+        if let Some(main) = &mut self.main
+            && main.key == exec.key
+            && !std::mem::replace(&mut main.launcher_execed, true)
+        {
+            self.accounts.execs.filtered += 1;
+            return;
+        }
+        self.registry.set_name(&exec.key, &exec.argv, &exec.filename);
+        self.accounts.execs.emitted += 1;
+        out.push(Action::Log(Fact::Exec(exec)));
+    }
+
+    fn hold(&mut self, now: BootNs, key: ProcessKey) -> &mut Held {
+        let round = self.round;
+        self.held.entry(key).or_insert_with(|| Held { round, since: now, execs: Vec::new(), death: None })
+    }
+
+    /// Infers the births for which held records waited in vain.
+    fn give_up_holding(&mut self, now: BootNs, out: &mut Vec<Action>, lost: impl Fn(&Held) -> bool) {
+        let mut keys: Vec<_> = self.held.iter().filter(|(_, held)| lost(held)).map(|(key, _)| *key).collect();
+        keys.sort_unstable_by_key(|key| (key.start_boottime_ns, key.tgid));
+        for key in keys {
+            let Some(held) = self.held.get(&key) else { continue };
+            let death = held.death.as_ref();
+            let Some(run) = death.map(|death| death.run).or(held.execs.first().map(|exec| exec.run)) else { continue };
+            let birth = Birth {
+                key,
+                ino: death.and_then(|death| death.ino),
+                run,
+                forker: death.and_then(|death| death.forker),
+                parent_tgid: None,
+                uid: None,
+                // The start in the key is the time of the fork.
+                at: BootNs(key.start_boottime_ns),
+                discovery: Discovery::Fork,
+            };
+            let gap = self.loss.gap(now, GapCause::Missed, out);
+            self.admit(now, birth, Some(gap), out);
+        }
+    }
+
+    pub(super) fn holds(&self, key: &ProcessKey) -> bool {
+        self.held.contains_key(key)
+    }
+
+    pub(super) fn checks_sum(&self) -> bool {
+        self.sole && self.loss.traced
+    }
+}

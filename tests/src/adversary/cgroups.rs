@@ -1,0 +1,49 @@
+//! Cgroups below the own one, in which processes hide.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::Stage;
+use crate::harness::cgroup;
+
+/// Children in `nest-a`, `nest-a/nest-b` and `nest-c`, below the own cgroup.
+pub(super) fn nested(stage: &Stage, freeze: bool, threaded: bool) -> io::Result<u8> {
+    let own = cgroup::own().ok_or_else(|| io::Error::other("no cgroup v2 here"))?;
+    if own == cgroup::mount().unwrap_or_default() {
+        return Err(io::Error::other("will not make cgroups in the root"));
+    }
+    for name in ["nest-a", "nest-a/nest-b", "nest-c"] {
+        child_in(stage, &own.join(name), "cgroup.procs")?;
+    }
+    if threaded {
+        let path = own.join("nest-t");
+        fs::create_dir(&path)?;
+        fs::write(path.join("cgroup.type"), "threaded")?;
+        child_in(stage, &path, "cgroup.threads")?;
+    }
+    if freeze {
+        fs::write(own.join("nest-a/cgroup.freeze"), "1")?;
+    }
+    stage.ready()?;
+    stage.live_on();
+    Ok(0)
+}
+
+/// Forks a child that moves itself to `path`, and waits until it is there.
+fn child_in(stage: &Stage, path: &Path, file: &str) -> io::Result<()> {
+    if !path.exists() {
+        fs::create_dir(path)?;
+    }
+    stage.fork("nested", || {
+        fs::write(path.join(file), "0")?;
+        stage.live_on();
+        Ok(0)
+    })?;
+    while fs::read_to_string(path.join(file))?.trim().is_empty() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}

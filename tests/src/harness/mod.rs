@@ -1,0 +1,133 @@
+//! Runs the built `agent-loop`, reads its events, and looks at what it leaves.
+//!
+//! - [`Exec`] builds a command line, [`Running`] is the process under way, [`Outcome`] is its end
+//! - [`Event`] is one JSON line of `--events`
+//! - [`host`] is what the kernel says of processes, cgroups and pins afterwards
+//! - [`cgroup`] finds cgroup v2
+//!
+//! Nothing here waits for a time: it polls for a fact, within [`PATIENCE`].
+
+pub mod cgroup;
+mod events;
+mod exec;
+pub mod host;
+mod outcome;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use events::{Event, Proc};
+pub use exec::{Exec, Running};
+pub use outcome::Outcome;
+
+/// How long a test waits for a fact before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Polls until `fact` gives something.
+///
+/// # Panics
+/// When it has not after [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = fact() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
+        thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// The built `agent-loop`: `AGENT_LOOP_BIN`, else the one beside this test, which cargo brings up to date once.
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn agent_loop() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("AGENT_LOOP_BIN") {
+            return path.into();
+        }
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--package", "agent-loop"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let built = build.status();
+        assert!(built.as_ref().is_ok_and(std::process::ExitStatus::success), "building agent-loop: {built:?}");
+        program("agent-loop")
+    })
+}
+
+/// The adversaries' program.
+#[must_use]
+pub fn adversary() -> PathBuf {
+    program("adversary")
+}
+
+/// A program that cargo put beside this test.
+fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a test has a path");
+    let dir = own.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
+    dir.join(name)
+}
+
+/// Says that the test `name` cannot run here, on stderr and in the file that `AGENT_LOOP_SKIPS` names.
+pub fn skip(name: &str, reason: &str) {
+    let line = format!("SKIPPED {name}: {reason}\n");
+    // Not `eprint!`, which the test runner would capture: a skip is never silent.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(path) = std::env::var_os("AGENT_LOOP_SKIPS") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+}
+
+/// Why this host cannot run what needs root, if it cannot.
+#[must_use]
+pub fn without_root() -> Option<&'static str> {
+    (!nix::unistd::geteuid().is_root()).then_some("needs root")
+}
+
+/// Why this host cannot run what needs eBPF, if it cannot.
+#[must_use]
+pub fn without_bpf() -> Option<&'static str> {
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Some("needs a kernel with BTF");
+    }
+    (!crate::sys::may_bpf()).then_some("needs the right to load eBPF programs")
+}
+
+/// Why this host cannot run what needs to make cgroups, if it cannot.
+#[must_use]
+pub fn without_cgroup() -> Option<&'static str> {
+    without_root().or_else(|| cgroup::own().is_none().then_some("needs cgroup v2"))
+}
+
+/// The name of the function it stands in.
+#[macro_export]
+macro_rules! test_name {
+    () => {{
+        fn here() {}
+        let name = std::any::type_name_of_val(&here);
+        name.strip_suffix("::here").unwrap_or(name)
+    }};
+}
+
+/// Returns from the test, reported as skipped by name, unless the host has all of: `root`, `bpf`, `cgroup`.
+#[macro_export]
+macro_rules! needs {
+    ($($what:ident),+) => {
+        $(if let Some(reason) = $crate::needs!(@ $what) {
+            return $crate::harness::skip($crate::test_name!(), reason);
+        })+
+    };
+    (@ root) => { $crate::harness::without_root() };
+    (@ bpf) => { $crate::harness::without_bpf() };
+    (@ cgroup) => { $crate::harness::without_cgroup() };
+}

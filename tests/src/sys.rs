@@ -1,0 +1,432 @@
+//! The system calls of the tests, and all `unsafe` of this crate.
+//!
+//! Signals by number (`kill`) exist here for two purposes only: a process that signals itself, and the attackers
+//! of [`crate::recycle`], which run in a PID namespace of their own.
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::oracle::Status;
+
+/// When the process and all its forks die, in ns of CLOCK_BOOTTIME; 0 is never.
+static DIES_AT: AtomicU64 = AtomicU64::new(0);
+
+fn check(ret: i32) -> io::Result<i32> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+}
+
+fn check_long(ret: libc::c_long) -> io::Result<i32> {
+    check(i32::try_from(ret).unwrap_or(-1))
+}
+
+/// Nanoseconds of CLOCK_BOOTTIME.
+#[must_use]
+pub fn boot_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is valid for writing; the clock exists since Linux 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+/// Arranges that this process, and all it forks with [`fork`], get SIGKILL from the kernel after `limit`.
+///
+/// A POSIX timer whose signal is SIGKILL: it ends stopped processes and those that ignore or block signals.
+/// It does not survive exec.
+///
+/// # Errors
+/// When the kernel has no timer left.
+pub fn die_after(limit: Duration) -> io::Result<()> {
+    DIES_AT.store(boot_ns() + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX / 2), Ordering::Relaxed);
+    arm()
+}
+
+fn arm() -> io::Result<()> {
+    let at = DIES_AT.load(Ordering::Relaxed);
+    if at == 0 {
+        return Ok(());
+    }
+    // SAFETY: an all-zero sigevent is a valid value of this plain C struct.
+    let mut event: libc::sigevent = unsafe { mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = libc::SIGKILL;
+    let mut timer: libc::timer_t = ptr::null_mut();
+    // SAFETY: both pointers are valid for the call.
+    check(unsafe { libc::timer_create(libc::CLOCK_BOOTTIME, &raw mut event, &raw mut timer) })?;
+    let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let value =
+        libc::timespec { tv_sec: (at / 1_000_000_000).cast_signed(), tv_nsec: (at % 1_000_000_000).cast_signed() };
+    let spec = libc::itimerspec { it_interval: zero, it_value: value };
+    // SAFETY: the timer was just created; `spec` is valid for reading.
+    check(unsafe { libc::timer_settime(timer, libc::TIMER_ABSTIME, &raw const spec, ptr::null_mut()) })?;
+    Ok(())
+}
+
+/// Forks; the child runs `child` and exits with what it returns. The time limit of [`die_after`] holds there too.
+///
+/// # Errors
+/// When fork fails.
+pub fn fork(child: impl FnOnce() -> u8) -> io::Result<i32> {
+    // SAFETY: the adversaries call this while they have one thread, so the child may run any code.
+    let pid = check(unsafe { libc::fork() })?;
+    if pid == 0 {
+        let code = if arm().is_ok() { child() } else { 250 };
+        exit(code);
+    }
+    Ok(pid)
+}
+
+/// Ends the process, all threads, without running anything.
+pub fn exit(code: u8) -> ! {
+    // SAFETY: always sound; nothing of this process runs afterwards.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Ends this thread alone, with the bare system call.
+pub fn exit_thread(code: u8) -> ! {
+    // SAFETY: the thread's stack stays mapped; others may go on using what it owned.
+    unsafe { libc::syscall(libc::SYS_exit, libc::c_long::from(code)) };
+    unreachable!("SYS_exit does not return")
+}
+
+/// What a child made by [`clone`] does, in bare system calls.
+#[derive(Clone, Copy, Debug)]
+pub enum Stub {
+    /// Exits at once with this code.
+    Exit(u8),
+    /// Lives until a signal ends it.
+    Pause,
+}
+
+/// A child made by [`clone`].
+#[derive(Debug)]
+pub struct Cloned {
+    /// Its number.
+    pub pid: i32,
+    /// Its pidfd, from the clone3 that made it.
+    pub pidfd: OwnedFd,
+}
+
+/// Makes a child by clone3 that shares this process's memory and runs `stub` without touching a stack.
+///
+/// `pid` forces its exact number (Linux 5.5, CAP_CHECKPOINT_RESTORE): EEXIST where the number is taken. With
+/// [`Stub::Exit`] it is a vfork: the caller waits until the child has exited.
+///
+/// # Errors
+/// What clone3 says.
+pub fn clone(stub: Stub, pid: Option<i32>) -> io::Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    let mut set_tid = [pid.unwrap_or(0)];
+    // SAFETY: an all-zero clone_args is a valid value of this plain C struct.
+    let mut args: libc::clone_args = unsafe { mem::zeroed() };
+    let vfork = match stub {
+        Stub::Exit(_) => libc::CLONE_VFORK,
+        Stub::Pause => 0,
+    };
+    args.flags = u64::from((libc::CLONE_VM | libc::CLONE_PIDFD | vfork).cast_unsigned()) | CLONE_CLEAR_SIGHAND;
+    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
+    if pid.is_some() {
+        args.set_tid = set_tid.as_mut_ptr().expose_provenance() as u64;
+        args.set_tid_size = 1;
+    }
+    let (nr, arg) = match stub {
+        Stub::Exit(code) => (libc::SYS_exit_group, i64::from(code)),
+        Stub::Pause => (libc::SYS_ppoll, 0),
+    };
+    let ret = clone_into_loop(&args, nr, arg);
+    if ret < 0 {
+        return Err(io::Error::from_raw_os_error(i32::try_from(-ret).unwrap_or(libc::EINVAL)));
+    }
+    // SAFETY: the kernel has just put an open descriptor there, which nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned { pid: i32::try_from(ret).unwrap_or(-1), pidfd })
+}
+
+/// Handlers do not reach the child, whose stack is ours.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// clone3, the child then repeating one system call for ever; returns the child's number or a negative errno.
+#[cfg(target_arch = "x86_64")]
+fn clone_into_loop(args: &libc::clone_args, nr: i64, arg: i64) -> i64 {
+    let ret: i64;
+    // SAFETY: parent and child share memory, so the child runs system calls from registers alone and never leaves
+    // this block; handlers are cleared by CLONE_CLEAR_SIGHAND. For the parent it is one system call.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 3f",
+            "2:",
+            "mov rax, {nr}",
+            "mov rdi, {arg}",
+            "xor esi, esi",
+            "xor edx, edx",
+            "xor r10d, r10d",
+            "syscall",
+            "jmp 2b",
+            "3:",
+            nr = in(reg) nr,
+            arg = in(reg) arg,
+            inlateout("rax") libc::SYS_clone3 => ret,
+            in("rdi") ptr::from_ref(args),
+            in("rsi") size_of::<libc::clone_args>(),
+            out("rcx") _,
+            out("r11") _,
+            out("rdx") _,
+            out("r10") _,
+            options(nostack),
+        );
+    }
+    ret
+}
+
+/// See above; AArch64.
+#[cfg(target_arch = "aarch64")]
+fn clone_into_loop(args: &libc::clone_args, nr: i64, arg: i64) -> i64 {
+    let ret: i64;
+    // SAFETY: see the x86-64 version.
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 3f",
+            "2:",
+            "mov x8, {nr}",
+            "mov x0, {arg}",
+            "mov x1, xzr",
+            "mov x2, xzr",
+            "mov x3, xzr",
+            "svc #0",
+            "b 2b",
+            "3:",
+            nr = in(reg) nr,
+            arg = in(reg) arg,
+            inlateout("x0") ptr::from_ref(args) => ret,
+            inlateout("x1") size_of::<libc::clone_args>() => _,
+            inlateout("x8") libc::SYS_clone3 => _,
+            out("x2") _,
+            out("x3") _,
+            options(nostack),
+        );
+    }
+    ret
+}
+
+/// A child that was waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Reaped {
+    /// Its number, free again.
+    pub pid: i32,
+    /// How it ended.
+    pub status: Status,
+}
+
+fn waitid(idtype: libc::idtype_t, id: libc::id_t, options: i32) -> io::Result<Option<Reaped>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    loop {
+        // SAFETY: `info` is valid for writing.
+        let ret = unsafe { libc::waitid(idtype, id, info.as_mut_ptr(), libc::WEXITED | options) };
+        match check(ret) {
+            Ok(_) => break,
+            Err(err) if err.raw_os_error() == Some(libc::EINTR) => {}
+            Err(err) => return Err(err),
+        }
+    }
+    // SAFETY: zeroed at first, then written by the kernel; every bit pattern is valid.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills the SIGCHLD members, or leaves them zero.
+    let pid = unsafe { info.si_pid() };
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: as above.
+    let value = unsafe { info.si_status() };
+    let status = match info.si_code {
+        libc::CLD_EXITED => Status::exited(value),
+        code => Status::signaled(value, code == libc::CLD_DUMPED),
+    };
+    Ok(Some(Reaped { pid, status }))
+}
+
+/// Waits for this child and reaps it.
+///
+/// # Errors
+/// When it is not our child.
+pub fn wait(pid: i32) -> io::Result<Status> {
+    let found = waitid(libc::P_PID, pid.cast_unsigned(), 0)?;
+    found.map(|reaped| reaped.status).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Waits for any child; `None` when there is none at all.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn wait_any() -> io::Result<Option<Reaped>> {
+    childless(waitid(libc::P_ALL, 0, 0))
+}
+
+/// Reaps a child that has ended already, if there is one.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn reap_any() -> io::Result<Option<Reaped>> {
+    childless(waitid(libc::P_ALL, 0, libc::WNOHANG))
+}
+
+fn childless(found: io::Result<Option<Reaped>>) -> io::Result<Option<Reaped>> {
+    match found {
+        Err(err) if err.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        other => other,
+    }
+}
+
+/// Opens a pidfd.
+///
+/// # Errors
+/// ESRCH when nobody has this number.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = check_long(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: just opened, owned by nobody else; the kernel sets CLOEXEC.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Signals the process that the pidfd names.
+///
+/// # Errors
+/// ESRCH when it was reaped.
+pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: the null siginfo asks the kernel to fill it in.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, ptr::null::<libc::siginfo_t>(), 0) };
+    check_long(ret).map(drop)
+}
+
+/// Whether the whole process behind the pidfd has ended, be it reaped or not.
+#[must_use]
+pub fn pidfd_ended(pidfd: BorrowedFd<'_>, within: Duration) -> bool {
+    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let timeout = i32::try_from(within.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: one valid pollfd.
+    (unsafe { libc::poll(&raw mut poll, 1, timeout) }) == 1
+}
+
+/// Sends a signal by number.
+///
+/// # Errors
+/// What kill says.
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers; the callers are named at the top of this module.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Gives this signal its default disposition and unblocks all, then sends it to this process.
+///
+/// # Errors
+/// When it did not end the process.
+pub fn die_by(signal: i32) -> io::Error {
+    // SAFETY: SIG_DFL replaces whatever was there. libc refuses 32 and 33, which nobody handles here.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    let none = 0u64;
+    // SAFETY: the kernel's signal set is 8 bytes, read from `none`; the old one is not asked for.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, ptr::null::<u64>(), 8) };
+    match kill(std::process::id().cast_signed(), signal) {
+        Ok(()) => io::Error::other(format!("signal {signal} did not end the process")),
+        Err(err) => err,
+    }
+}
+
+/// Ignores this signal.
+///
+/// # Errors
+/// When it cannot be ignored.
+pub fn ignore(signal: i32) -> io::Result<()> {
+    // SAFETY: SIG_IGN runs no code.
+    let old = unsafe { libc::signal(signal, libc::SIG_IGN) };
+    if old == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Signals that end a process whose dispositions are the default ones.
+pub fn fatal_signals() -> impl Iterator<Item = i32> {
+    let harmless = [
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGURG,
+        libc::SIGWINCH,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+    ];
+    (1..=64).filter(move |signal| !harmless.contains(signal))
+}
+
+/// Counters that forks share.
+///
+/// # Errors
+/// When there is no memory.
+pub fn shared_counters() -> io::Result<&'static [AtomicU32; 4]> {
+    // SAFETY: a fresh anonymous mapping, never unmapped.
+    let at = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            size_of::<[AtomicU32; 4]>(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: page-aligned, zeroed, large enough, alive for ever; zero is a valid AtomicU32.
+    Ok(unsafe { &*at.cast() })
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// # Errors
+/// When the kernel has no close_range (before 5.9).
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: the callers use no descriptor afterwards that they opened before.
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Makes the terminal `tty` this session's controlling terminal; for a child between fork and exec.
+///
+/// # Errors
+/// When it is another session's.
+pub fn take_terminal(tty: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: setsid has no arguments.
+    check(unsafe { libc::setsid() })?;
+    // SAFETY: TIOCSCTTY takes an integer.
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSCTTY, 0) })?;
+    Ok(())
+}
+
+/// Runs `hook` in the child of `command`, between fork and exec; it must only make system calls.
+pub fn before_exec(
+    command: &mut std::process::Command,
+    hook: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the callers' hooks make system calls only, which is allowed after fork.
+    unsafe { command.pre_exec(hook) }
+}
+
+/// Whether this kernel lets this process make a BPF map.
+#[must_use]
+pub fn may_bpf() -> bool {
+    // The start of `union bpf_attr` for BPF_MAP_CREATE: type array, key 4, value 4, one entry.
+    let attr: [u32; 5] = [2, 4, 4, 1, 0];
+    // SAFETY: the pointer and size describe `attr`, which the kernel only reads.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, 0, attr.as_ptr(), size_of_val(&attr)) };
+    let Ok(fd) = check_long(fd) else { return false };
+    // SAFETY: just opened, owned by nobody else.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    true
+}
