@@ -41,9 +41,13 @@ offsets! {
 #[unsafe(no_mangle)]
 static PIDNS_INUM: u32 = 0;
 
-/// The depth of run cgroups below the root of the hierarchy; 0 tags by no cgroup.
+/// The depth of run cgroups below the root of the hierarchy; 0 tags by no cgroup, [`ANY_LEVEL`] only by the
+/// task's own.
 #[unsafe(no_mangle)]
 static RUN_LEVEL: u32 = 0;
+
+/// The value of [`RUN_LEVEL`] where the depth is not known.
+const ANY_LEVEL: u32 = u32::MAX;
 
 /// Why a structure could not be read: the program then counts and skips, it never guesses.
 pub struct Unreadable;
@@ -163,16 +167,17 @@ impl Task {
         }
         let cgroup = self.0.follow(&OFF_TASK_CGROUPS)?.follow(&OFF_CSS_SET_DFL_CGRP)?;
         let level: u32 = cgroup.field(&OFF_CGROUP_LEVEL)?;
+        let wanted = if wanted == ANY_LEVEL { level } else { wanted };
         if level < wanted {
             return Ok(None);
         }
-        let id: u64 = if global(&OFF_CGROUP_ANCESTORS) != ABSENT {
+        let id: u64 = if level == wanted {
+            cgroup.follow(&OFF_CGROUP_KN)?.field(&OFF_KN_ID)?
+        } else if global(&OFF_CGROUP_ANCESTORS) != ABSENT {
             let ancestor: u64 = cgroup.at(global(&OFF_CGROUP_ANCESTORS) + wanted * 8)?;
             Kernel(ancestor as *const u8).follow(&OFF_CGROUP_KN)?.field(&OFF_KN_ID)?
         } else if global(&OFF_CGROUP_ANCESTOR_IDS) != ABSENT {
             cgroup.at(global(&OFF_CGROUP_ANCESTOR_IDS) + wanted * 8)?
-        } else if level == wanted {
-            cgroup.follow(&OFF_CGROUP_KN)?.field(&OFF_KN_ID)?
         } else {
             return Ok(None);
         };

@@ -4,7 +4,11 @@
 //! (`kernel`, `keeper`, `cli`). See `ARCHITECTURE.md`.
 
 pub mod audit;
+pub mod cli;
+pub mod clock;
+pub mod error;
 pub mod event;
+pub mod keeper;
 pub mod kernel;
 pub mod model;
 pub mod supervise;

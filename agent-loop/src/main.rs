@@ -1,2 +1,7 @@
-//! The command line.
-fn main() {}
+//! The command `agent-loop`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agent_loop::cli::main()
+}

@@ -145,3 +145,9 @@ pub fn birth_of(live: &Live, at: BootNs) -> Birth {
         discovery: Discovery::Snapshot,
     }
 }
+
+impl crate::keeper::signal::LiveSet for LiveSet {
+    fn lookup(&self, tgid: u32) -> io::Result<Option<Live>> {
+        Self::lookup(self, tgid)
+    }
+}

@@ -30,11 +30,34 @@ pub enum LoadError {
     Refused(anyhow::Error),
 }
 
+/// How a process is told to be in a run's cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunsBy {
+    /// Not at all: only watch rules apply.
+    Nothing,
+    /// Run cgroups lie this deep below the root of the hierarchy; what is below them belongs to them.
+    Level(u32),
+    /// Their depth is not known (inside a cgroup namespace): only the run's own cgroup counts, and what is born
+    /// of its processes.
+    Exact,
+}
+
+impl RunsBy {
+    /// As the eBPF program takes it.
+    const fn raw(self) -> u32 {
+        match self {
+            Self::Nothing => 0,
+            Self::Level(level) => level,
+            Self::Exact => u32::MAX,
+        }
+    }
+}
+
 /// What can be chosen.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The depth of run cgroups below the root of the hierarchy; 0 tracks by no cgroup.
-    pub run_level: u32,
+    /// How a process is told to be born in a run's cgroup.
+    pub runs: RunsBy,
     /// The size of the ring of births and deaths in bytes: a power of two, at least a page.
     pub events_bytes: u32,
     /// The size of the ring of execs in bytes: a power of two, at least a page.
@@ -50,7 +73,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            run_level: 0,
+            runs: RunsBy::Nothing,
             events_bytes: 4 << 20,
             execs_bytes: 4 << 20,
             live_entries: 65_536,
@@ -96,13 +119,14 @@ pub fn load(options: &Options) -> Result<Tracing, LoadError> {
 fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<Tracing> {
     let btf = Btf::from_sys_fs().context("reading BTF")?;
     let pidns = own_pidns().context("reading the own PID namespace")?;
+    let run_level = options.runs.raw();
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
     for (name, value) in layout.globals() {
         loader.override_global(name, value, true);
     }
     loader.override_global("PIDNS_INUM", &pidns, true);
-    loader.override_global("RUN_LEVEL", &options.run_level, true);
+    loader.override_global("RUN_LEVEL", &run_level, true);
     loader.map_max_entries("EVENTS", options.events_bytes);
     loader.map_max_entries("EXECS", options.execs_bytes);
     loader.map_max_entries("LIVE", options.live_entries);

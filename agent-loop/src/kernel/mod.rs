@@ -15,5 +15,5 @@ mod snapshot;
 pub use btf::{ExitHook, Layout, LayoutError};
 pub use counters::Counters;
 pub use live::{LiveSet, Run, RunTable, birth_of};
-pub use load::{LoadError, Options, Probes, Tracing, load};
+pub use load::{LoadError, Options, Probes, RunsBy, Tracing, load};
 pub use rings::{Rings, Round};

@@ -249,13 +249,7 @@ impl Tracker {
     }
 
     /// Buries without a record of the kernel, as part of a gap's repair or, for the main process, by `waitid`.
-    pub(super) fn bury_inferred(
-        &mut self,
-        now: BootNs,
-        death: Death,
-        inferred: Option<GapId>,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn bury_inferred(&mut self, now: BootNs, death: Death, inferred: Option<GapId>, out: &mut Vec<Action>) {
         if let Some(cause) = self.registry.bury(now, &death, false) {
             if inferred.is_some() {
                 self.accounts.deaths.inferred += 1;

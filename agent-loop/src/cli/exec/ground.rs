@@ -1,0 +1,110 @@
+//! The ground a run stands on: its cgroup, the guard over it, and eBPF; what is missing is named.
+
+use anyhow::Context as _;
+use ulid::Ulid;
+
+use super::{Args, Backend};
+use crate::keeper::cgroup::{Home, RunCgroup};
+use crate::keeper::guard::Guard;
+use crate::kernel::{self, RunsBy, Tracing};
+use crate::model::RunTag;
+
+/// What a run stands on.
+pub(super) struct Ground {
+    /// The run's cgroup, frozen and empty; `None` where none can be made.
+    pub(super) cgroup: Option<RunCgroup>,
+    /// Empties the cgroup should we be killed.
+    pub(super) guard: Option<Guard>,
+    /// eBPF, attached.
+    pub(super) tracing: Option<Tracing>,
+    /// What is missing, and what follows from it.
+    pub(super) degraded: Vec<String>,
+    /// The tag of the run: its cgroup's id.
+    pub(super) tag: RunTag,
+}
+
+impl Ground {
+    /// Prepares everything that has to be there before the birth.
+    ///
+    /// # Errors
+    /// When something fails half-way, or `--backend ebpf` cannot be had; nothing is left behind.
+    pub(super) fn prepare(args: &Args, id: Ulid) -> anyhow::Result<Self> {
+        let mut degraded = Vec::new();
+        let cgroup = match Home::find().and_then(|home| RunCgroup::create(&home, &format!("agent-loop-exec-{id}"))) {
+            Ok(cgroup) => Some(cgroup),
+            Err(error) => {
+                degraded.push(format!("no cgroup for the tree ({error}): what leaves its parents can be missed"));
+                None
+            }
+        };
+        let Some(cgroup) = cgroup else {
+            if args.backend == Backend::Ebpf {
+                anyhow::bail!("eBPF tracks a tree by its cgroup, and there is none: {}", degraded.join("; "));
+            }
+            return Ok(Self { cgroup: None, guard: None, tracing: None, degraded, tag: RunTag(0) });
+        };
+        match Self::with_cgroup(args, &cgroup, &mut degraded) {
+            Ok((guard, tracing)) => {
+                Ok(Self { tag: cgroup.tag(), cgroup: Some(cgroup), guard: Some(guard), tracing, degraded })
+            }
+            Err(error) => {
+                let _ = cgroup.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// What is left when the ground was cleared.
+    pub(super) fn none() -> Self {
+        Self { cgroup: None, guard: None, tracing: None, degraded: Vec::new(), tag: RunTag(0) }
+    }
+
+    fn with_cgroup(
+        args: &Args,
+        cgroup: &RunCgroup,
+        degraded: &mut Vec<String>,
+    ) -> anyhow::Result<(Guard, Option<Tracing>)> {
+        cgroup.freeze().context("freezing the run's cgroup")?;
+        let tracing = match args.backend {
+            Backend::Pidfd => {
+                degraded.push("watched by pidfds as asked: short-lived processes can be missed".to_owned());
+                None
+            }
+            Backend::Auto | Backend::Ebpf => match load(args, cgroup) {
+                Ok(tracing) => Some(tracing),
+                Err(error) if args.backend == Backend::Ebpf => return Err(error),
+                Err(error) => {
+                    degraded.push(format!("no eBPF ({error:#}): short-lived processes can be missed"));
+                    None
+                }
+            },
+        };
+        let guard = Guard::start(cgroup).context("starting the guard")?;
+        Ok((guard, tracing))
+    }
+
+    /// Removes the empty cgroup and dismisses the guard.
+    ///
+    /// # Errors
+    /// When the cgroup cannot be removed; the guard then goes on to empty it.
+    pub(super) fn clear(self) -> anyhow::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove().with_context(|| format!("removing the cgroup {}", cgroup.path().display()))?;
+        }
+        if let Some(guard) = self.guard {
+            guard.dismiss().context("dismissing the guard")?;
+        }
+        Ok(())
+    }
+}
+
+fn load(args: &Args, cgroup: &RunCgroup) -> anyhow::Result<Tracing> {
+    let runs = cgroup.level().map_or(RunsBy::Exact, RunsBy::Level);
+    let mut options = kernel::Options { runs, ..kernel::Options::default() };
+    if let Some(bytes) = args.ring_bytes {
+        (options.events_bytes, options.execs_bytes) = (bytes, bytes);
+    }
+    let mut tracing = kernel::load(&options)?;
+    tracing.runs.insert(cgroup.tag()).context("entering the run into the kernel's run table")?;
+    Ok(tracing)
+}

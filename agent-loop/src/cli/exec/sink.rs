@@ -1,0 +1,130 @@
+//! Where lines go: a thread for each destination, so that a slow reader never holds up a deadline.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+/// How much may wait for a slow reader: some 200,000 events.
+const PENDING_LIMIT: usize = 64 << 20;
+
+/// How long the end waits for a reader that has stopped reading.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// A destination that failed.
+#[derive(Debug)]
+pub(super) struct SinkFailed {
+    /// Which.
+    pub(super) what: String,
+    /// How.
+    pub(super) error: io::Error,
+}
+
+/// A destination of lines.
+pub(super) struct Sink {
+    what: String,
+    buffer: Vec<u8>,
+    chunks: Option<Sender<Vec<u8>>>,
+    pending: Arc<AtomicUsize>,
+    failed: UnboundedSender<SinkFailed>,
+    done: oneshot::Receiver<()>,
+    full: bool,
+}
+
+impl Sink {
+    /// Opens the events file; `-` is stdout.
+    ///
+    /// # Errors
+    /// When it cannot be opened or created.
+    pub(super) fn events(path: &Path, failed: UnboundedSender<SinkFailed>) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            let stdout = File::from(io::stdout().as_fd().try_clone_to_owned().context("opening stdout for --events")?);
+            return Self::start("events on stdout".to_owned(), stdout, failed);
+        }
+        let file = File::create(path).with_context(|| format!("opening {} for --events", path.display()))?;
+        Self::start(format!("events in {}", path.display()), file, failed)
+    }
+
+    /// Stderr, for people.
+    ///
+    /// # Errors
+    /// When it is closed.
+    pub(super) fn human(failed: UnboundedSender<SinkFailed>) -> anyhow::Result<Self> {
+        let stderr = File::from(io::stderr().as_fd().try_clone_to_owned().context("opening stderr")?);
+        Self::start("lines on stderr".to_owned(), stderr, failed)
+    }
+
+    fn start(what: String, file: File, failed: UnboundedSender<SinkFailed>) -> anyhow::Result<Self> {
+        let (chunks, receiver) = channel();
+        let (done_sender, done) = oneshot::channel();
+        let pending = Arc::new(AtomicUsize::new(0));
+        let writer = Writer { what: what.clone(), file, pending: Arc::clone(&pending), failed: failed.clone() };
+        thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || {
+                writer.run(&receiver);
+                let _ = done_sender.send(());
+            })
+            .context("starting a writer thread")?;
+        Ok(Self { what, buffer: Vec::new(), chunks: Some(chunks), pending, failed, done, full: false })
+    }
+
+    /// Where a line is appended; nothing is written before [`Sink::flush`].
+    pub(super) const fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Hands what was appended to the writer. A reader that is too slow is a failure, told once.
+    pub(super) fn flush(&mut self) {
+        if self.buffer.is_empty() || self.full {
+            self.buffer.clear();
+            return;
+        }
+        let chunk = std::mem::take(&mut self.buffer);
+        if self.pending.fetch_add(chunk.len(), Ordering::Relaxed) + chunk.len() > PENDING_LIMIT {
+            self.full = true;
+            let error = io::Error::other("its reader is too slow");
+            let _ = self.failed.send(SinkFailed { what: self.what.clone(), error });
+            return;
+        }
+        if let Some(chunks) = &self.chunks {
+            let _ = chunks.send(chunk);
+        }
+    }
+
+    /// Waits until everything is written, within reason; whether it was.
+    pub(super) async fn close(mut self) -> bool {
+        self.flush();
+        self.chunks = None;
+        !self.full && tokio::time::timeout(FLUSH_LIMIT, &mut self.done).await.is_ok()
+    }
+}
+
+struct Writer {
+    what: String,
+    file: File,
+    pending: Arc<AtomicUsize>,
+    failed: UnboundedSender<SinkFailed>,
+}
+
+impl Writer {
+    fn run(mut self, chunks: &Receiver<Vec<u8>>) {
+        let mut failed = false;
+        while let Ok(chunk) = chunks.recv() {
+            if !failed && let Err(error) = self.file.write_all(&chunk) {
+                failed = true;
+                let _ = self.failed.send(SinkFailed { what: self.what.clone(), error });
+            }
+            self.pending.fetch_sub(chunk.len(), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,637 @@
+//! Run cgroups: made below our own, held by a descriptor, read and changed relative to it alone.
+//!
+//! No operation here follows a link or resolves a path twice. The kill of a cgroup is in [`super::signal`].
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use thiserror::Error;
+
+use super::mounts;
+use super::pidfd::PidFd;
+use crate::model::RunTag;
+
+/// The file system of version 2 (`CGROUP2_SUPER_MAGIC` of linux/magic.h).
+const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+/// The cgroup namespace of the host (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
+const INITIAL_CGROUP_NAMESPACE: u64 = 0xefff_fffb;
+/// How deep, and over how many cgroups, one look goes: an agent can nest them without end.
+const DEEPEST: usize = 64;
+const MOST_CGROUPS: usize = 4_096;
+/// The most bytes read of one file: cgroup.procs of some million processes.
+const LONGEST: u64 = 32 << 20;
+
+/// Why there is no cgroup to run something in.
+#[derive(Debug, Error)]
+pub enum CgroupError {
+    /// The host has version 1 only, or none that we can see.
+    #[error("no cgroup of version 2 that holds this process is mounted")]
+    NoVersion2,
+    /// Our cgroup cannot have children of its own processes.
+    #[error("{} is of type {kind}: it cannot hold a run", path.display())]
+    NotADomain {
+        /// The cgroup.
+        path: PathBuf,
+        /// What cgroup.type says.
+        kind: String,
+    },
+    /// A name that is not one plain file name.
+    #[error("{0:?} is not a name for a cgroup")]
+    Name(String),
+    /// The directory is not, or no longer, the recorded cgroup.
+    #[error("the directory is cgroup {found}, not the recorded {recorded}")]
+    OtherCgroup {
+        /// What the descriptor holds.
+        found: u64,
+        /// What it should hold.
+        recorded: u64,
+    },
+    /// The descriptor is of no cgroup, or of the root.
+    #[error("the directory is not a cgroup below the root")]
+    NotACgroup,
+    /// A system call failed.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> CgroupError {
+    let doing = what.into();
+    move |source| CgroupError::Io { doing, source }
+}
+
+/// The cgroup that agent-loop itself lives in; runs are made below it.
+#[derive(Debug)]
+pub struct Home {
+    dir: OwnedFd,
+    path: PathBuf,
+    name: PathBuf,
+    level: Option<u32>,
+    controllers: Vec<String>,
+}
+
+impl Home {
+    /// Finds it through /proc/self/mountinfo and /proc/self/cgroup, wherever version 2 is mounted.
+    ///
+    /// # Errors
+    /// [`CgroupError::NoVersion2`] where no mount shows it; else what failed.
+    pub fn find() -> Result<Self, CgroupError> {
+        let read = |path: &str| fs::read(path).map_err(doing(format!("reading {path}")));
+        let name = mounts::version2_path(&read("/proc/self/cgroup")?).ok_or(CgroupError::NoVersion2)?;
+        let known_id = PidFd::open(std::process::id())
+            .ok()
+            .flatten()
+            .and_then(|own| own.info().ok()?)
+            .and_then(|info| info.cgroup);
+        for mount in mounts::cgroup2(&read("/proc/self/mountinfo")?) {
+            let Some(path) = mounts::below(&mount, &name) else { continue };
+            // Another mount may lie over this one: what is opened must be a cgroup, and ours.
+            let Ok(dir) = open_path(&path) else { continue };
+            if !is_cgroup2(dir.as_fd()) {
+                continue;
+            }
+            let id = id_of(dir.as_fd()).map_err(doing("reading the id of our cgroup"))?;
+            if known_id.is_some_and(|known| known != id) {
+                continue;
+            }
+            let controllers =
+                read_at(dir.as_fd(), "cgroup.controllers").map_err(doing("reading cgroup.controllers"))?;
+            let controllers = controllers.split_ascii_whitespace().map(str::to_owned).collect();
+            let level = in_initial_namespace().then(|| mounts::depth(&name));
+            return Ok(Self { dir, path, name, level, controllers });
+        }
+        Err(CgroupError::NoVersion2)
+    }
+
+    /// Where it is seen in the file system, for people.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The controllers it could give to a run.
+    #[must_use]
+    pub fn controllers(&self) -> &[String] {
+        &self.controllers
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+/// A run's own cgroup, proven: a directory descriptor whose id equals the recorded one.
+#[derive(Debug)]
+pub struct OwnCgroup {
+    dir: OwnedFd,
+    id: RunTag,
+    /// As /proc/PID/cgroup shows it to us, where known.
+    name: Option<PathBuf>,
+    /// Set by a kill, and for one that we did not make: it may have seen one.
+    spent: AtomicBool,
+}
+
+impl OwnCgroup {
+    /// Proves that `dir` is the cgroup recorded in this boot. It never gets another process (I7).
+    ///
+    /// `name` is its path in /proc/PID/cgroup; before Linux 6.13 membership is told by it.
+    ///
+    /// # Errors
+    /// [`CgroupError::OtherCgroup`] and [`CgroupError::NotACgroup`] when it is not.
+    pub fn prove(dir: OwnedFd, recorded: RunTag, name: Option<PathBuf>) -> Result<Self, CgroupError> {
+        Self::proven(dir, Some(recorded), name, true)
+    }
+
+    fn proven(dir: OwnedFd, recorded: Option<RunTag>, name: Option<PathBuf>, spent: bool) -> Result<Self, CgroupError> {
+        // The root has no cgroup.events; it is nobody's run.
+        if !is_cgroup2(dir.as_fd()) || read_at(dir.as_fd(), "cgroup.events").is_err() {
+            return Err(CgroupError::NotACgroup);
+        }
+        let found = id_of(dir.as_fd()).map_err(doing("reading the id of a cgroup"))?;
+        match recorded {
+            Some(RunTag(recorded)) if recorded != found => Err(CgroupError::OtherCgroup { found, recorded }),
+            _ => Ok(Self { dir, id: RunTag(found), name, spent: AtomicBool::new(spent) }),
+        }
+    }
+
+    /// Its id, which is the run's tag.
+    #[must_use]
+    pub fn id(&self) -> RunTag {
+        self.id
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Its path in /proc/PID/cgroup, where known.
+    #[must_use]
+    pub fn name(&self) -> Option<&Path> {
+        self.name.as_deref()
+    }
+
+    /// Whether it must never get another process: it saw a kill, or may have.
+    ///
+    /// A process born into a cgroup that was killed is killed at birth (Linux 6.14 to 7.2).
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Acquire)
+    }
+
+    pub(super) fn spend(&self) {
+        self.spent.store(true, Ordering::Release);
+    }
+
+    /// Whether a live process is in it or below it, by the kernel's count. Zombies do not count.
+    ///
+    /// # Errors
+    /// ENODEV or ENOENT once it was removed.
+    pub fn populated(&self) -> io::Result<bool> {
+        let events = read_at(self.dir(), "cgroup.events")?;
+        key(&events, "populated").map(|value| value != "0").ok_or_else(|| unknown("cgroup.events"))
+    }
+
+    /// The processes in it and below it now: numbers, to be verified before anything is done to them.
+    ///
+    /// # Errors
+    /// When its own list cannot be read.
+    pub fn procs(&self) -> io::Result<Procs> {
+        let mut procs = Procs { complete: true, ..Procs::default() };
+        let complete = each_cgroup(self.dir(), &mut |dir| {
+            let (text, threads) = match read_at(dir, "cgroup.procs") {
+                // A threaded cgroup lists threads only; its processes may be listed above it, or not.
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => (read_at(dir, "cgroup.threads")?, true),
+                other => (other?, false),
+            };
+            for number in text.split_ascii_whitespace() {
+                match number.parse::<u32>() {
+                    // The kernel writes 0 for a process outside our PID namespace.
+                    Ok(0) | Err(_) => procs.unseen += 1,
+                    Ok(thread) if threads => procs.pids.extend(process_of(thread)),
+                    Ok(pid) => procs.pids.extend([pid]),
+                }
+            }
+            Ok(())
+        })?;
+        procs.complete &= complete;
+        Ok(procs)
+    }
+
+    /// Whether the process behind `fd` is in it or below it, asked after the descriptor was opened.
+    ///
+    /// # Errors
+    /// ESRCH once the process has gone; what reading reports.
+    pub fn holds(&self, fd: &PidFd) -> io::Result<bool> {
+        match fd.info()? {
+            Some(info) => self.holds_id(info.cgroup.ok_or_else(|| unknown("the kernel's answer for a pidfd"))?, fd),
+            None => self.holds_by_name(fd),
+        }
+    }
+
+    fn holds_id(&self, id: u64, fd: &PidFd) -> io::Result<bool> {
+        let mut id = id;
+        // It may move between two of our cgroups while we look: ask again as long as the answer changes.
+        for _ in 0..8 {
+            if id == self.id.0 || self.ids()?.contains(&id) {
+                return Ok(true);
+            }
+            match fd.info()?.and_then(|info| info.cgroup) {
+                Some(now) if now != id => id = now,
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The way before Linux 6.13. What was read under the number is of the pidfd's process if that is alive after.
+    fn holds_by_name(&self, fd: &PidFd) -> io::Result<bool> {
+        let name = match &self.name {
+            Some(name) => name,
+            None => return Err(io::Error::other("the name of the cgroup is not known")),
+        };
+        let text = fs::read(format!("/proc/{}/cgroup", fd.pid()))?;
+        if fd.has_exited()? {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(mounts::version2_path(&text).is_some_and(|path| path.starts_with(name)))
+    }
+
+    /// The ids of all cgroups below it.
+    fn ids(&self) -> io::Result<BTreeSet<u64>> {
+        let mut ids = BTreeSet::new();
+        each_cgroup(self.dir(), &mut |dir| {
+            ids.insert(id_of(dir)?);
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds_before_6_13(&self, fd: &PidFd) -> io::Result<bool> {
+        self.holds_by_name(fd)
+    }
+}
+
+/// What was found in a subtree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Procs {
+    /// Numbers of processes.
+    pub pids: BTreeSet<u32>,
+    /// How many there are that have no number in our PID namespace.
+    pub unseen: usize,
+    /// Whether the whole subtree was read; a bound cut it off otherwise.
+    pub complete: bool,
+}
+
+/// A cgroup made for one attempt, and the way to remove it.
+#[derive(Debug)]
+pub struct RunCgroup {
+    own: OwnCgroup,
+    parent: OwnedFd,
+    leaf: String,
+    path: PathBuf,
+    level: Option<u32>,
+}
+
+impl RunCgroup {
+    /// Makes a new one below `home`, for instance `agent-loop-exec-<id>`; an existing one is never used.
+    ///
+    /// # Errors
+    /// EEXIST, EACCES, EROFS as the kernel says; [`CgroupError::NotADomain`] below a threaded cgroup.
+    pub fn create(home: &Home, leaf: &str) -> Result<Self, CgroupError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        // The kernel's own files are in the same directory: `cgroup.procs` is no name for a run.
+        if !leaf.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !leaf.chars().all(plain)
+            || leaf.contains("..")
+            || leaf.len() > 200
+            || leaf.starts_with("cgroup.")
+        {
+            return Err(CgroupError::Name(leaf.to_owned()));
+        }
+        let path = home.path.join(leaf);
+        let parent = home.dir.try_clone().map_err(doing("holding our cgroup"))?;
+        mkdirat(&parent, leaf, Mode::from_bits_truncate(0o755))
+            .map_err(io::Error::from)
+            .map_err(doing(format!("making {}", path.display())))?;
+        let made = open_at(parent.as_fd(), leaf.as_ref())
+            .map_err(doing(format!("opening {}", path.display())))
+            .and_then(|dir| OwnCgroup::proven(dir, None, Some(home.name.join(leaf)), false))
+            .and_then(|own| {
+                let kind = read_at(own.dir(), "cgroup.type").map_err(doing("reading cgroup.type"))?;
+                match kind.trim() {
+                    "domain" => Ok(own),
+                    kind => Err(CgroupError::NotADomain { path: path.clone(), kind: kind.to_owned() }),
+                }
+            });
+        match made {
+            Ok(own) => {
+                let level = home.level.map(|level| level + 1);
+                Ok(Self { own, parent, leaf: leaf.to_owned(), path, level })
+            }
+            Err(error) => {
+                // We made it and nothing is in it; a failure to remove it changes nothing for the caller.
+                let _ = unlinkat(&parent, leaf, UnlinkatFlags::RemoveDir);
+                Err(error)
+            }
+        }
+    }
+
+    /// The proven directory.
+    #[must_use]
+    pub fn own(&self) -> &OwnCgroup {
+        &self.own
+    }
+
+    /// Its id, which is the run's tag in the kernel.
+    #[must_use]
+    pub fn tag(&self) -> RunTag {
+        self.own.id
+    }
+
+    /// Its depth as the kernel counts, the root being 0; `None` in a cgroup namespace, which hides it.
+    #[must_use]
+    pub fn level(&self) -> Option<u32> {
+        self.level
+    }
+
+    /// Where it is seen in the file system, for people.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its last name.
+    #[must_use]
+    pub fn leaf(&self) -> &str {
+        &self.leaf
+    }
+
+    /// The directory that holds it.
+    #[must_use]
+    pub fn parent(&self) -> BorrowedFd<'_> {
+        self.parent.as_fd()
+    }
+
+    /// Asks the kernel to freeze it; one without processes is frozen at once, and so is what is born into it.
+    ///
+    /// # Errors
+    /// What writing cgroup.freeze reports.
+    pub fn freeze(&self) -> io::Result<()> {
+        write_at(self.own.dir(), "cgroup.freeze", "1")
+    }
+
+    /// Lets it run.
+    ///
+    /// # Errors
+    /// What writing cgroup.freeze reports.
+    pub fn thaw(&self) -> io::Result<()> {
+        write_at(self.own.dir(), "cgroup.freeze", "0")
+    }
+
+    /// Whether it was asked to freeze.
+    ///
+    /// # Errors
+    /// What reading cgroup.freeze reports.
+    pub fn is_freezing(&self) -> io::Result<bool> {
+        Ok(read_at(self.own.dir(), "cgroup.freeze")?.trim() == "1")
+    }
+
+    /// Whether all of it is frozen now.
+    ///
+    /// # Errors
+    /// What reading cgroup.events reports.
+    pub fn is_frozen(&self) -> io::Result<bool> {
+        let events = read_at(self.own.dir(), "cgroup.events")?;
+        key(&events, "frozen").map(|value| value != "0").ok_or_else(|| unknown("cgroup.events"))
+    }
+
+    /// How often the kernel killed something in it for want of memory; `None` without the controller.
+    #[must_use]
+    pub fn oom_kills(&self) -> Option<u64> {
+        key(&read_at(self.own.dir(), "memory.events").ok()?, "oom_kill")?.parse().ok()
+    }
+
+    /// Opens cgroup.events: epoll reports EPOLLPRI on it at each change of populated or frozen.
+    ///
+    /// # Errors
+    /// What opening reports.
+    pub fn events(&self) -> io::Result<OwnedFd> {
+        openat(self.own.dir(), "cgroup.events", OFlag::O_RDONLY | FILE, Mode::empty()).map_err(io::Error::from)
+    }
+
+    /// Sets limits and says which could not be set, each with its reason: the caller refuses or replaces them.
+    #[must_use]
+    pub fn limit(&self, limits: &Limits) -> Vec<MissingLimit> {
+        let wanted = [("memory", "memory.max", limits.memory_max), ("pids", "pids.max", limits.pids_max)];
+        let mut missing = Vec::new();
+        for (controller, file, value) in wanted {
+            let Some(value) = value else { continue };
+            let set = || {
+                if fstat_at(self.own.dir(), file).is_err() {
+                    let available = read_at(self.parent.as_fd(), "cgroup.controllers")?;
+                    if !available.split_ascii_whitespace().any(|name| name == controller) {
+                        return Err(io::Error::other(format!("no {controller} controller is available here")));
+                    }
+                    write_at(self.parent.as_fd(), "cgroup.subtree_control", &format!("+{controller}"))?;
+                }
+                write_at(self.own.dir(), file, &value.to_string())
+            };
+            if let Err(error) = set() {
+                missing.push(MissingLimit { file, why: error.to_string() });
+            }
+        }
+        missing
+    }
+
+    /// Removes it and the cgroups that were made below it, from the bottom up; waits briefly for the last zombie.
+    ///
+    /// # Errors
+    /// EBUSY while a process is in it. Nothing outside it is touched.
+    pub fn remove(&self) -> io::Result<()> {
+        remove(self.parent.as_fd(), &self.leaf, &self.own)
+    }
+}
+
+/// Optional limits of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory (memory.max).
+    pub memory_max: Option<u64>,
+    /// Number of tasks (pids.max).
+    pub pids_max: Option<u64>,
+}
+
+/// A limit that could not be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingLimit {
+    /// The file it would have been written to.
+    pub file: &'static str,
+    /// Why not.
+    pub why: String,
+}
+
+/// How long a removal waits for a process that has just died to leave its cgroup.
+const REMOVE_TRIES: u32 = 50;
+const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+
+/// Removes the cgroup `own`, known as `leaf` in `parent`.
+pub(super) fn remove(parent: BorrowedFd<'_>, leaf: &str, own: &OwnCgroup) -> io::Result<()> {
+    for attempt in 0.. {
+        let removed = remove_below(own.dir(), 0).and_then(|()| {
+            // Only what still is our cgroup: the name may have gone, or gone to another.
+            match fstat_at(parent, leaf) {
+                Ok(id) if id == own.id.0 => unlinkat(parent, leaf, UnlinkatFlags::RemoveDir).map_err(io::Error::from),
+                Ok(_) => Err(io::Error::other("the name belongs to another cgroup")),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            }
+        });
+        match removed {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempt < REMOVE_TRIES => {
+                std::thread::sleep(REMOVE_PAUSE);
+            }
+            other => return other,
+        }
+    }
+    unreachable!("the loop returns at its bound")
+}
+
+fn remove_below(dir: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
+    if depth > DEEPEST {
+        return Err(io::Error::other("the cgroups are nested too deeply"));
+    }
+    for name in below(dir)? {
+        let Some(child) = present(open_at(dir, &name))? else { continue };
+        remove_below(child.as_fd(), depth + 1)?;
+        drop(child);
+        present(unlinkat(dir, name.as_path(), UnlinkatFlags::RemoveDir).map_err(io::Error::from))?;
+    }
+    Ok(())
+}
+
+/// Calls `look` on a cgroup and on each below it; says whether it saw all within the bounds.
+fn each_cgroup(dir: BorrowedFd<'_>, look: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<bool> {
+    let mut budget = MOST_CGROUPS;
+    each(dir, DEEPEST, &mut budget, look)
+}
+
+fn each(
+    dir: BorrowedFd<'_>,
+    depth: usize,
+    budget: &mut usize,
+    look: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
+) -> io::Result<bool> {
+    look(dir)?;
+    let mut complete = true;
+    for name in below(dir)? {
+        if depth == 0 || *budget == 0 {
+            return Ok(false);
+        }
+        *budget -= 1;
+        // One that is removed while we look had no processes left.
+        let Some(child) = present(open_at(dir, &name))? else { continue };
+        complete &= present(each(child.as_fd(), depth - 1, budget, look))?.unwrap_or(true);
+    }
+    Ok(complete)
+}
+
+/// The names of the cgroups directly below.
+fn below(dir: BorrowedFd<'_>) -> io::Result<Vec<PathBuf>> {
+    let mut listing = Dir::openat(dir, ".", DIRECTORY, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in listing.iter() {
+        let entry = entry?;
+        let name = Path::new(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()));
+        if entry.file_type() == Some(Type::Directory) && name != Path::new(".") && name != Path::new("..") {
+            names.push(name.to_path_buf());
+        }
+    }
+    Ok(names)
+}
+
+/// Turns "it has been removed meanwhile" into `None`.
+fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const FILE: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_CLOEXEC);
+
+fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(io::Error::from)
+}
+
+fn open_at(dir: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
+    openat(dir, name, DIRECTORY, Mode::empty()).map_err(io::Error::from)
+}
+
+fn read_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
+    let file = File::from(openat(dir, name, OFlag::O_RDONLY | FILE, Mode::empty())?);
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+pub(super) fn write_at(dir: BorrowedFd<'_>, name: &str, value: &str) -> io::Result<()> {
+    let mut file = File::from(openat(dir, name, OFlag::O_WRONLY | FILE, Mode::empty())?);
+    file.write_all(value.as_bytes())
+}
+
+fn fstat_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<u64> {
+    let stat = nix::sys::stat::fstatat(dir, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(stat.st_ino)
+}
+
+/// A cgroup's id is the inode of its directory (64-bit inodes, Linux 5.5 and later).
+fn id_of(dir: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(nix::sys::stat::fstat(dir)?.st_ino)
+}
+
+fn is_cgroup2(dir: BorrowedFd<'_>) -> bool {
+    nix::sys::statfs::fstatfs(dir)
+        .is_ok_and(|fs| u64::try_from(fs.filesystem_type().0).is_ok_and(|kind| kind == CGROUP2_SUPER_MAGIC))
+}
+
+fn in_initial_namespace() -> bool {
+    fs::metadata("/proc/self/ns/cgroup").is_ok_and(|namespace| namespace.ino() == INITIAL_CGROUP_NAMESPACE)
+}
+
+/// The process that a thread belongs to.
+fn process_of(thread: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// The value of a line `name value`.
+fn key<'text>(text: &'text str, name: &str) -> Option<&'text str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::trim)
+}
+
+fn unknown(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what} has an unknown form"))
+}
