@@ -172,3 +172,42 @@ impl Drop for Scratch {
         drop(fs::remove_dir_all(&self.0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// Stands in for the binary: writes the events of one process, ends as told, and may leave one behind.
+    fn stand_in(dir: &Path, leave_behind: &str, code: i32) -> PathBuf {
+        let script = format!(
+            r#"#!/bin/sh
+while [ "$1" != --events ]; do shift; done
+events=$2
+sh -c 'read -r line < /proc/self/stat; echo "$line"' > "$events.stat"
+read -r pid comm rest < "$events.stat"
+set -- $rest
+shift 19
+record() {{ echo "{{\"kind\":\"$1\",\"proc\":{{\"pid\":$pid,\"start_ns\":${{2}}0000000}}}}" >> "$events"; }}
+record run.born "$1"
+record proc.exit "$1"
+{leave_behind}
+exit {code}
+"#
+        );
+        let file = dir.join("agent-loop");
+        fs::write(&file, script).expect("writes");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("may execute");
+        file
+    }
+
+    #[test]
+    fn the_checks_pass_for_an_empty_tree_and_fail_otherwise() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let verdict = |leave_behind: &str, code| show(&stand_in(dir.path(), leave_behind, code), &[]);
+        verdict("", LIMIT_REACHED).expect("nothing is left");
+        assert!(verdict("", 0).is_err(), "the limit was not reached");
+        assert!(verdict("record proc.fork 1", LIMIT_REACHED).is_err(), "a birth without a death");
+        assert!(verdict("sleep 3 > /dev/null 2>&1 &", LIMIT_REACHED).is_err(), "a process is left");
+    }
+}

@@ -19,6 +19,11 @@ pub(crate) fn scratch() -> PathBuf {
     root().join("target/xtask")
 }
 
+/// Where cargo builds for this host.
+pub(crate) fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
 /// The directory that `cargo install` puts programs into.
 pub(crate) fn cargo_bin() -> Option<PathBuf> {
     env::var_os("CARGO_INSTALL_ROOT").map(PathBuf::from).or_else(cargo_home).map(|home| home.join("bin"))

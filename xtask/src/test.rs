@@ -9,6 +9,8 @@ use crate::{ebpf, lint, place, progress, setup};
 
 /// Tests append a line `SKIPPED <name>: <reason>` to the file that this variable names.
 const SKIPS: &str = "AGENT_LOOP_SKIPS";
+/// Tests run the program that this variable names.
+const BINARY: &str = "AGENT_LOOP_BIN";
 
 /// Runs `cargo xtask test`.
 pub(crate) fn command(quick: bool) -> Result<()> {
@@ -36,6 +38,11 @@ pub(crate) fn command(quick: bool) -> Result<()> {
     progress::say("cargo test");
     let mut test = place::host_cargo();
     test.args(["test", "--no-fail-fast"]).env(SKIPS, &skips);
+    // Built just now: the tests need not ask cargo for it again.
+    let binary = place::target_dir().join("debug/agent-loop");
+    if binary.is_file() {
+        test.env(BINARY, binary);
+    }
     if quick {
         test.args(["--workspace", "--exclude", "agent-loop-ebpf", "--exclude", "agent-loop-tests"]);
     }
@@ -49,17 +56,18 @@ pub(crate) fn command(quick: bool) -> Result<()> {
     let mut skipped: Vec<&str> = skipped.lines().filter(|line| !line.trim().is_empty()).collect();
     skipped.sort_unstable();
     skipped.dedup();
-    for line in skipped.iter().copied().chain(count.ignored.iter().map(String::as_str)) {
+    for line in skipped.iter().copied().chain(count.ignored.iter().chain(&count.programs).map(String::as_str)) {
         println!("    {line}");
     }
     for line in &not_done {
         println!("    NOT DONE {line}");
     }
     progress::note(&format!(
-        "{} passed, {} failed, {} ignored; {} skipped themselves; lint {}; {:.0} s",
+        "{} passed, {} failed, {} ignored, {} test programs failed; {} skipped themselves; lint {}; {:.0} s",
         count.passed,
         count.failed,
         count.ignored.len(),
+        count.programs.len(),
         skipped.len(),
         if linted.is_ok() { "clean" } else { "failed" },
         began.elapsed().as_secs_f64()
@@ -76,11 +84,16 @@ struct Count {
     passed: u64,
     failed: u64,
     ignored: Vec<String>,
+    /// Test programs that failed: they may end without a result line.
+    programs: Vec<String>,
 }
 
 impl Count {
     fn see(&mut self, line: &str) {
         let line = plain(line);
+        if let Some(target) = line.strip_prefix("error: test failed, to rerun pass ") {
+            self.programs.push(format!("FAILED {}", target.trim_matches('`')));
+        }
         if let Some(name) =
             line.strip_prefix("test ").and_then(|it| it.split(" ... ignored").next().filter(|n| *n != it))
         {
@@ -117,10 +130,12 @@ mod tests {
             "test a::slow ... ignored, needs a week",
             "test result: \u{1b}[32mok\u{1b}[0m. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out",
             "test result: FAILED. 10 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+            "\u{1b}[1m\u{1b}[91merror\u{1b}[0m: test failed, to rerun pass `-p x --lib`",
         ] {
             count.see(line);
         }
         let ignored = vec!["IGNORED a::slow".to_owned()];
-        assert_eq!(count, Count { passed: 12, failed: 1, ignored });
+        let programs = vec!["FAILED -p x --lib".to_owned()];
+        assert_eq!(count, Count { passed: 12, failed: 1, ignored, programs });
     }
 }
