@@ -132,24 +132,33 @@ fn judge(evidence: &Evidence, status: ExitStatus, mark: &str, took: Duration, fu
         ),
         (births > 0, format!("{births} births and {deaths} deaths are recorded")),
         (
-            // Without the kernel's hooks a process can come and go unseen; that is no failure of the demo.
-            unmatched.is_empty() || !full,
-            format!("every birth has exactly one death, by pid and start time; without: {}", list(&unmatched)),
+            unmatched.is_empty(),
+            format!("births without exactly one death, by pid and start time: {}", list(&unmatched)),
         ),
-        (alive.is_empty(), format!("none of those processes is alive: {}", list(&alive))),
+        (alive.is_empty(), format!("of those processes still alive: {}", list(&alive))),
         (
             marked.is_empty(),
-            format!("no process of this host carries the demo's mark in its environment: {}", list(&marked)),
+            format!("processes of this host with the demo's mark in their environment: {}", list(&marked)),
         ),
         (
             evidence.cgroup_is_gone() != Some(false),
             format!("the run's cgroup is gone: {}", evidence.cgroup.as_deref().unwrap_or("none was recorded")),
         ),
     ];
-    for (holds, text) in &checks {
-        println!("    {} {text}", if *holds { "ok  " } else { "FAIL" });
+    // Without the kernel's hooks a process can come and go unseen: pairs are shown then, and not judged.
+    const PAIRS: usize = 2;
+    let mut failed = 0;
+    for (number, (holds, text)) in checks.iter().enumerate() {
+        let judged = full || number != PAIRS;
+        let word = match (holds, judged) {
+            (true, _) => "ok",
+            (false, true) => "FAIL",
+            (false, false) => "????",
+        };
+        println!("    {word:<4} {text}");
+        failed += usize::from(!holds && judged);
     }
-    checks.iter().filter(|(holds, _)| !holds).count()
+    failed
 }
 
 fn list(items: &[String]) -> String {

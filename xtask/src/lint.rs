@@ -3,6 +3,7 @@
 mod rules;
 mod source;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -54,7 +55,7 @@ pub(crate) fn command() -> Result<()> {
 
 /// Applies every rule to every file; returns how many findings there are.
 fn own_rules() -> Result<usize> {
-    let (mut findings, mut warnings) = (Vec::new(), Vec::new());
+    let (mut findings, mut warnings, mut sources) = (Vec::new(), Vec::new(), Vec::new());
     for file in files()? {
         // A file that git knows and that is deleted in the working tree is nobody's concern.
         let Ok(bytes) = fs::read(place::root().join(&file)) else { continue };
@@ -62,9 +63,17 @@ fn own_rules() -> Result<usize> {
         findings.extend(rules::home_paths(&file, &text));
         if Path::new(&file).extension().is_some_and(|it| it == "rs") {
             let source = Source::parse(&text).with_context(|| format!("reading the tokens of {file}"))?;
-            findings.extend(rules::findings(&file, &source));
-            warnings.extend(rules::long_file(&file, &text, &source));
+            sources.push((file, text, source));
         }
+    }
+    let test_files: BTreeSet<String> =
+        sources.iter().flat_map(|(file, _, source)| rules::test_files(file, source)).collect();
+    for (file, text, source) in &mut sources {
+        if test_files.contains(file) {
+            source.mark_as_test();
+        }
+        findings.extend(rules::findings(file, source));
+        warnings.extend(rules::long_file(file, text, source));
     }
     for warning in &warnings {
         println!("warning: {warning}");

@@ -149,9 +149,16 @@ pub(crate) fn long_file(file: &str, text: &str, source: &Source) -> Option<Findi
     long.then(|| at(file, 1, format!("{lines} lines without tests, more than {LONG}: look whether it is two things")))
 }
 
-/// Whether all of a file is tests: in a `tests` folder, or the file of a `mod tests;`.
+/// The files of the modules that `file` declares for tests only.
+pub(crate) fn test_files(file: &str, source: &Source) -> Vec<String> {
+    let folder = ["/mod.rs", "/lib.rs", "/main.rs", ".rs"].iter().find_map(|it| file.strip_suffix(it)).unwrap_or(file);
+    let modules = source.test_modules().into_iter();
+    modules.flat_map(|name| [format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")]).collect()
+}
+
+/// Whether a file is of a folder of tests.
 fn is_test_file(file: &str) -> bool {
-    file.starts_with("tests/") || file.contains("/tests/") || file.ends_with("/tests.rs")
+    file.starts_with("tests/") || file.contains("/tests/")
 }
 
 fn at(file: &str, line: usize, text: String) -> Finding {
@@ -218,7 +225,6 @@ mod tests {
             assert!(!lines(pure, "agent-loop/src/track/tracker.rs", text).is_empty(), "{text}");
             assert!(!lines(pure, "agent-loop/src/event.rs", text).is_empty(), "{text}");
             assert!(lines(pure, ANYWHERE, text).is_empty(), "{text}");
-            assert!(lines(pure, "agent-loop/src/supervise/tests.rs", text).is_empty(), "{text}");
         }
         assert!(lines(pure, "agent-loop/src/model.rs", "use std::time::{Duration, Instant};").is_empty());
         assert!(lines(pure, "agent-loop/src/model.rs", "use nix::sys::signal::Signal;").is_empty());
@@ -250,6 +256,19 @@ mod tests {
         assert_eq!(found(&format!("see {home}ann/x")), 1);
         assert_eq!(found(&format!("`{}.cargo`", concat!("/ro", "ot/"))), 1);
         assert_eq!(found(&format!("{home}<name>, a{home}x, {home}")), 0);
+    }
+
+    #[test]
+    fn a_module_declared_for_tests_is_a_test_file_and_its_name_alone_makes_none() {
+        let source = Source::parse("pub mod a;\n#[cfg(test)]\npub(crate) mod b;\nmod tests;").expect("tokens");
+        let expected = |folder: &str| vec![format!("{folder}/b.rs"), format!("{folder}/b/mod.rs")];
+        assert_eq!(test_files("x/src/keeper/mod.rs", &source), expected("x/src/keeper"));
+        assert_eq!(test_files("x/src/keeper.rs", &source), expected("x/src/keeper"));
+
+        let mut marked = Source::parse("use std::fs;\nfn f() { libc::kill(1, 9) }").expect("tokens");
+        assert_eq!(findings("agent-loop/src/track/b.rs", &marked).len(), 3);
+        marked.mark_as_test();
+        assert!(findings("agent-loop/src/track/b.rs", &marked).is_empty());
     }
 
     #[test]

@@ -45,6 +45,21 @@ impl Source {
         Ok(Self { tokens, paths })
     }
 
+    /// Takes the whole file as test-only.
+    pub(crate) fn mark_as_test(&mut self) {
+        self.tokens.iter_mut().for_each(|it| it.test = true);
+        self.paths.iter_mut().for_each(|it| it.test = true);
+    }
+
+    /// The names of modules that are declared here, in files of their own, for tests only.
+    pub(crate) fn test_modules(&self) -> Vec<&str> {
+        let declared = self.tokens.windows(3).filter_map(|it| match it {
+            [word, name, end] if word.test && word.ident && word.text == "mod" && end.text == ";" => Some(&*name.text),
+            _ => None,
+        });
+        declared.collect()
+    }
+
     /// How many lines test-only items span.
     pub(crate) fn test_lines(&self) -> usize {
         let mut count = 0;
