@@ -18,15 +18,26 @@ const BPFFS: &str = "/sys/fs/bpf";
 #[must_use]
 pub fn alive(proc: &Proc) -> Option<OwnedFd> {
     let pidfd = sys::pidfd_open(proc.pid).ok()?;
-    (started(proc.pid)? == ticks(proc.start_ns)).then_some(())?;
+    (started(&stat(proc.pid)?)? == ticks(proc.start_ns)).then_some(())?;
     (!sys::pidfd_ended(pidfd.as_fd(), Duration::ZERO)).then_some(pidfd)
 }
 
-/// Field 22 of /proc/PID/stat: the start in ticks.
-fn started(pid: i32) -> Option<u64> {
+/// The state letter of this very process, zombie or not; `None` once it is reaped.
+#[must_use]
+pub fn state(proc: &Proc) -> Option<char> {
+    let stat = stat(proc.pid)?;
+    (started(&stat)? == ticks(proc.start_ns)).then(|| stat.chars().next())?
+}
+
+/// /proc/PID/stat from the state letter on.
+fn stat(pid: i32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split(' ').nth(19)?.parse().ok()
+    stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned())
+}
+
+/// Field 22: the start in ticks.
+fn started(stat: &str) -> Option<u64> {
+    stat.split(' ').nth(19)?.parse().ok()
 }
 
 fn ticks(start_ns: u64) -> u64 {
@@ -76,6 +87,8 @@ mod tests {
         sys::pidfd_signal(&child.pidfd, libc::SIGKILL).expect("our child");
         assert!(sys::pidfd_ended(child.pidfd.as_fd(), Duration::from_secs(10)));
         assert!(alive(&proc(child.pid, born)).is_none());
+        assert_eq!(state(&proc(child.pid, born)), Some('Z'));
         sys::wait(child.pid).expect("our child");
+        assert_eq!(state(&proc(child.pid, born)), None);
     }
 }
