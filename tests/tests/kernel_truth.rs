@@ -180,7 +180,7 @@ fn in_a_storm_every_birth_and_death_is_reported_with_the_oracles_status() {
 #[test]
 fn forced_loss_is_repaired_and_its_gap_is_exact() {
     needs!(bpf);
-    let exec = Exec::new().alone().env("AGENT_LOOP_RING_BYTES", "4096").arg("--quiet");
+    let exec = Exec::new().alone().arg("--ring-bytes").arg("4096").arg("--quiet");
     let outcome = exec.adversary(["storm", "--for-ms", "3000"]).run();
     let lives = outcome.oracle();
     let lost = |what: &str| -> u64 { outcome.gaps().filter_map(|gap| gap.value["gap"]["lost"][what].as_u64()).sum() };

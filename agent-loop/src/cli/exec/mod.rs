@@ -59,7 +59,7 @@ pub(super) struct Args {
     #[arg(long, hide = true, value_name = "BYTES", value_parser = ring)]
     ring_bytes: Option<u32>,
     /// The command and its arguments.
-    #[arg(required = true, value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, value_name = "CMD", trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 
