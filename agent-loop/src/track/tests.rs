@@ -317,3 +317,23 @@ fn other_runs_in_the_live_set_are_none_of_ours() {
     tracker.counted(BootNs(2 * MS), Totals { lost_exec: 1, ..Totals::default() }, &mut out);
     assert_eq!(said(&mut out), ["live set?", "counters?", "gap"]);
 }
+
+#[test]
+fn a_birth_inferred_during_a_repair_is_looked_for_before_the_gap_closes() {
+    let (mut tracker, mut out) = (tracker(), Vec::new());
+    let lost = Totals { lost_fork: 1, lost_exit: 1, ..Totals::default() };
+    tracker.execed(BootNs(30), exec(CHILD, 30), &mut out);
+    tracker.counted(BootNs(31), lost, &mut out);
+    // Nothing to suspect yet: it is dead, and nobody but its exec names it.
+    tracker.live_set(BootNs(32), &[live(MAIN)], &mut out);
+    assert_eq!(said(&mut out), ["live set?", "counters?"]);
+    tracker.round_ended(BootNs(33), &mut out);
+    tracker.round_ended(BootNs(34), &mut out);
+    tracker.counted(BootNs(35), lost, &mut out);
+    assert_eq!(said(&mut out), ["fork? 11", "exec 11", "live set?"]);
+    tracker.live_set(BootNs(36), &[live(MAIN)], &mut out);
+    tracker.tick(BootNs(21 * MS), &mut out);
+    tracker.live_set(BootNs(21 * MS), &[live(MAIN)], &mut out);
+    tracker.counted(BootNs(22 * MS), lost, &mut out);
+    assert_eq!(said(&mut out), ["counters?", "live set?", "exit? 11", "counters?", "gap"]);
+}
