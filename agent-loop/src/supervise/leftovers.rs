@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::Leftovers;
-use super::ladder::{Goal, LOOK_MAX};
+use super::ladder::Goal;
 use super::run::{Core, State};
+use super::sweep::LOOK_MAX;
 use crate::event::{Action, Fact, GapCause, Phase, Tree};
 use crate::model::{BootNs, Live, PidfsIno, ProcessKey, StopReason};
 

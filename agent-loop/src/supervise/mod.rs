@@ -8,6 +8,7 @@ mod ladder;
 mod leftovers;
 mod look;
 mod run;
+mod sweep;
 
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ impl Default for Settings {
 #[cfg(test)]
 mod property;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "numbers of a test fit")]
 pub(crate) mod shadow;
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test picks the fact it is about")]
 mod tests;

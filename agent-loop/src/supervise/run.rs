@@ -22,7 +22,7 @@ use super::ladder::{Goal, Stop};
 use super::look::Look;
 use super::{Leftovers, Settings};
 use crate::event::{Action, Event, Fact, LaunchFailure, Launched, SignalResult, Signalled};
-use crate::model::{BootNs, StopReason, WaitStatus};
+use crate::model::{BootNs, Death, StopReason, WaitStatus};
 use crate::track::Tracker;
 
 /// The signal of Ctrl-C, assumed where impatience comes before any request.
@@ -204,7 +204,7 @@ impl Core {
         }
     }
 
-    fn on_died(&mut self, now: BootNs, death: crate::model::Death, out: &mut Vec<Action>) {
+    fn on_died(&mut self, now: BootNs, death: Death, out: &mut Vec<Action>) {
         if self.main.as_ref().is_some_and(|main| main.key == death.key) {
             self.recorded = death.status;
         }
@@ -345,7 +345,8 @@ impl Core {
                     self.tracker.registry_mut().note_gone(key);
                 }
             }
-            (SignalResult::Gone | SignalResult::Refused(_), None) | (SignalResult::Sent(_), _) => {}
+            (SignalResult::Sent(_), Some(key)) => self.tracker.registry_mut().note_signal(key, signalled.signal),
+            (SignalResult::Gone | SignalResult::Refused(_) | SignalResult::Sent(_), None) => {}
         }
         out.push(Action::Log(Fact::SignalResult(signalled)));
     }

@@ -12,4 +12,6 @@ pub use registry::{Entry, Life, Registry};
 pub use tracker::Tracker;
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test picks the fact it is about")]
+#[expect(clippy::unwrap_used, reason = "numbers of a test fit")]
 mod tests;

@@ -71,6 +71,8 @@ pub struct Registry {
     births: u64,
     deaths: u64,
     killed_at: Option<BootNs>,
+    /// Signals to processes whose birth is still unread.
+    unborn: HashMap<ProcessKey, u64>,
 }
 
 impl Registry {
@@ -131,6 +133,8 @@ impl Registry {
     pub fn note_signal(&mut self, key: &ProcessKey, signal: u8) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.signals |= bit(signal);
+        } else {
+            *self.unborn.entry(*key).or_default() |= bit(signal);
         }
     }
 
@@ -174,7 +178,7 @@ impl Registry {
             birth_seen: seen,
             death_seen: false,
             last_exec: None,
-            signals: 0,
+            signals: self.unborn.remove(&birth.key).unwrap_or_default(),
             gone: false,
         };
         self.entries.insert(birth.key, entry);

@@ -328,6 +328,10 @@ impl Tracker {
                 at: BootNs(key.start_boottime_ns),
                 discovery: Discovery::Fork,
             };
+            // Whether it still lives is to be seen in the live set, perhaps by another look.
+            if let Some(open) = &mut self.loss.open {
+                open.grew = true;
+            }
             let gap = self.loss.gap(now, GapCause::Missed, out);
             self.admit(now, birth, Some(gap), out);
         }
