@@ -490,7 +490,7 @@ mod tests {
     #[test]
     fn a_process_id_is_fixed_by_the_schema() {
         let id = ProcId::of("7c1e0a52-0000-4000-8000-000000000001", ProcessKey::new(4711, 183_920_418_690_112));
-        assert_eq!(id.0, "ZVDWRQ5Q3RLEF5N5P5Q5X2X3ZE");
+        assert_eq!(id.0, "5K3D5VKLIZEHQ3QLQ5F7CV6KUY");
     }
 
     #[test]

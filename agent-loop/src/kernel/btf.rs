@@ -142,10 +142,8 @@ impl Layout {
 }
 
 fn structure(btf: &Btf, name: &str) -> Option<btf_rs::Struct> {
-    btf.resolve_types_by_name(name).ok()?.into_iter().find_map(|found| match found {
-        Type::Struct(found) => Some(found),
-        _ => None,
-    })
+    let found = btf.resolve_types_by_name(name).ok()?;
+    found.into_iter().find_map(|found| if let Type::Struct(found) = found { Some(found) } else { None })
 }
 
 /// The offset in bytes of a field named by a dotted path; anonymous members are searched through.
@@ -164,10 +162,7 @@ fn offset_of(btf: &Btf, of: &str, path: &str) -> Option<u32> {
 }
 
 fn as_struct(found: Type) -> Option<btf_rs::Struct> {
-    match found {
-        Type::Struct(found) | Type::Union(found) => Some(found),
-        _ => None,
-    }
+    if let Type::Struct(found) | Type::Union(found) = found { Some(found) } else { None }
 }
 
 fn member(btf: &Btf, of: &btf_rs::Struct, wanted: &str) -> Option<(u32, u32)> {

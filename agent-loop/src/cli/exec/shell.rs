@@ -24,16 +24,24 @@ use super::{Args, Backend};
 use crate::audit::{Counts, Host, Recorder, Stats};
 use crate::clock;
 use crate::error;
-use crate::event::{Action, Event, Fact, LaunchFailure, Launched, Member, SignalResult, Signalled, Summary, Tree};
+use crate::event::{
+    Action, Event, Fact, LaunchFailure, Launched, Member, Outcome, SignalResult, Signalled, Summary, Tree,
+};
 use crate::keeper::launch::{self, Child, LaunchSpec, Place, SignalsAtStart, Start, Stdio, User};
 use crate::keeper::signal::{self as keeper_signal, Delivery, Expected, Refusal, Verified, Witnesses};
 use crate::keeper::{reap, scan};
 use crate::kernel::poll::register;
-use crate::model::{BootNs, Live, ProofKind, StopReason};
+use crate::model::{BootNs, Live, PidfsIno, ProcessKey, ProofKind, StopReason, Totals};
 use crate::supervise::{Core, Settings};
 
 /// How often the tree is looked at without eBPF.
 const SCAN_EVERY: Duration = Duration::from_millis(200);
+
+/// How many rounds an answer waits for at most: a ring of the largest size, read over and over in a storm.
+const DRAIN_ROUNDS: usize = 64;
+
+/// How long the end waits for orphans that are dead but not yet to be reaped.
+const REAP_LIMIT: Duration = Duration::from_secs(1);
 
 /// How many members of a tree are described: more would make a look at a large tree slow.
 const DESCRIBE: usize = 32;
@@ -41,7 +49,13 @@ const DESCRIBE: usize = 32;
 /// Supervises the command to its end and returns the exit code.
 pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
     let signals = launch::signals_at_start();
-    let user = args.user.as_deref().map(find_user).transpose()?;
+    let user = match args.user.as_deref().map(find_user).transpose() {
+        Ok(user) => user,
+        Err(error) => {
+            eprintln!("agent-loop: {error:#}");
+            return Ok(error::USAGE);
+        }
+    };
     let (failed, failures) = unbounded_channel();
     let events = args.events.as_deref().map(|path| Sink::events(path, failed.clone())).transpose()?;
     let human = if args.quiet { None } else { Sink::human(failed.clone()).ok() };
@@ -129,6 +143,7 @@ struct Shell {
     human: Human,
     queue: VecDeque<Event>,
     wake: Option<BootNs>,
+    totals: Totals,
     launch_code: Option<u8>,
     write_failed: bool,
     stop_asked: bool,
@@ -163,6 +178,7 @@ impl Shell {
             human: Human::new(&argv, colour, clock::boot()),
             queue: VecDeque::new(),
             wake: None,
+            totals: Totals::default(),
             launch_code: None,
             write_failed: false,
             stop_asked: false,
@@ -310,8 +326,10 @@ impl Shell {
                     Some(_) => Expected::Member { pid },
                     None => Expected::Descendant { pid },
                 };
+                // For the record: who it is was known before the signal, or is not known.
+                let key = self.core.tracker().registry().by_tgid(pid).map(|entry| entry.key);
                 let result = keeper_signal::open_and_send(expected, &self.witnesses(), signal);
-                let signalled = Signalled { pid, key: None, signal, result: outcome(result) };
+                let signalled = Signalled { pid, key, signal, result: outcome(result) };
                 self.queue.push_back(Event::Signalled(signalled));
             }
             Action::KillCgroup => {
@@ -340,12 +358,7 @@ impl Shell {
         }
     }
 
-    fn signal_known(
-        &self,
-        key: crate::model::ProcessKey,
-        ino: Option<crate::model::PidfsIno>,
-        signal: u8,
-    ) -> Result<Delivery, Refusal> {
+    fn signal_known(&self, key: ProcessKey, ino: Option<PidfsIno>, signal: u8) -> Result<Delivery, Refusal> {
         let witnesses = self.witnesses();
         match &self.main {
             Some(main) if main.child.pid == key.tgid && !main.exited => {
@@ -374,21 +387,23 @@ impl Shell {
     }
 
     fn read_counters(&mut self) {
-        let totals = match &self.ground.tracing {
-            Some(tracing) => tracing.counters.read(),
-            None => Ok(crate::model::Totals::default()),
-        };
-        match totals {
-            Ok(totals) => self.queue.push_back(Event::Counted(totals)),
-            Err(error) => tracing::error!(%error, "reading the kernel's counters"),
+        self.drain_all();
+        if let Some(tracing) = &self.ground.tracing {
+            match tracing.counters.read() {
+                Ok(totals) => self.totals = totals,
+                // The last totals stand: a loss is then found later, never missed.
+                Err(error) => tracing::error!(%error, "reading the kernel's counters"),
+            }
         }
+        self.queue.push_back(Event::Counted(self.totals));
     }
 
     fn read_live_set(&mut self) {
         // What is in the set was recorded before it was read: the records come first.
-        self.drain();
+        self.drain_all();
         match self.live() {
             Ok(live) => self.queue.push_back(Event::LiveSet(live)),
+            // No answer is no proof: the run does not end on it.
             Err(error) => tracing::error!(%error, "reading the live set"),
         }
     }
@@ -442,6 +457,16 @@ impl Shell {
     fn round(&mut self) {
         self.drain();
         self.queue.push_back(Event::RoundEnded);
+    }
+
+    /// Reads all that was written until now, however much it is.
+    fn drain_all(&mut self) {
+        for _ in 0..DRAIN_ROUNDS {
+            self.drain();
+            if !self.more {
+                return;
+            }
+        }
     }
 
     fn drain(&mut self) {
@@ -513,6 +538,23 @@ impl Shell {
         }
     }
 
+    /// Reaps the last orphans of an empty tree: each is a zombie, or about to be one.
+    async fn reap_the_rest(&mut self, summary: &Summary) {
+        if matches!(summary.outcome, Outcome::NotEmpty { .. }) {
+            return;
+        }
+        let guard: BTreeSet<u32> = self.ground.guard.iter().map(|guard| guard.pidfd.pid()).collect();
+        let began = clock::boot();
+        while began.until(clock::boot()) < REAP_LIMIT {
+            let _ = reap::reap_orphans(&guard);
+            match scan::children(std::process::id()) {
+                Ok(children) if children.is_subset(&guard) => return,
+                Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(_) => return,
+            }
+        }
+    }
+
     /// One look at the tree, where no eBPF tells what happens in it.
     fn look(&mut self) {
         let Some(main) = &self.main else { return };
@@ -564,7 +606,15 @@ impl Shell {
                 let known = self.core.tracker().registry().get(key).and_then(|entry| entry.ino);
                 Some(if known.is_some() { ProofKind::PidfsIno } else { ProofKind::LiveSet })
             }
-            _ => None,
+            Fact::RunBorn(_)
+            | Fact::Fork { .. }
+            | Fact::Exec(_)
+            | Fact::Exit { .. }
+            | Fact::Gap(_)
+            | Fact::SignalResult(_)
+            | Fact::Phase(_)
+            | Fact::RunKilled { .. }
+            | Fact::RunExit(_) => None,
         };
         if self.events.is_some()
             && let Some(line) = self.recorder.fact(&fact, now)
@@ -607,6 +657,7 @@ impl Shell {
     async fn end(mut self, summary: Summary) -> anyhow::Result<u8> {
         let mut code = error::of_run(&summary, self.launch_code);
         let _ = launch::reclaim_terminal();
+        self.reap_the_rest(&summary).await;
         if let Some(tracing) = &self.ground.tracing
             && let Ok(totals) = tracing.counters.read()
         {
@@ -623,7 +674,7 @@ impl Shell {
         let text = self.human.summary(&summary, !self.ground.degraded.is_empty());
         let quiet = self.human_sink.is_none();
         self.say(&text);
-        if self.ground.cgroup.is_some() && !matches!(summary.outcome, crate::event::Outcome::NotEmpty { .. }) {
+        if self.ground.cgroup.is_some() && !matches!(summary.outcome, Outcome::NotEmpty { .. }) {
             let ground = std::mem::replace(&mut self.ground, Ground::none());
             if let Err(error) = ground.clear() {
                 self.say(&format!("agent-loop: {error:#}\n"));
@@ -644,7 +695,7 @@ impl Shell {
         if let Some(sink) = self.human_sink.take() {
             sink.close().await;
         }
-        if quiet && code >= error::LIMIT && code <= error::NOT_FOUND {
+        if quiet && (error::LIMIT..=error::NOT_FOUND).contains(&code) {
             eprint!("{text}");
         }
         Ok(if pumped && written && !self.write_failed { code } else { error::INTERNAL })
