@@ -21,7 +21,7 @@ use super::pump::Pump;
 use super::scan::{Scan, identity};
 use super::sink::{Sink, SinkFailed};
 use super::{Args, Backend};
-use crate::audit::{Counts, Host, Recorder, Stats};
+use crate::audit::{Host, Recorder, Stats};
 use crate::clock;
 use crate::error;
 use crate::event::{
@@ -661,13 +661,7 @@ impl Shell {
         if let Some(tracing) = &self.ground.tracing
             && let Ok(totals) = tracing.counters.read()
         {
-            let accounts = self.core.tracker().accounts();
-            let filtered = Counts {
-                fork: accounts.births.filtered,
-                exec: accounts.execs.filtered,
-                exit: accounts.deaths.filtered,
-            };
-            let stats = Stats::new(&totals, self.recorder.written(), filtered);
+            let stats = Stats::new(&totals, self.core.tracker().accounts());
             let line = self.recorder.stats(stats, clock::both());
             self.write(&line);
         }
