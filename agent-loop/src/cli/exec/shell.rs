@@ -287,7 +287,6 @@ impl Shell {
 
     /// Hands every queued event to the core and performs what it answers.
     fn settle(&mut self, sources: &Sources) -> Option<Summary> {
-        let mut wake = self.wake;
         while let Some(event) = self.queue.pop_front() {
             let actions = self.core.handle(clock::boot(), event);
             for action in actions {
@@ -297,8 +296,7 @@ impl Shell {
                 self.perform(action);
             }
         }
-        if self.wake != wake.take()
-            && let Some(at) = self.wake
+        if let Some(at) = self.wake.take()
             && let Err(error) = sources.arm(at)
         {
             // Without a timer no deadline would be kept: the tree is stopped now.
