@@ -557,7 +557,7 @@ fn each(
 }
 
 /// The names of the cgroups directly below.
-fn below(dir: BorrowedFd<'_>) -> io::Result<Vec<PathBuf>> {
+pub(super) fn below(dir: BorrowedFd<'_>) -> io::Result<Vec<PathBuf>> {
     let mut listing = Dir::openat(dir, ".", DIRECTORY, Mode::empty())?;
     let mut names = Vec::new();
     for entry in listing.iter() {
@@ -617,7 +617,7 @@ fn is_cgroup2(dir: BorrowedFd<'_>) -> bool {
         .is_ok_and(|fs| u64::try_from(fs.filesystem_type().0).is_ok_and(|kind| kind == CGROUP2_SUPER_MAGIC))
 }
 
-fn in_initial_namespace() -> bool {
+pub(super) fn in_initial_namespace() -> bool {
     fs::metadata("/proc/self/ns/cgroup").is_ok_and(|namespace| namespace.ino() == INITIAL_CGROUP_NAMESPACE)
 }
 

@@ -9,6 +9,7 @@ pub mod launch;
 pub mod launcher;
 mod mounts;
 pub mod pidfd;
+pub mod probe;
 pub mod reap;
 pub mod scan;
 pub mod signal;
