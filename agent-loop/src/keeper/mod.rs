@@ -13,6 +13,7 @@ pub mod probe;
 pub mod reap;
 pub mod scan;
 pub mod signal;
+pub mod streams;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
