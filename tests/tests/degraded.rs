@@ -113,10 +113,15 @@ fn says_degraded(without: Without, outcome: &Outcome) {
     for word in ["agent-loop: degraded: ", tree, "degraded mode"] {
         assert!(outcome.stderr.contains(word), "{without:?}: no {word:?} in\n{}", outcome.stderr);
     }
-    let host = outcome.of_kind("host").next().expect("a record of the host");
-    assert_eq!(host.value["backend"], "pidfd", "{without:?}");
-    assert!(host.value["degraded"].as_array().is_some_and(|why| !why.is_empty()), "{without:?}: {}", host.value);
-    assert_eq!(outcome.run_exit().value["proven"], without.is_proven(), "{}", outcome.run_exit().value);
+    let host = outcome.of_kind("host.start").next().expect("a record of the host");
+    assert_eq!(host.value["host"]["backend"], "pidfd", "{without:?}");
+    assert!(
+        host.value["host"]["degraded"].as_array().is_some_and(|why| !why.is_empty()),
+        "{without:?}: {}",
+        host.value
+    );
+    let tree = if without.is_proven() { "empty" } else { "not proven" };
+    assert_eq!(outcome.run_exit().value["tree"], tree, "{}", outcome.run_exit().value);
 }
 
 #[test]

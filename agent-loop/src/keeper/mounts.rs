@@ -55,7 +55,7 @@ pub(super) fn version2_path(cgroup: &[u8]) -> Option<PathBuf> {
 /// The controllers that /proc/PID/cgroup shows in hierarchies of version 1.
 pub(super) fn version1_controllers(cgroup: &[u8]) -> Vec<String> {
     let lines = cgroup.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
-    let lists = lines.filter_map(|line| line.splitn(3, ':').nth(1));
+    let lists = lines.filter_map(|line| line.split(':').nth(1));
     lists
         .flat_map(|list| list.split(','))
         .filter(|name| !name.is_empty() && !name.contains('='))

@@ -248,7 +248,9 @@ impl Ended {
     fn wait(&self) -> io::Result<()> {
         match self.0.wait()? {
             WaitStatus::Exited(0) => Ok(()),
-            status => Err(io::Error::other(format!("the child of a trial ended with {status}"))),
+            status @ (WaitStatus::Exited(_) | WaitStatus::Signaled { .. }) => {
+                Err(io::Error::other(format!("the child of a trial ended with {status}")))
+            }
         }
     }
 }
