@@ -83,7 +83,7 @@ impl Ground {
             }
             Backend::Auto | Backend::Ebpf => match load(args, cgroup) {
                 Ok(tracing) => Some(tracing),
-                Err(error) if args.backend == Backend::Ebpf => return Err(error.context(format!("no eBPF; {ADVICE}"))),
+                Err(error) if args.backend == Backend::Ebpf => anyhow::bail!("no eBPF: {error:#}; {ADVICE}"),
                 Err(error) => {
                     degraded.push(format!("no eBPF ({error:#}): short-lived processes can be missed"));
                     None
