@@ -9,9 +9,11 @@ pub mod launch;
 pub mod launcher;
 mod mounts;
 pub mod pidfd;
+pub mod probe;
 pub mod reap;
 pub mod scan;
 pub mod signal;
+pub mod streams;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -43,21 +43,31 @@ impl Exec {
     /// `agent-loop exec --events FILE`, standard streams from and to files.
     #[must_use]
     pub fn new() -> Self {
-        let mut exec = Self::without_events();
-        let path = exec.path("events.jsonl");
-        exec = exec.arg("--events").arg(&path);
-        exec.events = Some(path);
-        exec
+        Self::without_events().with_events()
+    }
+
+    /// Adds `--events FILE`.
+    #[must_use]
+    pub fn with_events(mut self) -> Self {
+        let path = self.path("events.jsonl");
+        self = self.arg("--events").arg(&path);
+        self.events = Some(path);
+        self
     }
 
     /// `agent-loop exec` without `--events`.
+    #[must_use]
+    pub fn without_events() -> Self {
+        Self::started_by(Command::new(agent_loop()))
+    }
+
+    /// `exec` of the program that ends this command line: a copy of `agent-loop`, or one in other surroundings.
     ///
     /// # Panics
     /// When there is no room for a scratch directory.
     #[must_use]
-    pub fn without_events() -> Self {
+    pub fn started_by(mut command: Command) -> Self {
         let scratch = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a scratch directory");
-        let mut command = Command::new(agent_loop());
         command.arg("exec").stdin(Stdio::null());
         let file = |name: &str| File::create(scratch.path().join(name)).expect("a scratch file");
         command.stdout(file("stdout")).stderr(file("stderr"));

@@ -478,7 +478,12 @@ impl Shell {
 
     /// The main process is dead: its records first, then the authority on its status.
     fn main_exited(&mut self) {
-        self.round();
+        if self.ground.tracing.is_some() {
+            self.round();
+        } else {
+            // Whom it left behind is known before its end is told.
+            self.look();
+        }
         let Some(main) = &mut self.main else { return };
         match main.child.pidfd.try_wait() {
             Ok(None) => {}

@@ -15,6 +15,8 @@ use anyhow::Context as _;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use crate::keeper::streams;
+
 /// How much may wait for a slow reader: some 200,000 events.
 const PENDING_LIMIT: usize = 64 << 20;
 
@@ -48,6 +50,7 @@ impl Sink {
     /// When it cannot be opened or created.
     pub(super) fn events(path: &Path, failed: UnboundedSender<SinkFailed>) -> anyhow::Result<Self> {
         if path == Path::new("-") {
+            anyhow::ensure!(!streams::stdout_was_closed(), "--events - needs stdout, which is closed; name a file");
             let stdout = File::from(io::stdout().as_fd().try_clone_to_owned().context("opening stdout for --events")?);
             return Self::start("events on stdout".to_owned(), stdout, failed);
         }
