@@ -1,5 +1,6 @@
 //! The eBPF program loaded by the test itself through the library, and a cgroup that it is told of.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -119,9 +120,22 @@ impl Traced {
     /// When one has not.
     pub fn assert_lives(&self, lives: &[Life]) {
         assert!(!lives.is_empty());
+        let mut births: HashMap<u32, Vec<ProcessKey>> = HashMap::new();
+        for birth in self.births() {
+            births.entry(birth.key.tgid).or_default().push(birth.key);
+        }
+        let mut deaths: HashMap<ProcessKey, Vec<&Death>> = HashMap::new();
+        for death in self.deaths() {
+            deaths.entry(death.key).or_default().push(death);
+        }
         for life in lives {
-            let death = self.death_of(self.birth_of(life).key);
-            assert_eq!(death.status.map(status), life.status, "{life:?}");
+            let span = life.after_ns..=life.before_ns;
+            let mut born = births.get(&life.pid.cast_unsigned()).cloned().unwrap_or_default();
+            born.retain(|key| span.contains(&key.start_boottime_ns));
+            assert_eq!(born.len(), 1, "births of {life:?}: {born:?}");
+            let died: Vec<_> = deaths.get(&born[0]).into_iter().flatten().map(|death| death.status).collect();
+            assert_eq!(died.len(), 1, "deaths of {life:?}: {died:?}");
+            assert_eq!(died[0].map(status), life.status, "{life:?}");
         }
     }
 
@@ -173,7 +187,9 @@ impl Run {
     #[must_use]
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let leaf = format!("agent-loop-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // The time too: in another PID namespace another test has the same number.
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let leaf = format!("agent-loop-test-{}-{next}-{}", std::process::id(), sys::boot_ns());
         let cgroup = RunCgroup::create(&Home::find().expect("cgroup v2"), &leaf).expect("a cgroup");
         let dir = File::open(cgroup.path()).expect("its directory");
         Self { cgroup, dir, scratch: TempDir::new().expect("a scratch directory") }

@@ -85,8 +85,7 @@ fn it_finds_the_descendants_of_a_watched_process() {
     fs::copy(adversary(), &program).expect("a copy");
     let main = run.program(&program, &["term-ignorer", "3"]).spawn().expect("the copy starts");
     run.wait_ready();
-    let mut traced =
-        Traced::load(&Options { watch: vec![("al-snapshot".to_owned(), 9)], ..Options::default() });
+    let mut traced = Traced::load(&Options { watch: vec![("al-snapshot".to_owned(), 9)], ..Options::default() });
     traced.tracing.probes.snapshot().expect("a snapshot");
     traced.drain();
     assert_eq!(traced.births().count(), 4);
@@ -162,9 +161,9 @@ fn who_has_ended_and_is_not_reaped_is_not_found() {
 fn in_a_fork_storm_nobody_is_missed_doubled_or_left_behind() {
     needs!(cgroup, bpf);
     let (mut by_snapshot, mut by_fork) = (0, 0);
-    for round in 0..6u64 {
+    for round in 0..5u64 {
         let run = Run::new();
-        let storm = run.adversary(&["storm", "--for-ms", "1500", "--exec-every", "40"]).spawn();
+        let storm = run.adversary(&["storm", "--for-ms", "3000", "--exec-every", "40"]).spawn();
         let storm = storm.expect("the adversary starts");
         eventually("the storm", || {
             let procs = fs::read_to_string(run.path().join("cgroup.procs")).ok()?;
@@ -174,7 +173,7 @@ fn in_a_fork_storm_nobody_is_missed_doubled_or_left_behind() {
         let mut traced = Traced::of_run(&run, Options::default());
         traced.tracing.probes.snapshot().expect("a snapshot");
         let complete_from = sys::boot_ns();
-        for _ in 0..30 {
+        for _ in 0..40 {
             traced.tracing.probes.snapshot().expect("a snapshot");
             traced.drain();
         }
@@ -194,7 +193,9 @@ fn in_a_fork_storm_nobody_is_missed_doubled_or_left_behind() {
         for event in &traced.events {
             match event {
                 agent_loop::event::Event::Born(birth) => assert!(born.insert(birth.key)),
-                agent_loop::event::Event::Died(death) => assert!(born.contains(&death.key), "{death:?} before its birth"),
+                agent_loop::event::Event::Died(death) => {
+                    assert!(born.contains(&death.key), "{death:?} before its birth")
+                }
                 _ => {}
             }
         }
