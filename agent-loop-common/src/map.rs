@@ -30,6 +30,9 @@ pub struct LiveEntry {
 /// A run: the value of `RUNS`, keyed by the id of the run's cgroup.
 ///
 /// User space inserts it before the launch; the fork hook fills in the main process, the exit hook its end.
+///
+/// A reader copies it while a hook may be writing, so no reader may depend on the order of two stores: the status
+/// and its mark share one word, which the hook stores at once, and a time or a start of 0 is "not yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RunEntry {
@@ -37,12 +40,12 @@ pub struct RunEntry {
     pub main_start_boottime_ns: u64,
     /// When the main process ended, nanoseconds of CLOCK_BOOTTIME.
     pub exit_boot_ns: u64,
-    /// The number of the main process; 0 until it is born.
-    pub main_tgid: u32,
-    /// 1 once `exit_status` holds the status.
-    pub exit_valid: u32,
     /// The main process's wait status, as `wait(2)` encodes it.
     pub exit_status: i32,
+    /// 1 once `exit_status` holds the status; in one aligned word with it.
+    pub exit_valid: u32,
+    /// The number of the main process; 0 until it is born.
+    pub main_tgid: u32,
     /// Explicit padding.
     pub pad: u32,
 }
@@ -51,11 +54,20 @@ impl RunEntry {
     /// The run's main process, once it was born.
     #[must_use]
     pub fn main(&self) -> Option<ProcessKey> {
-        (self.main_tgid != 0).then(|| ProcessKey::new(self.main_tgid, self.main_start_boottime_ns))
+        (self.main_tgid != 0 && self.main_start_boottime_ns != 0)
+            .then(|| ProcessKey::new(self.main_tgid, self.main_start_boottime_ns))
+    }
+
+    /// The main process's wait status and the time of its end, once both are there.
+    #[must_use]
+    pub fn exit(&self) -> Option<(i32, u64)> {
+        (self.exit_valid != 0 && self.exit_boot_ns != 0).then_some((self.exit_status, self.exit_boot_ns))
     }
 }
 
 const _: () = {
     assert!(size_of::<LiveEntry>() == 40);
     assert!(size_of::<RunEntry>() == 32);
+    assert!(core::mem::offset_of!(RunEntry, exit_status) == 16);
+    assert!(core::mem::offset_of!(RunEntry, exit_valid) == 20);
 };

@@ -78,7 +78,7 @@ pub struct DeathRecord {
     pub forker_tgid: u32,
     /// Its status as `wait(2)` encodes it: code, signal and core bit.
     pub status: i32,
-    /// The thread that was the last to leave.
+    /// The thread that was the last to leave, by its number in the initial PID namespace.
     pub tid: u32,
 }
 
@@ -107,7 +107,7 @@ pub struct ExecHeader {
     pub exe_dev: u32,
     /// The process's number.
     pub tgid: u32,
-    /// The thread that called exec; its number becomes `tgid`.
+    /// The thread that called exec, by its number in the initial PID namespace; the process keeps its own.
     pub old_tid: u32,
     /// The user id after the exec.
     pub uid: u32,

@@ -8,7 +8,9 @@ use agent_loop_common::record::{
     kind,
 };
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
+use aya_ebpf::maps::ring_buf::RingBufEntry;
 
 use crate::maps::{EVENTS, EXECS, count};
 use crate::task::Binprm;
@@ -26,8 +28,34 @@ pub fn now() -> u64 {
 
 /// Records a birth.
 pub fn birth(tgid: u32, entry: &LiveEntry, parent_tgid: u32, uid: u32) {
+    fill_birth(reserve_birth(), tgid, entry, parent_tgid, uid);
+}
+
+/// Room for a birth, if there is any; goes to [`fill_birth`] or [`discard`].
+#[inline(always)]
+pub fn reserve_birth() -> Option<RingBufEntry<BirthRecord>> {
+    EVENTS.reserve(0)
+}
+
+/// Gives the room back: there is no birth to tell.
+#[inline(always)]
+pub fn discard(room: Option<RingBufEntry<BirthRecord>>) {
+    if let Some(room) = room {
+        room.discard(0);
+    }
+}
+
+/// Records a birth in the room reserved for it, or counts its loss.
+#[inline(always)]
+pub fn fill_birth(
+    room: Option<RingBufEntry<BirthRecord>>,
+    tgid: u32,
+    entry: &LiveEntry,
+    parent_tgid: u32,
+    uid: u32,
+) {
     count(Counter::SeenFork);
-    let Some(mut room) = EVENTS.reserve::<BirthRecord>(0) else { return count(Counter::LostFork) };
+    let Some(mut room) = room else { return count(Counter::LostFork) };
     room.write(BirthRecord {
         kind: kind::BIRTH,
         flags: entry.flags,
@@ -80,16 +108,17 @@ pub struct Exec {
     pub arguments: (u64, u64),
 }
 
-/// Records an exec in the smallest class that its arguments fit.
+/// Records an exec in the smallest class that its arguments and the file name fit.
 pub fn exec(exec: &Exec, bprm: Binprm) {
     count(Counter::SeenExec);
     let (_, length) = exec.arguments;
-    if length <= ARGV_SMALL as u64 {
-        sized::<FILENAME_SMALL, ARGV_SMALL>(exec, bprm);
-    } else if length <= ARGV_MEDIUM as u64 {
-        sized::<FILENAME_LARGE, ARGV_MEDIUM>(exec, bprm);
+    if length <= ARGV_SMALL as u64 && sized::<FILENAME_SMALL, ARGV_SMALL>(exec, bprm, false) {
+        return;
+    }
+    if length <= ARGV_MEDIUM as u64 {
+        sized::<FILENAME_LARGE, ARGV_MEDIUM>(exec, bprm, true);
     } else {
-        sized::<FILENAME_LARGE, ARGV_LARGE>(exec, bprm);
+        sized::<FILENAME_LARGE, ARGV_LARGE>(exec, bprm, true);
     }
 }
 
@@ -101,12 +130,33 @@ struct ExecRecord<const FILENAME: usize, const ARGV: usize> {
     argv: [u8; ARGV],
 }
 
+/// Records an exec in this class; `false` if the file name does not fit and a larger class is left.
 #[inline(always)]
-fn sized<const FILENAME: usize, const ARGV: usize>(exec: &Exec, bprm: Binprm) {
-    let Some(mut room) = EXECS.reserve::<ExecRecord<FILENAME, ARGV>>(0) else { return count(Counter::LostExec) };
+fn sized<const FILENAME: usize, const ARGV: usize>(exec: &Exec, bprm: Binprm, largest_name: bool) -> bool {
+    let Some(mut room) = EXECS.reserve::<ExecRecord<FILENAME, ARGV>>(0) else {
+        count(Counter::LostExec);
+        return true;
+    };
     let record = room.as_mut_ptr();
     let (start, length) = exec.arguments;
     let mut flags = 0;
+
+    // SAFETY: the record's file name bytes.
+    let filename = unsafe { &raw mut (*record).filename };
+    let source = bprm.filename().unwrap_or(core::ptr::null());
+    // SAFETY: the helper checks the address itself and terminates within FILENAME bytes.
+    let name = unsafe { bpf_probe_read_kernel_str(filename.cast(), FILENAME as u32, source.cast()) };
+    if name <= 0 {
+        // SAFETY: the first byte of the record's file name.
+        unsafe { filename.cast::<u8>().write(0) };
+        flags |= flag::FILENAME_TRUNCATED;
+    } else if name as usize >= FILENAME && !ends_at(source, FILENAME - 1) {
+        if !largest_name {
+            room.discard(0);
+            return false;
+        }
+        flags |= flag::FILENAME_TRUNCATED;
+    }
 
     let mut captured = length as usize;
     if captured > ARGV {
@@ -121,19 +171,6 @@ fn sized<const FILENAME: usize, const ARGV: usize>(exec: &Exec, bprm: Binprm) {
         captured = 0;
         flags |= flag::ARGV_UNREAD;
         count(Counter::ArgvUnread);
-    }
-
-    // SAFETY: the record's file name bytes.
-    let filename = unsafe { &raw mut (*record).filename };
-    let source = bprm.filename().unwrap_or(core::ptr::null());
-    // SAFETY: the helper checks the address itself and terminates within FILENAME bytes.
-    let name = unsafe { bpf_probe_read_kernel_str(filename.cast(), FILENAME as u32, source.cast()) };
-    if name <= 0 {
-        // SAFETY: the first byte of the record's file name.
-        unsafe { filename.cast::<u8>().write(0) };
-    }
-    if name <= 0 || name as usize >= FILENAME {
-        flags |= flag::FILENAME_TRUNCATED;
     }
 
     let (exe_ino, exe_dev) = bprm.file().unwrap_or((0, 0));
@@ -160,4 +197,12 @@ fn sized<const FILENAME: usize, const ARGV: usize>(exec: &Exec, bprm: Binprm) {
         });
     }
     room.submit(0);
+    true
+}
+
+/// Whether the text, which reaches up to this byte at least, ends there.
+fn ends_at(text: *const u8, byte: usize) -> bool {
+    // SAFETY: the helper checks the address itself.
+    let read = unsafe { bpf_probe_read_kernel(text.wrapping_add(byte)) };
+    read == Ok(0)
 }

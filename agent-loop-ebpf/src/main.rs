@@ -6,6 +6,8 @@
 //! because a watch rule names it.
 #![no_std]
 #![no_main]
+// For the one instruction that adds atomically: the target has no `AtomicU64::fetch_add`.
+#![feature(asm_experimental_arch)]
 
 mod emit;
 mod maps;

@@ -15,8 +15,8 @@ use crate::maps::{RUNS, WATCH, count};
 /// The offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
-/// How deep PID namespaces are searched for the supervisor's own.
-const MAX_PID_LEVEL: u32 = 8;
+/// How deep PID namespaces can be nested (`MAX_PID_NS_LEVEL` of linux/pid_namespace.h).
+const MAX_PID_LEVEL: u32 = 32;
 
 macro_rules! offsets {
     ($($name:ident)*) => {
@@ -133,7 +133,7 @@ impl Task {
         let pid = self.0.follow(&OFF_TASK_THREAD_PID)?;
         let level: u32 = pid.field(&OFF_PID_LEVEL)?;
         let mut at = 0;
-        while at < MAX_PID_LEVEL && at <= level {
+        while at <= MAX_PID_LEVEL && at <= level {
             let upid = global(&OFF_PID_NUMBERS) + at * global(&SIZE_UPID);
             let ns: u64 = pid.at(upid + global(&OFF_UPID_NS))?;
             if Kernel(ns as *const u8).field::<u32>(&OFF_PIDNS_INUM)? == wanted {
@@ -143,6 +143,11 @@ impl Task {
         }
         count(Counter::Outside);
         Ok(None)
+    }
+
+    /// The number of its parent's process, 0 where unknown. Never worth losing a record: the parent may be gone.
+    pub fn parent_number(self) -> u32 {
+        self.parent().and_then(Self::leader).and_then(Self::number).ok().flatten().unwrap_or(0)
     }
 
     /// The identity of this leader; `None` outside the supervisor's PID namespace.

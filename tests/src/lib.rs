@@ -3,11 +3,15 @@
 //! - [`adversary`]: the small programs that try to escape, each bounded in time and number
 //! - [`recycle`]: a stranger is put on a dead process's number at a chosen moment
 //! - [`harness`]: runs `agent-loop exec`, reads its events, checks what is left
+//! - [`traced`]: the eBPF program loaded by the test itself, and a cgroup that it is told of
+//! - [`bpf`]: maps of a loaded program, reached past the library
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
 pub mod adversary;
+pub mod bpf;
 pub mod harness;
 pub mod oracle;
 pub mod recycle;
 pub mod sys;
+pub mod traced;

@@ -3,6 +3,7 @@
 //! Signals by number (`kill`) exist here for two purposes only: a process that signals itself, and the attackers
 //! of [`crate::recycle`], which run in a PID namespace of their own.
 
+use std::ffi::CString;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -110,16 +111,34 @@ pub struct Cloned {
     pub pidfd: OwnedFd,
 }
 
-/// Makes a child by clone3 that shares this process's memory and runs `stub` without touching a stack.
-///
-/// `pid` forces its exact number (Linux 5.5, CAP_CHECKPOINT_RESTORE): EEXIST where the number is taken. With
-/// [`Stub::Exit`] it is a vfork: the caller waits until the child has exited.
+/// Makes a child as [`clone_at`], where the caller is.
 ///
 /// # Errors
 /// What clone3 says.
 pub fn clone(stub: Stub, pid: Option<i32>) -> io::Result<Cloned> {
+    clone_at(stub, Place { pid, ..Place::default() })
+}
+
+/// Where a child is born.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place<'a> {
+    /// Its exact number (Linux 5.5, CAP_CHECKPOINT_RESTORE): EEXIST where it is taken.
+    pub pid: Option<i32>,
+    /// Its cgroup (Linux 5.7), else the caller's.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether it is a child of the caller's parent, not of the caller.
+    pub sibling: bool,
+}
+
+/// Makes a child by clone3 that shares this process's memory and runs `stub` without touching a stack.
+///
+/// With [`Stub::Exit`] it is a vfork: the caller waits until the child has exited.
+///
+/// # Errors
+/// What clone3 says.
+pub fn clone_at(stub: Stub, place: Place<'_>) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
-    let mut set_tid = [pid.unwrap_or(0)];
+    let mut set_tid = [place.pid.unwrap_or(0)];
     // SAFETY: an all-zero clone_args is a valid value of this plain C struct.
     let mut args: libc::clone_args = unsafe { mem::zeroed() };
     let vfork = match stub {
@@ -127,9 +146,18 @@ pub fn clone(stub: Stub, pid: Option<i32>) -> io::Result<Cloned> {
         Stub::Pause => 0,
     };
     args.flags = u64::from((libc::CLONE_VM | libc::CLONE_PIDFD | vfork).cast_unsigned()) | CLONE_CLEAR_SIGHAND;
-    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    if place.sibling {
+        // It inherits the caller's own exit signal.
+        args.flags |= u64::from(libc::CLONE_PARENT.cast_unsigned());
+    } else {
+        args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    }
+    if let Some(cgroup) = place.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
     args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
-    if pid.is_some() {
+    if place.pid.is_some() {
         args.set_tid = set_tid.as_mut_ptr().expose_provenance() as u64;
         args.set_tid_size = 1;
     }
@@ -148,6 +176,9 @@ pub fn clone(stub: Stub, pid: Option<i32>) -> io::Result<Cloned> {
 
 /// Handlers do not reach the child, whose stack is ours.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Linux 5.7 and later.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// clone3, the child then repeating one system call for ever; returns the child's number or a negative errno.
 #[cfg(target_arch = "x86_64")]
@@ -448,6 +479,44 @@ pub fn before_exec(
     use std::os::unix::process::CommandExt;
     // SAFETY: the callers' hooks make system calls only, which is allowed after fork.
     unsafe { command.pre_exec(hook) }
+}
+
+/// An execve as it is given to the kernel, prepared before the fork.
+#[derive(Debug)]
+pub struct Image {
+    dir: RawFd,
+    path: CString,
+    flags: i32,
+    argv: Vec<usize>,
+    _texts: Vec<CString>,
+}
+
+impl Image {
+    /// Executes this path with exactly these arguments; none at all is possible.
+    #[must_use]
+    pub fn path(path: CString, argv: Vec<CString>) -> Self {
+        Self::new(libc::AT_FDCWD, path, 0, argv)
+    }
+
+    /// Executes what this descriptor is open on (`fexecve`).
+    #[must_use]
+    pub fn descriptor(fd: RawFd, argv: Vec<CString>) -> Self {
+        Self::new(fd, CString::default(), libc::AT_EMPTY_PATH, argv)
+    }
+
+    fn new(dir: RawFd, path: CString, flags: i32, texts: Vec<CString>) -> Self {
+        let argv = texts.iter().map(|text| text.as_ptr().expose_provenance()).chain([0]).collect();
+        Self { dir, path, flags, argv, _texts: texts }
+    }
+
+    /// Executes it, with an empty environment; returns only the error. Makes one system call.
+    pub fn execute(&self) -> io::Error {
+        let none = [0usize];
+        let (path, argv, envp) = (self.path.as_ptr(), self.argv.as_ptr(), none.as_ptr());
+        // SAFETY: the path and both arrays end with a null and live as long as `self` and this frame.
+        unsafe { libc::syscall(libc::SYS_execveat, self.dir, path, argv, envp, self.flags) };
+        io::Error::last_os_error()
+    }
 }
 
 /// Whether this kernel lets this process make a BPF map.

@@ -5,7 +5,7 @@ use agent_loop_common::record::flag;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
-use super::{current_uid, finish, track, tracked};
+use super::{Track, current_uid, finish, track, tracked};
 use crate::emit;
 use crate::task::{Binprm, Read, Task, watched};
 
@@ -33,11 +33,11 @@ fn try_exec(task: Task, old_tid: u32, bprm: Binprm) -> Read<()> {
                 flags: flag::AT_EXEC,
                 ..LiveEntry::default()
             };
-            if !track(key.tgid, &entry) {
-                return Ok(());
+            match track(key.tgid, &entry) {
+                Track::Inserted => emit::birth(key.tgid, &entry, leader.parent_number(), current_uid()),
+                Track::Known => {}
+                Track::Full => return Ok(()),
             }
-            let parent_tgid = leader.parent()?.leader()?.number()?.unwrap_or(0);
-            emit::birth(key.tgid, &entry, parent_tgid, current_uid());
             entry
         }
     };

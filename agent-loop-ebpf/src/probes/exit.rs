@@ -1,6 +1,5 @@
 //! Deaths: once per process, never per thread.
 
-use agent_loop_common::map::RunEntry;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
@@ -43,12 +42,13 @@ fn try_exit(task: Task) -> Read<()> {
         return Ok(());
     }
     if let Some(run) = RUNS.get_ptr_mut(entry.run) {
-        // SAFETY: the map returned it; only the death of its main process writes these fields, once.
-        let run: &mut RunEntry = unsafe { &mut *run };
-        if run.main_tgid == key.tgid && run.main_start_boottime_ns == key.start_boottime_ns {
-            run.exit_status = status;
-            run.exit_boot_ns = now;
-            run.exit_valid = 1;
+        // SAFETY: the map returned it; only the birth of its main process writes these fields, before this death.
+        let main = unsafe { (*run).main() };
+        if main == Some(key) {
+            // SAFETY: the map returned it; only the death of its main process writes this field, once.
+            unsafe { (&raw mut (*run).exit_boot_ns).write_volatile(now) };
+            // SAFETY: as above; status and mark are one aligned word, stored at once, the mark in its upper half.
+            unsafe { (&raw mut (*run).exit_status).cast::<u64>().write_volatile(u64::from(status as u32) | 1 << 32) };
         }
     }
     emit::death(key.tgid, &entry, status, task.tid()?, now);

@@ -2,12 +2,13 @@
 
 use agent_loop_common::map::{LiveEntry, OBSERVED, RunEntry};
 use agent_loop_common::record::flag;
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
-use super::{current_uid, finish, track, tracked};
+use super::{Track, current_uid, finish, track, tracked};
 use crate::emit;
-use crate::maps::RUNS;
+use crate::maps::{MAINS, RUNS};
 use crate::task::{Read, Task};
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`, all supported kernels.
@@ -47,21 +48,22 @@ fn try_fork(parent: Task, child: Task) -> Read<()> {
     if inherited != Some(run) && claim_main(run, &entry, key.tgid) {
         entry.flags |= flag::MAIN;
     }
-    track(key.tgid, &entry);
-    let parent_tgid = child.parent()?.leader()?.number()?.unwrap_or(0);
-    emit::birth(key.tgid, &entry, parent_tgid, current_uid());
+    // The child is on the kernel's lists before this hook runs: a snapshot on another CPU may have found it.
+    if track(key.tgid, &entry) == Track::Inserted {
+        emit::birth(key.tgid, &entry, child.parent_number(), current_uid());
+    }
     Ok(())
 }
 
 /// Makes the first process born in a run's cgroup its main process; whether this one is.
 fn claim_main(run: u64, entry: &LiveEntry, tgid: u32) -> bool {
     let Some(main) = RUNS.get_ptr_mut(run) else { return false };
-    // SAFETY: the map returned it; the run's first birth happens while its launcher waits for it, alone.
-    let main: &mut RunEntry = unsafe { &mut *main };
-    if main.main_tgid != 0 {
+    if MAINS.insert(run, tgid, u64::from(BPF_NOEXIST)).is_err() {
         return false;
     }
-    main.main_tgid = tgid;
+    // SAFETY: the map returned it; whoever won the claim is the only writer of these two fields, once.
+    let main: &mut RunEntry = unsafe { &mut *main };
     main.main_start_boottime_ns = entry.start_boottime_ns;
+    main.main_tgid = tgid;
     true
 }

@@ -26,28 +26,47 @@ fn finish(ctx: &impl EbpfContext, hook: &'static str, result: Result<(), Unreada
     0
 }
 
-/// Puts a process into the live set; whether it is there now.
+/// What an insert under NOEXIST says where there is an entry; else the live set is full.
+const EEXIST: i32 = -17;
+
+/// What [`track`] did.
+#[derive(PartialEq)]
+enum Track {
+    /// It is in the live set now.
+    Inserted,
+    /// The snapshot had found it a moment before, and told its birth.
+    Known,
+    /// The live set is full; nothing is told of it until it is found again by its cgroup.
+    Full,
+}
+
+/// Puts a process into the live set.
 ///
-/// An entry under the same number names a process that is gone (two live processes never share a number):
-/// it is counted and replaced.
-fn track(tgid: u32, entry: &LiveEntry) -> bool {
-    if LIVE.insert(tgid, entry, u64::from(BPF_NOEXIST)).is_ok() {
-        return true;
-    }
-    if LIVE.get_ptr(tgid).is_some() {
+/// An entry under the same number with another start names a process that is gone (two live processes never share
+/// a number): it is counted and replaced.
+fn track(tgid: u32, entry: &LiveEntry) -> Track {
+    let known = match LIVE.insert(tgid, entry, u64::from(BPF_NOEXIST)) {
+        Ok(()) => return Track::Inserted,
+        Err(EEXIST) => tracked(tgid, entry.start_boottime_ns).is_some(),
+        Err(_) => {
+            count(Counter::LiveFull);
+            return Track::Full;
+        }
+    };
+    if !known {
         count(Counter::Stale);
     }
-    let tracked = LIVE.insert(tgid, entry, u64::from(BPF_ANY)).is_ok();
-    if !tracked {
+    if LIVE.insert(tgid, entry, u64::from(BPF_ANY)).is_err() {
         count(Counter::LiveFull);
+        return Track::Full;
     }
-    tracked
+    if known { Track::Known } else { Track::Inserted }
 }
 
 /// The live set's entry for a process, if it names exactly this one.
 fn tracked(tgid: u32, start_boottime_ns: u64) -> Option<LiveEntry> {
     let entry = LIVE.get_ptr(tgid)?;
-    // SAFETY: the map returned it. Only this process's own hooks change its entry while it lives.
+    // SAFETY: the map returned it. An entry is replaced as a whole, so its start tells whose the rest is.
     let entry = unsafe { *entry };
     (entry.start_boottime_ns == start_boottime_ns).then_some(entry)
 }

@@ -2,13 +2,14 @@
 
 use core::ffi::c_void;
 
+use agent_loop_common::ProcessKey;
 use agent_loop_common::counter::Counter;
 use agent_loop_common::map::LiveEntry;
 use agent_loop_common::record::{SnapshotRecord, flag};
 use aya_ebpf::bindings::{BPF_NOEXIST, seq_file};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 
-use super::tracked;
+use super::{EEXIST, tracked};
 use crate::emit;
 use crate::maps::{LIVE, count};
 use crate::task::{Read, Task};
@@ -41,18 +42,20 @@ fn snapshot(ctx: *mut c_void) -> u32 {
     }
     // SAFETY: as above.
     let seq = unsafe { (*meta).seq };
-    if try_snapshot(seq, Task::new(task)).is_err() {
+    let task = Task::new(task);
+    // A task that is released while it is looked at loses its numbers: that is no loss, it is dead.
+    if try_snapshot(seq, task).is_err() && !task.is_group_dead().unwrap_or(false) {
         count(Counter::Unreadable);
     }
     0
 }
 
 fn try_snapshot(seq: *mut seq_file, task: Task) -> Read<()> {
-    if !task.is_leader()? || task.is_kernel_thread()? {
+    if !task.is_leader()? || task.is_kernel_thread()? || task.is_group_dead()? {
         return Ok(());
     }
     let Some(key) = task.key()? else { return Ok(()) };
-    let parent = task.parent()?.leader()?.key()?;
+    let parent = task.parent().and_then(Task::leader).and_then(Task::key).ok().flatten();
     let (run, inserted) = match tracked(key.tgid, key.start_boottime_ns) {
         Some(entry) => (entry.run, false),
         None => {
@@ -65,16 +68,9 @@ fn try_snapshot(seq: *mut seq_file, task: Task) -> Read<()> {
                 flags: flag::AT_SNAPSHOT,
                 ..LiveEntry::default()
             };
-            // Insert first, then look whether it lives: its exit hook either finds the entry, or has run
-            // before and is seen here. Either way no entry of a dead process stays.
-            if LIVE.insert(key.tgid, &entry, u64::from(BPF_NOEXIST)).is_err() {
+            if !found(task, key, &entry, parent.map_or(0, |key| key.tgid)) {
                 return Ok(());
             }
-            if task.is_group_dead()? {
-                let _ = LIVE.remove(key.tgid);
-                return Ok(());
-            }
-            emit::birth(key.tgid, &entry, parent.map_or(0, |key| key.tgid), u32::MAX);
             (run, true)
         }
     };
@@ -91,4 +87,41 @@ fn try_snapshot(seq: *mut seq_file, task: Task) -> Read<()> {
     // SAFETY: `seq` comes from the context, the record lives on the stack for its whole size.
     unsafe { bpf_seq_write(seq, (&raw const record).cast(), size_of::<SnapshotRecord>() as u32) };
     Ok(())
+}
+
+/// Puts a process that was found into the live set and tells its birth; whether it did.
+///
+/// Insert first, then look whether it lives: its exit hook either finds the entry, or has run before and is seen
+/// here. Either way no entry of a dead process stays. The record is reserved before the insert, so that the birth
+/// stands in the ring before a death that follows at once.
+fn found(task: Task, key: ProcessKey, entry: &LiveEntry, parent_tgid: u32) -> bool {
+    if let Some(other) = LIVE.get_ptr(key.tgid) {
+        // SAFETY: the map returned it.
+        let start = unsafe { (*other).start_boottime_ns };
+        // A younger owner of the number means that the task is the one that is gone.
+        if start >= key.start_boottime_ns || task.is_group_dead().unwrap_or(true) {
+            return false;
+        }
+        count(Counter::Stale);
+        let _ = LIVE.remove(key.tgid);
+    }
+    let room = emit::reserve_birth();
+    if let Err(error) = LIVE.insert(key.tgid, entry, u64::from(BPF_NOEXIST)) {
+        emit::discard(room);
+        // An entry there now is of the fork hook, which was faster.
+        if error != EEXIST {
+            count(Counter::LiveFull);
+        }
+        return false;
+    }
+    // Where the entry is gone already, the exit hook has taken it and told a death: its birth is told as well.
+    if task.is_group_dead().unwrap_or(true)
+        && tracked(key.tgid, key.start_boottime_ns).is_some()
+        && LIVE.remove(key.tgid).is_ok()
+    {
+        emit::discard(room);
+        return false;
+    }
+    emit::fill_birth(room, key.tgid, entry, parent_tgid, u32::MAX);
+    true
 }

@@ -41,7 +41,11 @@ impl Counters {
         })
     }
 
-    fn sum(&self, counter: Counter) -> io::Result<u64> {
+    /// Sums one counter over the CPUs.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn sum(&self, counter: Counter) -> io::Result<u64> {
         let values = self.map.get(&(counter as u32), 0).map_err(io::Error::other)?;
         Ok(values.iter().sum())
     }

@@ -81,7 +81,10 @@ pub(super) fn forker(tgid: u32, start: u64) -> Option<ProcessKey> {
 }
 
 /// The run table: which cgroups are runs, and how their main processes ended.
-pub struct RunTable(HashMap<MapData, u64, RunPod>);
+pub struct RunTable {
+    runs: HashMap<MapData, u64, RunPod>,
+    mains: HashMap<MapData, u64, u32>,
+}
 
 /// What the kernel knows of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +96,8 @@ pub struct Run {
 }
 
 impl RunTable {
-    pub(super) fn new(map: aya::maps::Map) -> Result<Self, MapError> {
-        Ok(Self(HashMap::try_from(map)?))
+    pub(super) fn new(runs: aya::maps::Map, mains: aya::maps::Map) -> Result<Self, MapError> {
+        Ok(Self { runs: HashMap::try_from(runs)?, mains: HashMap::try_from(mains)? })
     }
 
     /// Makes a cgroup a run: processes born in it are tracked from now on.
@@ -103,7 +106,7 @@ impl RunTable {
     /// When the table is full or cannot be written.
     pub fn insert(&mut self, run: RunTag) -> io::Result<()> {
         const NOEXIST: u64 = 1;
-        self.0.insert(run.0, RunPod(RunEntry::default()), NOEXIST).map_err(io::Error::other)
+        self.runs.insert(run.0, RunPod(RunEntry::default()), NOEXIST).map_err(io::Error::other)
     }
 
     /// What the kernel knows of a run; `None` where it is not in the table.
@@ -111,11 +114,10 @@ impl RunTable {
     /// # Errors
     /// When the table cannot be read.
     pub fn get(&self, run: RunTag) -> io::Result<Option<Run>> {
-        match self.0.get(&run.0, 0) {
+        match self.runs.get(&run.0, 0) {
             Ok(RunPod(entry)) => Ok(Some(Run {
                 main: entry.main(),
-                exit: (entry.exit_valid != 0)
-                    .then(|| (WaitStatus::from_raw(entry.exit_status), BootNs(entry.exit_boot_ns))),
+                exit: entry.exit().map(|(status, at)| (WaitStatus::from_raw(status), BootNs(at))),
             })),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(io::Error::other(error)),
@@ -127,7 +129,11 @@ impl RunTable {
     /// # Errors
     /// When the table cannot be written.
     pub fn remove(&mut self, run: RunTag) -> io::Result<()> {
-        self.0.remove(&run.0).map_err(io::Error::other)
+        match self.mains.remove(&run.0) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        self.runs.remove(&run.0).map_err(io::Error::other)
     }
 }
 

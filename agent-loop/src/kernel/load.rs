@@ -158,7 +158,7 @@ fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<T
     Ok(Tracing {
         rings: Rings::new(take("EVENTS")?, take("EXECS")?)?,
         live: LiveSet::new(take("LIVE")?)?,
-        runs: RunTable::new(take("RUNS")?)?,
+        runs: RunTable::new(take("RUNS")?, take("MAINS")?)?,
         counters: Counters::new(take("COUNTERS")?, programs)?,
         probes: Probes { ebpf, exit },
     })

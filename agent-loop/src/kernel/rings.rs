@@ -65,8 +65,8 @@ impl Rings {
 
     /// Reads one round, without waiting.
     ///
-    /// EXECS is read before and after EVENTS: an exec whose birth was written before it is then never read
-    /// without that birth, and one that is younger waits in its ring for the next round.
+    /// EXECS is read before and after EVENTS: an exec is then never read after the death that followed it. One that
+    /// comes in between EVENTS and the second look can be read a round before its birth; the tracker holds it.
     pub fn round(&mut self) -> Round {
         let mut round = Round::default();
         let mut timed = Vec::new();
@@ -128,10 +128,11 @@ fn death(record: &DeathRecord) -> Death {
 
 fn exec(header: &ExecHeader, filename: &[u8], argv: &[u8]) -> Exec {
     const INCOMPLETE: u32 = flag::ARGV_TRUNCATED | flag::ARGV_UNREAD | flag::FILENAME_TRUNCATED;
-    let argv = argv.strip_suffix(b"\0").unwrap_or(argv);
-    let argv = if argv.is_empty() && header.argc == 0 {
+    // Nothing captured is no argument; one empty argument is a terminator alone.
+    let argv = if argv.is_empty() {
         Vec::new()
     } else {
+        let argv = argv.strip_suffix(b"\0").unwrap_or(argv);
         argv.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
     };
     Exec {
@@ -143,8 +144,29 @@ fn exec(header: &ExecHeader, filename: &[u8], argv: &[u8]) -> Exec {
         argc: header.argc,
         truncated: header.flags & INCOMPLETE != 0,
         cwd: None,
-        file: (header.exe_ino != 0).then_some((u64::from(header.exe_dev), header.exe_ino)),
+        file: (header.exe_ino != 0).then_some((st_dev(header.exe_dev), header.exe_ino)),
         uid: Some(header.uid),
         source: Source::Kernel,
+    }
+}
+
+/// A device as `stat` tells it. The kernel's own `dev_t` has 12 bits of major above 20 bits of minor
+/// (`MKDEV`, linux/kdev_t.h); user space sees the minor's upper bits above the major.
+fn st_dev(kernel: u32) -> u64 {
+    libc::makedev(kernel >> 20, kernel & 0xf_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_told_as_stat_tells_it() {
+        for (major, minor) in [(0, 40), (8, 1), (254, 0), (259, 7), (0, 300), (4095, 0xf_ffff)] {
+            let st_dev = st_dev(major << 20 | minor);
+            assert_eq!((libc::major(st_dev), libc::minor(st_dev)), (major, minor));
+        }
+        assert_eq!(st_dev(254 << 20), 0xfe00);
+        assert_eq!(st_dev(300), 0x10_002c);
     }
 }

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use super::Stage;
 use crate::harness::cgroup;
+use crate::oracle::Life;
+use crate::sys;
 
 /// Children in `nest-a`, `nest-a/nest-b` and `nest-c`, or in the threaded `nest-t`, below the own cgroup.
 pub(super) fn nested(stage: &Stage, freeze: bool, threaded: bool) -> io::Result<u8> {
@@ -48,4 +51,21 @@ fn child_in(stage: &Stage, path: &Path, file: &str) -> io::Result<()> {
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// A child that is born in another cgroup.
+pub(super) fn born_in(stage: &Stage, dir: &Path) -> io::Result<u8> {
+    let dir = fs::File::open(dir)?;
+    let after_ns = sys::boot_ns();
+    let child = sys::clone_at(sys::Stub::Exit(7), sys::Place { cgroup: Some(dir.as_fd()), ..sys::Place::default() })?;
+    let life = Life {
+        pid: child.pid,
+        parent: super::me(),
+        role: "born in".to_owned(),
+        after_ns,
+        before_ns: sys::boot_ns(),
+        status: None,
+    };
+    stage.wait_for(life)?;
+    Ok(0)
 }

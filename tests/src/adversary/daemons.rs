@@ -1,5 +1,6 @@
 //! Processes that leave their parent, their session or their signals behind.
 
+use std::ffi::CString;
 use std::io;
 
 use nix::sys::prctl;
@@ -100,5 +101,25 @@ pub(super) fn stopper(stage: &Stage) -> io::Result<u8> {
     stage.ready()?;
     sys::kill(me(), libc::SIGSTOP)?;
     stage.live_on();
+    Ok(0)
+}
+
+/// Takes another name, which children inherit.
+pub(super) fn rename(stage: &Stage, name: &str, count: u16) -> io::Result<u8> {
+    prctl::set_name(&CString::new(name)?)?;
+    for _ in 0..count {
+        stage.fork("renamed", || {
+            stage.live_on();
+            Ok(0)
+        })?;
+    }
+    stage.ready()?;
+    stage.live_on();
+    Ok(0)
+}
+
+/// A child that the own parent has to reap.
+pub(super) fn sibling() -> io::Result<u8> {
+    sys::clone_at(sys::Stub::Exit(5), sys::Place { sibling: true, ..sys::Place::default() })?;
     Ok(0)
 }

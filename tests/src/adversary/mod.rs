@@ -70,6 +70,21 @@ enum Act {
         #[arg(default_value_t = 20, value_parser = clap::value_parser!(u16).range(..=1000))]
         count: u16,
     },
+    /// ROUNDS children with eight threads each, which end in all the ways there are.
+    ThreadEnds {
+        #[arg(default_value_t = 50, value_parser = clap::value_parser!(u16).range(..=2000))]
+        rounds: u16,
+    },
+    /// Calls itself NAME by prctl, then COUNT children, who inherit the name, live on.
+    Rename {
+        name: String,
+        #[arg(default_value_t = 2, value_parser = clap::value_parser!(u16).range(..=100))]
+        count: u16,
+    },
+    /// A child born into the cgroup of directory DIR exits with 7.
+    BornIn { dir: PathBuf },
+    /// Makes a child of its own parent (CLONE_PARENT), which exits with 5.
+    Sibling,
     /// setsid, two forks, chdir /, all descriptors closed, lives on; the starter holds too.
     DoubleForkDaemon,
     /// COUNT generations, each setsid, fork, exit of the parent; the last lives on.
@@ -227,6 +242,10 @@ impl Stage {
             Act::LeaderExitsFirst { code, by_thread } => threads::leader_exits_first(self, code, by_thread),
             Act::ExecByThread { code } => threads::exec_by_thread(self, code),
             Act::Threads { count } => threads::come_and_go(self, count),
+            Act::ThreadEnds { rounds } => threads::ends(self, rounds),
+            Act::Rename { name, count } => daemons::rename(self, &name, count),
+            Act::BornIn { dir } => cgroups::born_in(self, &dir),
+            Act::Sibling => daemons::sibling(),
             Act::DoubleForkDaemon => daemons::double_fork(self),
             Act::SetsidChain { count } => daemons::setsid_chain(self, count),
             Act::SubreaperDaemon => daemons::subreaper(self),

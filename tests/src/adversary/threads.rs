@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -51,4 +52,47 @@ pub(super) fn come_and_go(stage: &Stage, count: u16) -> io::Result<u8> {
     }
     stage.ready()?;
     Ok(0)
+}
+
+/// Threads of a child.
+const THREADS: usize = 8;
+
+/// Children with many threads; by turns all threads exit together, one ends the process, two do, one kills it, and
+/// the leader leaves first.
+pub(super) fn ends(stage: &Stage, rounds: u16) -> io::Result<u8> {
+    for round in 0..rounds {
+        let [code, _] = round.to_le_bytes();
+        let child = stage.fork("threads", || end_with_threads(round % 5, code))?;
+        stage.wait_for(child)?;
+    }
+    stage.ready()?;
+    Ok(0)
+}
+
+fn end_with_threads(way: u16, code: u8) -> io::Result<u8> {
+    let together = Arc::new(Barrier::new(THREADS));
+    for index in 1..THREADS {
+        let together = Arc::clone(&together);
+        thread::Builder::new().stack_size(64 << 10).spawn(move || {
+            together.wait();
+            match (way, index) {
+                (0, _) => sys::exit_thread(code),
+                (1, 3) => sys::exit(code),
+                (2, 2) => sys::exit(code),
+                (2, 5) => sys::exit(code.wrapping_add(1)),
+                (3, 4) => drop(sys::die_by(libc::SIGKILL)),
+                (4, _) => {
+                    thread::sleep(Duration::from_millis(1));
+                    sys::exit_thread(code)
+                }
+                _ => thread::sleep(Duration::from_secs(20)),
+            }
+        })?;
+    }
+    together.wait();
+    match way {
+        0 | 4 => sys::exit_thread(code.wrapping_add(7)),
+        _ => thread::sleep(Duration::from_secs(20)),
+    }
+    Err(io::Error::other("the threads did not end the process"))
 }

@@ -1,0 +1,75 @@
+//! One death per process with the status of `waitid`, by both exit rules.
+
+use std::path::Path;
+
+use agent_loop::kernel::{ExitHook, Options};
+use agent_loop_tests::harness::skip;
+use agent_loop_tests::oracle::{Life, Status};
+use agent_loop_tests::traced::{Run, Traced};
+use agent_loop_tests::{needs, test_name};
+
+use super::{exit_rules, to_the_end};
+
+/// Runs the adversary under each rule; every life has to have one birth and one death as waitid told it.
+fn by_both_rules(test: &str, args: &[&str], check: impl Fn(&[Life])) {
+    for rule in exit_rules(test) {
+        let run = Run::new();
+        let mut traced = Traced::of_run(&run, Options { exit_hook: Some(rule), ..Options::default() });
+        assert_eq!(traced.tracing.probes.exit_hook(), rule);
+        let lives = to_the_end(&mut traced, &run, args);
+        check(&lives);
+        traced.assert_lives(&lives);
+        traced.assert_all_ended();
+        assert_eq!(traced.births().count(), lives.len() + 1, "the children and the main process");
+    }
+}
+
+#[test]
+fn a_process_whose_threads_all_leave_dies_once() {
+    needs!(cgroup, bpf);
+    by_both_rules(test_name!(), &["thread-ends", "200"], |lives| assert_eq!(lives.len(), 200));
+}
+
+#[test]
+fn the_leaders_exit_is_not_the_process_death() {
+    needs!(cgroup, bpf);
+    for end in [&["leader-exits-first", "--code", "7"][..], &["leader-exits-first", "--code", "7", "--by-thread"]] {
+        let args = [&["--hold-ms", "30", "--as-child"], end].concat();
+        by_both_rules(test_name!(), &args, |lives| assert_eq!(lives[0].status, Some(Status::exited(7))));
+    }
+}
+
+#[test]
+fn an_exec_by_a_thread_is_not_its_death() {
+    needs!(cgroup, bpf);
+    let args = ["--hold-ms", "30", "--as-child", "exec-by-thread", "--code", "9"];
+    by_both_rules(test_name!(), &args, |lives| assert_eq!(lives[0].status, Some(Status::exited(9))));
+}
+
+#[test]
+fn every_exit_code_and_every_signal_is_told() {
+    needs!(cgroup, bpf);
+    by_both_rules(test_name!(), &["fork-no-exec", "256"], |lives| assert_eq!(lives.len(), 256));
+    by_both_rules(test_name!(), &["every-signal"], |lives| assert!(lives.len() > 50));
+}
+
+#[test]
+fn a_core_dump_is_told() {
+    needs!(cgroup, bpf);
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    if pattern.starts_with('|') || Path::new(pattern.trim()).is_absolute() {
+        return skip(test_name!(), "core dumps leave the test's directory here");
+    }
+    by_both_rules(test_name!(), &["--as-child", "die-by-signal", "6", "--core"], |lives| {
+        assert_eq!(lives[0].status, Some(Status::signaled(libc::SIGABRT, true)));
+    });
+}
+
+#[test]
+fn by_default_the_rule_is_the_kernels_own() {
+    needs!(bpf);
+    let own = agent_loop::kernel::Layout::of_running_kernel().expect("a known layout").exit_hook();
+    let traced = Traced::load(&Options::default());
+    assert_eq!(traced.tracing.probes.exit_hook(), own);
+    assert!(matches!(own, ExitHook::GroupDead | ExitHook::Latch));
+}
