@@ -3,6 +3,7 @@
 //! - [`adversary`]: the small programs that try to escape, each bounded in time and number
 //! - [`recycle`]: a stranger is put on a dead process's number at a chosen moment
 //! - [`harness`]: runs `agent-loop exec`, reads its events, checks what is left
+//! - [`stand_in`]: the service that `claude` talks to, by a script
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
@@ -10,4 +11,5 @@ pub mod adversary;
 pub mod harness;
 pub mod oracle;
 pub mod recycle;
+pub mod stand_in;
 pub mod sys;
