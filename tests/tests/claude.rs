@@ -54,9 +54,8 @@ fn ran(outcome: &Outcome, argv: &[&str], code: i32) {
 }
 
 fn number_in(outcome: &Outcome, file: &str) -> i32 {
-    let text = fs::read_to_string(outcome.path("work").join(file)).unwrap_or_else(|err| {
-        panic!("the tool wrote no {file}: {err}\n{}\n{}", outcome.stdout, outcome.stderr)
-    });
+    let text = fs::read_to_string(outcome.path("work").join(file))
+        .unwrap_or_else(|err| panic!("the tool wrote no {file}: {err}\n{}\n{}", outcome.stdout, outcome.stderr));
     text.trim().parse().expect("a number")
 }
 

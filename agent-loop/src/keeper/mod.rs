@@ -12,6 +12,7 @@ pub mod pidfd;
 pub mod reap;
 pub mod scan;
 pub mod signal;
+pub mod terminal;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

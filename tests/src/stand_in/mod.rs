@@ -167,7 +167,8 @@ impl State {
     fn message(&mut self, body: &Value) -> http::Reply {
         let streamed = body["stream"] == true;
         // Asides, such as one for a title, offer no tools and are no part of the script.
-        let offers_tools = body["tools"].as_array().is_some_and(|tools| tools.iter().any(|tool| tool["name"] == "Bash"));
+        let offers_tools =
+            body["tools"].as_array().is_some_and(|tools| tools.iter().any(|tool| tool["name"] == "Bash"));
         let (turn, id) = if offers_tools {
             self.take_result(body);
             let Some(turn) = self.script.pop_front() else {
@@ -190,10 +191,10 @@ impl State {
         let last = body["messages"].as_array().and_then(|messages| messages.last());
         let blocks = last.and_then(|last| last["content"].as_array()).into_iter().flatten();
         match blocks.into_iter().find(|block| block["type"] == "tool_result" && block["tool_use_id"] == id.as_str()) {
-            Some(block) => self.heard.results.push(ToolResult {
-                text: wire::text_of(&block["content"]),
-                is_error: block["is_error"] == true,
-            }),
+            Some(block) => self
+                .heard
+                .results
+                .push(ToolResult { text: wire::text_of(&block["content"]), is_error: block["is_error"] == true }),
             None => self.heard.errors.push(format!("no result of {id} in {}", last.unwrap_or(&Value::Null))),
         }
     }
@@ -210,8 +211,12 @@ mod tests {
     fn ask(stand_in: &StandIn, body: &Value) -> String {
         let mut stream = TcpStream::connect(stand_in.address).expect("it listens");
         let body = body.to_string();
-        write!(stream, "POST /v1/messages?beta=true HTTP/1.1\r\nHost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-            .expect("it reads");
+        write!(
+            stream,
+            "POST /v1/messages?beta=true HTTP/1.1\r\nHost: x\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");
         answer
