@@ -14,6 +14,7 @@ pub mod reap;
 pub mod scan;
 pub mod signal;
 pub mod streams;
+pub mod terminal;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -137,6 +137,18 @@ impl Exec {
         self.cmd(command)
     }
 
+    /// Starts `shell` in its place, and returns the line that makes it start this.
+    ///
+    /// # Panics
+    /// When an argument is not UTF-8.
+    #[must_use]
+    pub fn typed_into(mut self, shell: Command) -> (Self, String) {
+        let command = std::mem::replace(&mut self.command, shell);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let quoted = words.map(|word| format!("'{}'", word.to_str().expect("UTF-8").replace('\'', "'\\''")));
+        (self, quoted.collect::<Vec<_>>().join(" "))
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -178,6 +190,12 @@ impl Running {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        sys::pidfd_ended(std::os::fd::AsFd::as_fd(&self.pidfd), std::time::Duration::ZERO)
     }
 
     /// A path in the scratch directory.
