@@ -21,7 +21,7 @@ use super::pump::Pump;
 use super::scan::{Scan, identity};
 use super::sink::{Sink, SinkFailed};
 use super::{Args, Backend};
-use crate::audit::{Counts, Host, Recorder, Stats};
+use crate::audit::{Host, Recorder, Stats};
 use crate::clock;
 use crate::error;
 use crate::event::{
@@ -287,7 +287,6 @@ impl Shell {
 
     /// Hands every queued event to the core and performs what it answers.
     fn settle(&mut self, sources: &Sources) -> Option<Summary> {
-        let mut wake = self.wake;
         while let Some(event) = self.queue.pop_front() {
             let actions = self.core.handle(clock::boot(), event);
             for action in actions {
@@ -297,8 +296,7 @@ impl Shell {
                 self.perform(action);
             }
         }
-        if self.wake != wake.take()
-            && let Some(at) = self.wake
+        if let Some(at) = self.wake.take()
             && let Err(error) = sources.arm(at)
         {
             // Without a timer no deadline would be kept: the tree is stopped now.
@@ -666,13 +664,7 @@ impl Shell {
         if let Some(tracing) = &self.ground.tracing
             && let Ok(totals) = tracing.counters.read()
         {
-            let accounts = self.core.tracker().accounts();
-            let filtered = Counts {
-                fork: accounts.births.filtered,
-                exec: accounts.execs.filtered,
-                exit: accounts.deaths.filtered,
-            };
-            let stats = Stats::new(&totals, self.recorder.written(), filtered);
+            let stats = Stats::new(&totals, self.core.tracker().accounts());
             let line = self.recorder.stats(stats, clock::both());
             self.write(&line);
         }
