@@ -30,11 +30,14 @@ pub(super) struct SinkFailed {
     pub(super) what: String,
     /// How.
     pub(super) error: io::Error,
+    /// Whether it is the one for people.
+    pub(super) is_human: bool,
 }
 
 /// A destination of lines.
 pub(super) struct Sink {
     what: String,
+    is_human: bool,
     buffer: Vec<u8>,
     chunks: Option<Sender<Vec<u8>>>,
     pending: Arc<AtomicUsize>,
@@ -52,10 +55,10 @@ impl Sink {
         if path == Path::new("-") {
             anyhow::ensure!(!streams::stdout_was_closed(), "--events - needs stdout, which is closed; name a file");
             let stdout = File::from(io::stdout().as_fd().try_clone_to_owned().context("opening stdout for --events")?);
-            return Self::start("events on stdout".to_owned(), stdout, failed);
+            return Self::start("events on stdout".to_owned(), false, stdout, failed);
         }
         let file = append(path).with_context(|| format!("opening {} for --events", path.display()))?;
-        Self::start(format!("events in {}", path.display()), file, failed)
+        Self::start(format!("events in {}", path.display()), false, file, failed)
     }
 
     /// Stderr, for people.
@@ -64,14 +67,15 @@ impl Sink {
     /// When it is closed.
     pub(super) fn human(failed: UnboundedSender<SinkFailed>) -> anyhow::Result<Self> {
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned().context("opening stderr")?);
-        Self::start("lines on stderr".to_owned(), stderr, failed)
+        Self::start("lines on stderr".to_owned(), true, stderr, failed)
     }
 
-    fn start(what: String, file: File, failed: UnboundedSender<SinkFailed>) -> anyhow::Result<Self> {
+    fn start(what: String, is_human: bool, file: File, failed: UnboundedSender<SinkFailed>) -> anyhow::Result<Self> {
         let (chunks, receiver) = channel();
         let (done_sender, done) = oneshot::channel();
         let pending = Arc::new(AtomicUsize::new(0));
-        let writer = Writer { what: what.clone(), file, pending: Arc::clone(&pending), failed: failed.clone() };
+        let writer =
+            Writer { what: what.clone(), is_human, file, pending: Arc::clone(&pending), failed: failed.clone() };
         thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
@@ -79,7 +83,7 @@ impl Sink {
                 let _ = done_sender.send(());
             })
             .context("starting a writer thread")?;
-        Ok(Self { what, buffer: Vec::new(), chunks: Some(chunks), pending, failed, done, full: false })
+        Ok(Self { what, is_human, buffer: Vec::new(), chunks: Some(chunks), pending, failed, done, full: false })
     }
 
     /// Where a line is appended; nothing is written before [`Sink::flush`].
@@ -97,7 +101,7 @@ impl Sink {
         if self.pending.fetch_add(chunk.len(), Ordering::Relaxed) + chunk.len() > PENDING_LIMIT {
             self.full = true;
             let error = io::Error::other("its reader is too slow");
-            let _ = self.failed.send(SinkFailed { what: self.what.clone(), error });
+            let _ = self.failed.send(SinkFailed { what: self.what.clone(), error, is_human: self.is_human });
             return;
         }
         if let Some(chunks) = &self.chunks {
@@ -121,6 +125,7 @@ pub(super) fn append(path: &Path) -> io::Result<File> {
 
 struct Writer {
     what: String,
+    is_human: bool,
     file: File,
     pending: Arc<AtomicUsize>,
     failed: UnboundedSender<SinkFailed>,
@@ -132,7 +137,7 @@ impl Writer {
         while let Ok(chunk) = chunks.recv() {
             if !failed && let Err(error) = self.file.write_all(&chunk) {
                 failed = true;
-                let _ = self.failed.send(SinkFailed { what: self.what.clone(), error });
+                let _ = self.failed.send(SinkFailed { what: self.what.clone(), error, is_human: self.is_human });
             }
             self.pending.fetch_sub(chunk.len(), Ordering::Relaxed);
         }
