@@ -47,13 +47,7 @@ pub fn discard(room: Option<RingBufEntry<BirthRecord>>) {
 
 /// Records a birth in the room reserved for it, or counts its loss.
 #[inline(always)]
-pub fn fill_birth(
-    room: Option<RingBufEntry<BirthRecord>>,
-    tgid: u32,
-    entry: &LiveEntry,
-    parent_tgid: u32,
-    uid: u32,
-) {
+pub fn fill_birth(room: Option<RingBufEntry<BirthRecord>>, tgid: u32, entry: &LiveEntry, parent_tgid: u32, uid: u32) {
     count(Counter::SeenFork);
     let Some(mut room) = room else { return count(Counter::LostFork) };
     room.write(BirthRecord {

@@ -7,6 +7,7 @@ mod lint;
 mod place;
 mod progress;
 mod setup;
+mod strangers;
 mod test;
 
 use std::process::ExitCode;
@@ -39,6 +40,12 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Forces PID recycles against every way to signal, ours and those by number; needs root.
+    Strangers {
+        /// Recycles against each of our own ways, over all points.
+        #[arg(long, default_value_t = 100_000)]
+        count: u64,
+    },
     /// Checks format, clippy and the project's own rules.
     Lint,
 }
@@ -49,6 +56,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf => ebpf::command(),
         Command::Demo => demo::command(),
         Command::Test { quick } => test::command(quick),
+        Command::Strangers { count } => strangers::command(count),
         Command::Lint => lint::command(),
     };
     match done {

@@ -7,6 +7,7 @@ mod btf;
 mod counters;
 mod live;
 mod load;
+mod log;
 pub mod object;
 pub(crate) mod poll;
 mod rings;
