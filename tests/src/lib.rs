@@ -5,6 +5,7 @@
 //! - [`harness`]: runs `agent-loop exec`, reads its events, checks what is left
 //! - [`traced`]: the eBPF program loaded by the test itself, and a cgroup that it is told of
 //! - [`bpf`]: maps of a loaded program, reached past the library
+//! - [`stand_in`]: the service that `claude` talks to, by a script
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
@@ -13,5 +14,6 @@ pub mod bpf;
 pub mod harness;
 pub mod oracle;
 pub mod recycle;
+pub mod stand_in;
 pub mod sys;
 pub mod traced;

@@ -450,6 +450,15 @@ pub fn close_from(first: u32) -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
+/// Closes this descriptor; for a child between fork and exec.
+///
+/// # Errors
+/// When it is not open.
+pub fn close(fd: RawFd) -> io::Result<()> {
+    // SAFETY: nothing of ours is used in a child between fork and exec.
+    check(unsafe { libc::close(fd) }).map(drop)
+}
+
 /// Makes the terminal `tty` this session's controlling terminal; for a child between fork and exec.
 ///
 /// # Errors

@@ -242,6 +242,33 @@ fn events_on_a_closed_stdout_stop_the_tree() {
     outcome.assert_nothing_left();
 }
 
+/// A pipe that is full after a few lines and that nobody reads; keep the reader.
+fn stuck_pipe() -> (std::io::PipeReader, Stdio) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    (reader, writer.into())
+}
+
+#[test]
+fn i12_a_reader_of_events_that_never_reads_holds_up_no_limit() {
+    let (_reader, stdout) = stuck_pipe();
+    let exec = Exec::without_events().limit("700ms").grace("100ms").arg("--events").arg("-");
+    let outcome = exec.with(|command| command.stdout(stdout)).cmd(["sh", "-c", "while :; do (exit 0); done"]).run();
+    // The tree is stopped in time; what could not be told is a failure of ours.
+    assert!(outcome.stderr.contains("its limit was reached"), "{}", outcome.stderr);
+    assert_eq!(outcome.code, 125, "{}", outcome.stderr);
+    outcome.assert_nothing_left();
+}
+
+#[test]
+fn i12_a_terminal_that_is_stopped_holds_up_no_limit() {
+    let (_reader, stderr) = stuck_pipe();
+    let exec = Exec::new().limit("700ms").grace("100ms").with(|command| command.stderr(stderr));
+    let outcome = exec.cmd(["sh", "-c", "while :; do (exit 0); done"]).run();
+    assert_eq!(outcome.code, 124);
+    outcome.assert_tree_accounted();
+    outcome.assert_nothing_left();
+}
+
 #[test]
 fn a_command_that_writes_to_a_closed_stdout_dies_of_sigpipe() {
     let exec = Exec::new().with(|command| command.stdout(closed_pipe()));

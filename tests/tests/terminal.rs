@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use agent_loop_tests::harness::{Exec, agent_loop, eventually};
+use agent_loop_tests::harness::{Exec, Outcome, Running, agent_loop, eventually};
 use agent_loop_tests::oracle::Status;
 use agent_loop_tests::{needs, sys};
 use nix::pty::openpty;
@@ -52,7 +52,15 @@ impl Terminal {
     }
 
     fn wait_for(&self, text: &str) {
-        eventually(&format!("{text:?} on the screen"), || self.shown().contains(text).then_some(()));
+        self.wait_until(&format!("{text:?} on the screen"), |shown| shown.contains(text));
+    }
+
+    /// Waits for what `fits` sees on the screen, which a failure shows.
+    fn wait_until(&self, what: &str, fits: impl Fn(&str) -> bool) {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually(what, || fits(&self.shown()).then_some(()));
+        }));
+        assert!(done.is_ok(), "the screen:\n{}", self.shown());
     }
 }
 
@@ -136,4 +144,224 @@ fn without_a_terminal_it_works_too() {
     let outcome = exec.cmd(["true"]).run();
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     outcome.assert_tree_accounted();
+}
+
+/// A shell with job control on a terminal, into which an `exec` is typed.
+struct Shell {
+    terminal: Terminal,
+    running: Running,
+    lines: u32,
+    /// How much was on the screen when a key was last pressed.
+    pressed_at: usize,
+}
+
+const PROMPT: &str = "shell$ ";
+
+impl Shell {
+    fn running(exec: Exec) -> Self {
+        Self::typed(exec, "")
+    }
+
+    fn typed(exec: Exec, after: &str) -> Self {
+        let mut terminal = Terminal::new();
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "--noprofile", "-i"]).env("PS1", PROMPT).env("TERM", "dumb").env_remove("HISTFILE");
+        terminal.attach(&mut bash);
+        let (exec, line) = exec.typed_into(bash);
+        let running = exec.start();
+        terminal.press(&format!("{line}{after}\n"));
+        let pressed_at = line.len();
+        Self { terminal, running, lines: 0, pressed_at }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.pressed_at = self.shown().len();
+        self.terminal.press(keys);
+    }
+
+    fn wait_for(&self, text: &str) {
+        self.terminal.wait_for(text);
+    }
+
+    /// Types a line at the prompt and waits until the shell, which alone can compute the sum, has run it.
+    fn runs(&mut self, line: &str) {
+        let at = self.pressed_at;
+        self.terminal.wait_until("the prompt", |shown| shown.len() > at && shown.ends_with(PROMPT));
+        self.lines += 1;
+        self.press(&format!("{line}; echo \"did $((1000 + {}))\"\n", self.lines));
+        self.wait_for(&format!("did {}", 1000 + self.lines));
+    }
+
+    fn shown(&self) -> String {
+        self.terminal.shown()
+    }
+
+    /// The exit code of the last command.
+    fn code(&mut self) -> String {
+        self.runs("echo code=$?.");
+        let shown = self.shown();
+        let at = shown.rfind("code=").map_or(0, |at| at + 5);
+        shown[at..].split('.').next().unwrap_or_default().to_owned()
+    }
+
+    /// Ends the shell; nothing of the run may be left.
+    fn ends(mut self) -> Outcome {
+        self.runs("wait");
+        self.press("exit\n");
+        let ended = || self.running.has_ended();
+        self.terminal.wait_until("the end of the shell", |_| ended());
+        let outcome = self.running.finish();
+        outcome.assert_tree_accounted();
+        outcome.assert_nothing_left();
+        outcome
+    }
+}
+
+/// `exec`, quiet and quick to stop.
+fn exec() -> Exec {
+    Exec::new().arg("--quiet").grace("300ms")
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_to_the_shell_and_fg_back_to_the_command() {
+    needs!(bpf, cgroup);
+    let mut shell = Shell::running(exec().adversary(["interactive"]));
+    shell.wait_for("your name? ");
+    shell.press(CTRL_Z);
+    shell.wait_for("Stopped");
+    shell.runs("jobs");
+    shell.press("fg\n");
+    shell.press("Ada\n");
+    shell.wait_for("hello, Ada");
+    assert_eq!(shell.code(), "0", "{}", shell.shown());
+    shell.ends();
+}
+
+#[test]
+fn after_fg_ctrl_z_and_ctrl_c_reach_the_command() {
+    needs!(bpf, cgroup);
+    let mut shell = Shell::running(exec().adversary(["interactive"]));
+    shell.wait_for("your name? ");
+    for round in 1..=3 {
+        shell.press(CTRL_Z);
+        eventually("a stop", || (shell.shown().matches("Stopped").count() == round).then_some(()));
+        shell.press("fg\n");
+        let main = shell.running.wait_event("run.born", |event| event.kind == "run.born");
+        wait_for_foreground(main.who().pid);
+    }
+    shell.press(CTRL_C);
+    assert_eq!(shell.code(), "130", "{}", shell.shown());
+    let outcome = shell.ends();
+    assert_eq!(outcome.death_of(outcome.main()).status, Some(Status::signaled(libc::SIGINT, false)));
+    assert_eq!(outcome.of_kind("signal.refused").count(), 0);
+}
+
+/// Waits until this leader of a group runs and its group has the terminal.
+fn wait_for_foreground(leader: i32) {
+    eventually("the foreground", || {
+        let stat = std::fs::read_to_string(format!("/proc/{leader}/stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        (fields[0] != "T" && fields[2] == fields[5]).then_some(())
+    });
+}
+
+#[test]
+fn bg_lets_the_command_go_on_behind_the_shell() {
+    needs!(bpf, cgroup);
+    let exec = exec();
+    let (go, done) = (exec.path("go"), exec.path("done"));
+    let script = r#"echo ready; until test -e "$0"; do sleep 0.05; done; echo > "$1""#;
+    let exec = exec.cmd(["sh".as_ref(), "-c".as_ref(), script.as_ref(), go.as_os_str(), done.as_os_str()]);
+    let mut shell = Shell::running(exec);
+    shell.wait_for("ready\r\n");
+    shell.press(CTRL_Z);
+    shell.wait_for("Stopped");
+    std::fs::write(&go, "").expect("a scratch file");
+    shell.runs("test ! -e $done");
+    assert!(!done.exists(), "it is stopped");
+    shell.runs("bg");
+    eventually("its end in the background", || done.exists().then_some(()));
+    shell.runs("wait %1");
+    assert_eq!(shell.shown().matches("Stopped").count(), 1, "{}", shell.shown());
+    shell.ends();
+}
+
+#[test]
+fn a_stopped_job_can_be_killed() {
+    needs!(bpf, cgroup);
+    let mut shell = Shell::running(exec().adversary(["interactive"]));
+    shell.wait_for("your name? ");
+    shell.press(CTRL_Z);
+    shell.wait_for("Stopped");
+    shell.runs("kill %1");
+    shell.runs("wait %1");
+    shell.ends();
+}
+
+#[test]
+fn a_limit_that_passes_while_stopped_strikes_after_fg() {
+    needs!(bpf, cgroup);
+    let mut shell = Shell::running(exec().limit("1s").adversary(["interactive"]));
+    shell.wait_for("your name? ");
+    shell.press(CTRL_Z);
+    shell.wait_for("Stopped");
+    shell.runs("sleep 1.2");
+    shell.press("fg\n");
+    assert_eq!(shell.code(), "124", "{}", shell.shown());
+    shell.ends();
+}
+
+#[test]
+fn fg_gives_the_terminal_to_a_command_that_began_in_the_background() {
+    needs!(bpf, cgroup);
+    let mut shell = Shell::typed(exec().adversary(["interactive"]), " &");
+    shell.wait_for("your name? ");
+    shell.press("\n");
+    eventually("its stop, since it reads in the background", || {
+        shell.runs("jobs");
+        shell.shown().contains("Stopped").then_some(())
+    });
+    shell.press("fg\n");
+    shell.press("Ada\n");
+    shell.wait_for("hello, Ada");
+    assert_eq!(shell.code(), "0", "{}", shell.shown());
+    shell.ends();
+}
+
+#[test]
+fn ctrl_z_does_nothing_where_no_shell_would_continue_us() {
+    let mut terminal = Terminal::new();
+    let running = exec().with(|command| terminal.attach(command)).adversary(["interactive"]).start();
+    terminal.wait_for("your name? ");
+    terminal.press(CTRL_Z);
+    terminal.wait_for("^Z");
+    terminal.press("Ada\n");
+    terminal.wait_for("hello, Ada");
+    let outcome = running.finish();
+    assert_eq!(outcome.code, 0, "{}", terminal.shown());
+    outcome.assert_tree_accounted();
+    outcome.assert_nothing_left();
+}
+
+#[test]
+fn a_shell_under_exec_has_job_control() {
+    needs!(bpf, cgroup);
+    let mut shell = Shell::running(exec().cmd(["bash", "--norc", "--noprofile", "-i"]));
+    shell.runs("true");
+    shell.press("sleep 1000\n");
+    let sleeping =
+        |event: &agent_loop_tests::harness::Event| event.kind == "proc.exec" && event.argv() == ["sleep", "1000"];
+    let sleep = shell.running.wait_event("sleep", sleeping).who().clone();
+    shell.press(CTRL_Z);
+    shell.wait_for("Stopped");
+    shell.runs("jobs");
+    shell.press("fg\n");
+    wait_for_foreground(sleep.pid);
+    shell.press(CTRL_C);
+    // Of the shell inside, then of the outer one.
+    assert_eq!(shell.code(), "130", "{}", shell.shown());
+    shell.press("exit 7\n");
+    assert_eq!(shell.code(), "7", "{}", shell.shown());
+    let outcome = shell.ends();
+    assert_eq!(outcome.death_of(&sleep).status, Some(Status::signaled(libc::SIGINT, false)));
 }

@@ -1,6 +1,7 @@
 //! The developer's commands: `cargo xtask <command>`.
 #![forbid(unsafe_code)]
 
+mod claude;
 mod demo;
 mod ebpf;
 mod lint;
@@ -32,6 +33,8 @@ enum Command {
     },
     /// Builds the eBPF program to `target/agent-loop-ebpf.o` and prints the size of each of its programs.
     BuildEbpf,
+    /// Fetches the real `claude` command that the tests run, by npm, to `target/claude/claude`.
+    Claude,
     /// Sets up what is missing, builds, and shows the main job on a real process tree.
     Demo,
     /// Sets up what is missing, builds, runs all tests, then lints.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup { check } => setup::command(check),
         Command::BuildEbpf => ebpf::command(),
+        Command::Claude => claude::command(),
         Command::Demo => demo::command(),
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),

@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{ebpf, lint, place, progress, setup};
+use crate::{claude, ebpf, lint, place, progress, setup};
 
 /// Tests append a line `SKIPPED <name>: <reason>` to the file that this variable names.
 const SKIPS: &str = "AGENT_LOOP_SKIPS";
 /// Tests run the program that this variable names.
 const BINARY: &str = "AGENT_LOOP_BIN";
+/// Tests of the real claude run the program that this variable names.
+const CLAUDE: &str = "AGENT_LOOP_CLAUDE";
 
 /// Runs `cargo xtask test`.
 pub(crate) fn command(quick: bool) -> Result<()> {
@@ -20,10 +22,15 @@ pub(crate) fn command(quick: bool) -> Result<()> {
         eprintln!("warning: {error:#}");
         not_done.push("the eBPF program was not built: what needs it is skipped".to_owned());
     }
-    if quick {
+    let claude = if quick {
         not_done
             .push("--quick: the tests of the real kernel and of real process trees (tests/) were not run".to_owned());
-    }
+        None
+    } else {
+        claude::ensure()
+            .map_err(|error| not_done.push(format!("claude was not fetched, its tests are skipped: {error:#}")))
+            .ok()
+    };
 
     let skips = place::scratch().join("skips.txt");
     fs::create_dir_all(place::scratch()).context("creating target/xtask")?;
@@ -42,6 +49,9 @@ pub(crate) fn command(quick: bool) -> Result<()> {
     let binary = place::target_dir().join("debug/agent-loop");
     if binary.is_file() {
         test.env(BINARY, binary);
+    }
+    if let Some(claude) = claude {
+        test.env(CLAUDE, claude);
     }
     if quick {
         test.args(["--workspace", "--exclude", "agent-loop-ebpf", "--exclude", "agent-loop-tests"]);

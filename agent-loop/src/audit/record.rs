@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::event::{Fact, Gap, Outcome, SignalResult, Signalled, Summary};
 use crate::model::{BootNs, ProcessKey, ProofKind, Source, Totals, WaitStatus};
+use crate::track::{Accounts, Tally};
 
 /// The id of a process in records: base32 of the first 16 bytes of SHA-256 over the boot id as text, the
 /// number as four bytes and the start time in nanoseconds as eight, both little-endian.
@@ -195,7 +196,7 @@ pub struct Host {
     pub degraded: Vec<String>,
 }
 
-/// `stats`: the sum that an auditor checks. Seen = written + filtered + lost, for each kind.
+/// `stats`: the sum that an auditor checks. Seen = written + filtered + late + lost, for each kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     /// What the hooks counted.
@@ -204,6 +205,8 @@ pub struct Stats {
     pub written: Counts,
     /// What was left out on purpose: the launcher's own exec.
     pub filtered: Counts,
+    /// What came after a repair had inferred it: it stands in the log as inferred.
+    pub late: Counts,
     /// What found no room in a ring.
     pub lost: Counts,
     /// Processes never tracked since the live set was full.
@@ -213,13 +216,19 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Makes the sum from the kernel's totals and what was written.
+    /// Makes the sum from the kernel's totals and the tracker's accounts.
     #[must_use]
-    pub const fn new(totals: &Totals, written: Counts, filtered: Counts) -> Self {
+    pub fn new(totals: &Totals, accounts: &Accounts) -> Self {
+        let of = |count: fn(&Tally) -> u64| Counts {
+            fork: count(&accounts.births),
+            exec: count(&accounts.execs),
+            exit: count(&accounts.deaths),
+        };
         Self {
             seen: Counts { fork: totals.seen_fork, exec: totals.seen_exec, exit: totals.seen_exit },
-            written,
-            filtered,
+            written: of(|tally| tally.emitted),
+            filtered: of(|tally| tally.filtered),
+            late: of(|tally| tally.late),
             lost: Counts { fork: totals.lost_fork, exec: totals.lost_exec, exit: totals.lost_exit },
             untracked: totals.live_full,
             missed: totals.missed,
@@ -235,25 +244,18 @@ pub struct Recorder {
     argv: Vec<String>,
     user: String,
     next: u64,
-    written: Counts,
 }
 
 impl Recorder {
     /// A recorder for one run of `argv` by `user`.
     #[must_use]
     pub fn new(boot_id: String, run: String, argv: Vec<String>, user: String) -> Self {
-        Self { boot_id, run, cgroup: None, argv, user, next: 0, written: Counts::default() }
+        Self { boot_id, run, cgroup: None, argv, user, next: 0 }
     }
 
     /// Names the run's cgroup in its `run.born`.
     pub fn set_cgroup(&mut self, id: u64, path: String) {
         self.cgroup = Some(Cgroup { id, path });
-    }
-
-    /// What of the kernel's records was written: real ones only, not inferred ones.
-    #[must_use]
-    pub const fn written(&self) -> Counts {
-        self.written
     }
 
     /// The line of a host that starts.
@@ -269,55 +271,43 @@ impl Recorder {
     /// The line of a fact; `None` for what is only for people.
     pub fn fact(&mut self, fact: &Fact, clock: Clock) -> Option<Line> {
         Some(match fact {
-            Fact::RunBorn(born) => {
-                self.written.fork += u64::from(born.traced);
-                Line {
-                    proc: Some(Proc { pidfs_ino: born.ino.map(|ino| ino.0), ..self.proc(born.key) }),
-                    cgroup: Some(self.cgroup.clone()),
-                    argv: Some(self.argv.clone()),
-                    user: Some(self.user.clone()),
-                    ..self.line("run.born", born.at, clock)
-                }
-            }
-            Fact::Fork { birth, inferred } => {
-                self.written.fork += u64::from(inferred.is_none());
-                Line {
-                    proc: Some(Proc { pidfs_ino: birth.ino.map(|ino| ino.0), ..self.proc(birth.key) }),
-                    parent: Some(birth.forker.map(|key| Parent { id: self.id(key), pid: key.tgid })),
-                    parent_pid: Some(birth.parent_tgid),
-                    uid: Some(birth.uid),
-                    discovery: Some(discovery(birth.discovery)),
-                    inferred: Some(inferred.map(|gap| gap.0)),
-                    ..self.line("proc.fork", birth.at, clock)
-                }
-            }
-            Fact::Exec(exec) => {
-                self.written.exec += 1;
-                Line {
-                    proc: Some(self.proc(exec.key)),
-                    uid: Some(exec.uid),
-                    exec: Some(ExecBody {
-                        exe: exec.filename.clone(),
-                        argv: exec.argv.clone(),
-                        argc: exec.argc,
-                        truncated: exec.truncated,
-                        cwd: exec.cwd.clone(),
-                        cwd_source: exec.cwd.is_some().then_some("procfs"),
-                        file: exec.file.map(|(dev, ino)| FileId { dev, ino }),
-                        source: source(exec.source),
-                    }),
-                    ..self.line("proc.exec", exec.at, clock)
-                }
-            }
-            Fact::Exit { death, cause, inferred } => {
-                self.written.exit += u64::from(inferred.is_none() && death.source == Source::Kernel);
-                Line {
-                    proc: Some(self.proc(death.key)),
-                    exit: Some(exit(death.status, cause.word(), death.source)),
-                    inferred: Some(inferred.map(|gap| gap.0)),
-                    ..self.line("proc.exit", death.at, clock)
-                }
-            }
+            Fact::RunBorn(born) => Line {
+                proc: Some(Proc { pidfs_ino: born.ino.map(|ino| ino.0), ..self.proc(born.key) }),
+                cgroup: Some(self.cgroup.clone()),
+                argv: Some(self.argv.clone()),
+                user: Some(self.user.clone()),
+                ..self.line("run.born", born.at, clock)
+            },
+            Fact::Fork { birth, inferred } => Line {
+                proc: Some(Proc { pidfs_ino: birth.ino.map(|ino| ino.0), ..self.proc(birth.key) }),
+                parent: Some(birth.forker.map(|key| Parent { id: self.id(key), pid: key.tgid })),
+                parent_pid: Some(birth.parent_tgid),
+                uid: Some(birth.uid),
+                discovery: Some(discovery(birth.discovery)),
+                inferred: Some(inferred.map(|gap| gap.0)),
+                ..self.line("proc.fork", birth.at, clock)
+            },
+            Fact::Exec(exec) => Line {
+                proc: Some(self.proc(exec.key)),
+                uid: Some(exec.uid),
+                exec: Some(ExecBody {
+                    exe: exec.filename.clone(),
+                    argv: exec.argv.clone(),
+                    argc: exec.argc,
+                    truncated: exec.truncated,
+                    cwd: exec.cwd.clone(),
+                    cwd_source: exec.cwd.is_some().then_some("procfs"),
+                    file: exec.file.map(|(dev, ino)| FileId { dev, ino }),
+                    source: source(exec.source),
+                }),
+                ..self.line("proc.exec", exec.at, clock)
+            },
+            Fact::Exit { death, cause, inferred } => Line {
+                proc: Some(self.proc(death.key)),
+                exit: Some(exit(death.status, cause.word(), death.source)),
+                inferred: Some(inferred.map(|gap| gap.0)),
+                ..self.line("proc.exit", death.at, clock)
+            },
             Fact::Gap(gap) => Line { gap: Some(gap_body(gap)), ..self.line("gap", gap.to, clock) },
             Fact::SignalIntent { pid, key, signal, cgroup, reason } => Line {
                 to: Some(To {

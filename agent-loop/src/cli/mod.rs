@@ -3,6 +3,7 @@
 //! Inside: what a person types and reads, and the shells that perform what the core decides.
 //! Not inside: any decision about a run. Called by `main` alone.
 
+mod doctor;
 mod exec;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Exec(exec::Args),
+    Doctor(doctor::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -44,6 +46,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Cli::command().version(version).try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(Cli { command: Command::Exec(args) }) => exec::run(args),
+        Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
         Err(error) => {
             let _ = error.print();
             u8::try_from(error.exit_code()).unwrap_or(crate::error::USAGE)

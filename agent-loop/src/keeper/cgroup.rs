@@ -99,8 +99,9 @@ impl Home {
             .flatten()
             .and_then(|own| own.info().ok()?)
             .and_then(|info| info.cgroup);
-        for mount in mounts::cgroup2(&read("/proc/self/mountinfo")?) {
-            let Some(path) = mounts::below(&mount, &name) else { continue };
+        let mounts = mounts::cgroup2(&read("/proc/self/mountinfo")?);
+        for mount in &mounts {
+            let Some(path) = mounts::below(mount, &name) else { continue };
             // Another mount may lie over this one: what is opened must be a cgroup, and ours.
             let Ok(dir) = open_path(&path) else { continue };
             if !is_cgroup2(dir.as_fd()) {
@@ -110,13 +111,26 @@ impl Home {
             if known_id.is_some_and(|known| known != id) {
                 continue;
             }
-            let controllers =
-                read_at(dir.as_fd(), "cgroup.controllers").map_err(doing("reading cgroup.controllers"))?;
-            let controllers = controllers.split_ascii_whitespace().map(str::to_owned).collect();
-            let level = in_initial_namespace().then(|| mounts::depth(&name));
-            return Ok(Self { dir, path, name, level, controllers });
+            return Self::at(dir, path, name);
+        }
+        // A mount from outside our cgroup namespace shows us under a name that we are not told.
+        for mount in &mounts {
+            let Some(id) = known_id else { break };
+            let Ok(dir) = open_path(&mount.point) else { continue };
+            if is_cgroup2(dir.as_fd())
+                && let Some((dir, path)) = search(dir, mount.point.clone(), id)
+            {
+                return Self::at(dir, path, name);
+            }
         }
         Err(CgroupError::NoVersion2)
+    }
+
+    fn at(dir: OwnedFd, path: PathBuf, name: PathBuf) -> Result<Self, CgroupError> {
+        let controllers = read_at(dir.as_fd(), "cgroup.controllers").map_err(doing("reading cgroup.controllers"))?;
+        let controllers = controllers.split_ascii_whitespace().map(str::to_owned).collect();
+        let level = in_initial_namespace().then(|| mounts::depth(&name));
+        Ok(Self { dir, path, name, level, controllers })
     }
 
     /// Where it is seen in the file system, for people.
@@ -557,7 +571,7 @@ fn each(
 }
 
 /// The names of the cgroups directly below.
-fn below(dir: BorrowedFd<'_>) -> io::Result<Vec<PathBuf>> {
+pub(super) fn below(dir: BorrowedFd<'_>) -> io::Result<Vec<PathBuf>> {
     let mut listing = Dir::openat(dir, ".", DIRECTORY, Mode::empty())?;
     let mut names = Vec::new();
     for entry in listing.iter() {
@@ -612,12 +626,31 @@ fn id_of(dir: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(nix::sys::stat::fstat(dir)?.st_ino)
 }
 
+/// The cgroup with this id below `top`, and its path; `None` if it is not among the first [`MOST_CGROUPS`].
+fn search(top: OwnedFd, path: PathBuf, id: u64) -> Option<(OwnedFd, PathBuf)> {
+    let mut open = vec![(top, path, 0)];
+    let mut budget = MOST_CGROUPS;
+    while let Some((dir, path, depth)) = open.pop() {
+        if id_of(dir.as_fd()).is_ok_and(|found| found == id) {
+            return Some((dir, path));
+        }
+        let names = if depth < DEEPEST { below(dir.as_fd()).unwrap_or_default() } else { Vec::new() };
+        for name in names {
+            budget = budget.checked_sub(1)?;
+            if let Ok(child) = open_at(dir.as_fd(), &name) {
+                open.push((child, path.join(&name), depth + 1));
+            }
+        }
+    }
+    None
+}
+
 fn is_cgroup2(dir: BorrowedFd<'_>) -> bool {
     nix::sys::statfs::fstatfs(dir)
         .is_ok_and(|fs| u64::try_from(fs.filesystem_type().0).is_ok_and(|kind| kind == CGROUP2_SUPER_MAGIC))
 }
 
-fn in_initial_namespace() -> bool {
+pub(super) fn in_initial_namespace() -> bool {
     fs::metadata("/proc/self/ns/cgroup").is_ok_and(|namespace| namespace.ino() == INITIAL_CGROUP_NAMESPACE)
 }
 

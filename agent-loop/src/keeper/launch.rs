@@ -174,21 +174,6 @@ pub fn signals_at_start() -> SignalsAtStart {
     SignalsAtStart { ignored }
 }
 
-/// Takes the terminal back after a command had its foreground; without a terminal it does nothing.
-///
-/// # Errors
-/// What `tcsetpgrp` reports.
-pub fn reclaim_terminal() -> io::Result<()> {
-    let Ok(terminal) = File::options().read(true).write(true).open("/dev/tty") else { return Ok(()) };
-    let mut blocked = nix::sys::signal::SigSet::empty();
-    // From the background it would stop us, the very thing that is being mended.
-    blocked.add(nix::sys::signal::SIGTTOU);
-    let before = blocked.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
-    let done = nix::unistd::tcsetpgrp(&terminal, nix::unistd::getpgrp());
-    before.thread_set_mask()?;
-    Ok(done?)
-}
-
 /// Where a process waits for its release.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {

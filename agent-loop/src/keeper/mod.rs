@@ -9,9 +9,12 @@ pub mod launch;
 pub mod launcher;
 mod mounts;
 pub mod pidfd;
+pub mod probe;
 pub mod reap;
 pub mod scan;
 pub mod signal;
+pub mod streams;
+pub mod terminal;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -52,6 +52,17 @@ pub(super) fn version2_path(cgroup: &[u8]) -> Option<PathBuf> {
     line.starts_with(b"/").then(|| PathBuf::from(std::ffi::OsStr::from_bytes(line)))
 }
 
+/// The controllers that /proc/PID/cgroup shows in hierarchies of version 1.
+pub(super) fn version1_controllers(cgroup: &[u8]) -> Vec<String> {
+    let lines = cgroup.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    let lists = lines.filter_map(|line| line.split(':').nth(1));
+    lists
+        .flat_map(|list| list.split(','))
+        .filter(|name| !name.is_empty() && !name.contains('='))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Where the cgroup `path` is seen through `mount`; `None` if it lies outside.
 pub(super) fn below(mount: &Mount, path: &Path) -> Option<PathBuf> {
     let rest = path.strip_prefix(&mount.root).ok()?;
@@ -82,6 +93,13 @@ mod tests {
     fn a_hybrid_host_mounts_version_2_elsewhere() {
         assert_eq!(cgroup2(HYBRID), [at("/", "/sys/fs/cgroup/unified")]);
         assert_eq!(version2_path(b"9:name=systemd:/\n4:memory:/a\n0::/a b\n"), Some("/a b".into()));
+    }
+
+    #[test]
+    fn the_controllers_of_version_1_are_told_from_named_hierarchies() {
+        let text = b"9:name=systemd:/\n4:memory:/a\n3:cpu,cpuacct:/\n0::/a b\n";
+        assert_eq!(version1_controllers(text), ["memory", "cpu", "cpuacct"]);
+        assert!(version1_controllers(b"0::/\n").is_empty());
     }
 
     #[test]

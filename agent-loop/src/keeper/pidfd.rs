@@ -14,6 +14,7 @@ const PID_FS_MAGIC: u64 = 0x5049_4446;
 const PIDFD_GET_INFO: u32 = 0xc040_ff0b;
 const PIDFD_INFO_PID: u64 = 1 << 0;
 const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
 /// A pidfd together with the number it was opened on.
 ///
@@ -128,6 +129,21 @@ impl PidFd {
                 cgroup: (raw.mask & PIDFD_INFO_CGROUPID != 0).then_some(raw.cgroupid),
             })),
             Err(Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Whether the kernel still tells how the process ended, after it was reaped (Linux 6.15 and later).
+    ///
+    /// # Errors
+    /// What asking reports; a kernel that forgets is no error.
+    pub fn remembers_exit(&self) -> io::Result<bool> {
+        let mut raw = RawInfo { mask: PIDFD_INFO_EXIT, ..RawInfo::default() };
+        // SAFETY: the request's size is that of `RawInfo`, asserted above, and `raw` outlives the call.
+        let done = unsafe { libc::ioctl(self.fd.as_raw_fd(), PIDFD_GET_INFO.into(), &raw mut raw) };
+        match Errno::result(done) {
+            Ok(_) => Ok(raw.mask & PIDFD_INFO_EXIT != 0),
+            Err(Errno::ESRCH | Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(false),
             Err(errno) => Err(errno.into()),
         }
     }

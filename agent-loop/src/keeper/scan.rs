@@ -90,6 +90,15 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
+/// Whether /proc is of our own PID namespace: in another one's, numbers mean other processes.
+///
+/// # Errors
+/// When there is no /proc.
+pub fn proc_is_ours() -> io::Result<bool> {
+    let own = fs::read_link("/proc/self")?;
+    Ok(own.to_str() == Some(std::process::id().to_string().as_str()))
+}
+
 /// Nanoseconds since boot of a number of ticks.
 #[must_use]
 pub fn ticks_to_ns(ticks: u64) -> u64 {

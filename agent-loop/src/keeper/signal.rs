@@ -7,7 +7,7 @@
 //! after it. There is no way from a number to a signal, and none is tried when a descriptor cannot be had.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use thiserror::Error;
@@ -410,6 +410,30 @@ pub fn kill_cgroup(cgroup: &OwnCgroup, recorded: RunTag) -> Result<(), Refusal> 
     // Before the write: a process born after it would be killed at birth (I7).
     cgroup.spend();
     write_at(cgroup.dir(), "cgroup.kill", "1").map_err(io("writing cgroup.kill"))
+}
+
+/// Whether this cgroup can be killed at once (Linux 5.14 and later).
+///
+/// # Errors
+/// What looking for the file reports.
+pub fn can_kill_cgroup(dir: BorrowedFd<'_>) -> io::Result<bool> {
+    match nix::sys::stat::fstatat(dir, "cgroup.kill", nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Tries on ourselves whether signals can be sent through a pidfd: number 0, which delivers nothing.
+///
+/// # Errors
+/// ENOSYS before Linux 5.1, or what a filter of system calls answers.
+pub fn can_signal() -> io::Result<()> {
+    let own = PidFd::open(std::process::id())?.ok_or(Errno::ESRCH)?;
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open; a null siginfo is allowed, signal 0 is only checked, and the flags are 0.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, own.as_fd().as_raw_fd(), 0, no_info, 0) };
+    Ok(Errno::result(sent).map(drop)?)
 }
 
 /// What one sweep did.

@@ -685,10 +685,11 @@ pub(super) fn terminal_main() -> ! {
     let mut spec = shell("cat /proc/self/stat");
     spec.session = Session::OwnGroup { foreground: true };
     spec.stdio[1] = Stdio::Inherit;
+    let mut terminal = super::terminal::Terminal::of_caller();
     let mut child = launch(&spec, RunTag(1), Place::Held).expect("launch");
     child.release().expect("release");
     let status = child.pidfd.wait().expect("ours");
-    launch::reclaim_terminal().expect("reclaim");
+    terminal.take_back().expect("taken back");
     let tty = File::open("/dev/tty").expect("a terminal");
     let back = nix::unistd::tcgetpgrp(&tty) == Ok(nix::unistd::getpgrp());
     println!("pid {} {status} back {back}", child.pid);

@@ -11,12 +11,12 @@ const ABSENT: u32 = u32::MAX;
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// There is no BTF, or it cannot be read.
-    #[error("reading the kernel's type information (BTF) from {path}: {source}; it needs CONFIG_DEBUG_INFO_BTF")]
+    #[error("reading the kernel's type information (BTF) from {path}, which needs CONFIG_DEBUG_INFO_BTF: {why}")]
     Unreadable {
         /// Where it was looked for.
         path: String,
         /// What went wrong.
-        source: btf_rs::Error,
+        why: btf_rs::Error,
     },
     /// A field that is needed is not there.
     #[error("this kernel's {structure} has no {field}: it cannot be traced safely")]
@@ -108,8 +108,8 @@ impl Layout {
     /// # Errors
     /// As [`Layout::of_running_kernel`].
     pub fn from_file(path: &Path) -> Result<Self, LayoutError> {
-        let btf = Btf::from_file(path)
-            .map_err(|source| LayoutError::Unreadable { path: path.display().to_string(), source })?;
+        let btf =
+            Btf::from_file(path).map_err(|why| LayoutError::Unreadable { path: path.display().to_string(), why })?;
         let mut offsets = Vec::with_capacity(FIELDS.len() + 1);
         for &(global, structure, field, needed) in FIELDS {
             match offset_of(&btf, structure, field) {

@@ -14,7 +14,7 @@ use super::{Counters, LiveSet, Rings, RunTable, object};
 use crate::model::Live;
 
 /// The inode of the initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
-const INITIAL_PIDNS: u64 = 0xEFFF_FFFC;
+pub(super) const INITIAL_PIDNS: u64 = 0xEFFF_FFFC;
 
 /// Why the kernel side could not be brought up.
 #[derive(Debug, thiserror::Error)]

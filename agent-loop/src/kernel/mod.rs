@@ -5,6 +5,7 @@
 
 mod btf;
 mod counters;
+pub mod host;
 mod live;
 mod load;
 mod log;

@@ -135,7 +135,8 @@ impl Tracker {
             Some(entry) => {
                 entry.birth_seen = true;
                 if is_main {
-                    self.accounts.births.filtered += 1;
+                    // `run.born` is its line.
+                    self.accounts.births.emitted += 1;
                 } else {
                     self.accounts.births.late += 1;
                 }

@@ -1,8 +1,14 @@
 //! Where cgroup v2 is on this host, which may mount it beside v1.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::eventually;
+use crate::sys;
 
 /// The mount point of cgroup v2 and the cgroup that is its root.
 fn mounted() -> Option<(PathBuf, PathBuf)> {
@@ -45,4 +51,81 @@ pub fn find(id: u64) -> Option<PathBuf> {
             .find_map(|entry| search(&entry.path(), id))
     }
     search(&mount()?, id)
+}
+
+/// A cgroup of a test: what is started in it cannot leave anything unseen, whatever `agent-loop` says.
+#[derive(Debug)]
+pub struct Cell {
+    dir: PathBuf,
+}
+
+impl Cell {
+    /// Makes one below our own.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("agent-loop-tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = own().expect("cgroup v2").join(name);
+        fs::create_dir(&dir).expect("a cgroup");
+        Self { dir }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Starts `command` in it.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub fn hold<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let procs = File::options().write(true).open(self.dir.join("cgroup.procs")).expect("our cgroup");
+        sys::before_exec(command, move || (&procs).write_all(b"0"))
+    }
+
+    /// The names of the cgroups in it.
+    #[must_use]
+    pub fn below(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().filter_map(Result::ok);
+        let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// No process and no cgroup is in it; a guard may need a moment to end.
+    ///
+    /// # Panics
+    /// When something stays.
+    pub fn assert_empty(&self) {
+        assert_eq!(self.below(), Vec::<String>::new(), "cgroups left");
+        eventually("the end of every process of the test's cgroup", || {
+            fs::read_to_string(self.dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty()).then_some(())
+        });
+    }
+}
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Cell {
+    /// The watchdog: what a failed test left here is ended with its cgroup, which holds nothing else.
+    fn drop(&mut self) {
+        let _ = fs::write(self.dir.join("cgroup.kill"), "1");
+        for _ in 0..200 {
+            for name in self.below() {
+                let _ = fs::remove_dir(self.dir.join(name));
+            }
+            if fs::remove_dir(&self.dir).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
 }

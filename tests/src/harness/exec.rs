@@ -43,21 +43,31 @@ impl Exec {
     /// `agent-loop exec --events FILE`, standard streams from and to files.
     #[must_use]
     pub fn new() -> Self {
-        let mut exec = Self::without_events();
-        let path = exec.path("events.jsonl");
-        exec = exec.arg("--events").arg(&path);
-        exec.events = Some(path);
-        exec
+        Self::without_events().with_events()
+    }
+
+    /// Adds `--events FILE`.
+    #[must_use]
+    pub fn with_events(mut self) -> Self {
+        let path = self.path("events.jsonl");
+        self = self.arg("--events").arg(&path);
+        self.events = Some(path);
+        self
     }
 
     /// `agent-loop exec` without `--events`.
+    #[must_use]
+    pub fn without_events() -> Self {
+        Self::started_by(Command::new(agent_loop()))
+    }
+
+    /// `exec` of the program that ends this command line: a copy of `agent-loop`, or one in other surroundings.
     ///
     /// # Panics
     /// When there is no room for a scratch directory.
     #[must_use]
-    pub fn without_events() -> Self {
+    pub fn started_by(mut command: Command) -> Self {
         let scratch = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a scratch directory");
-        let mut command = Command::new(agent_loop());
         command.arg("exec").stdin(Stdio::null());
         let file = |name: &str| File::create(scratch.path().join(name)).expect("a scratch file");
         command.stdout(file("stdout")).stderr(file("stderr"));
@@ -127,6 +137,18 @@ impl Exec {
         self.cmd(command)
     }
 
+    /// Starts `shell` in its place, and returns the line that makes it start this.
+    ///
+    /// # Panics
+    /// When an argument is not UTF-8.
+    #[must_use]
+    pub fn typed_into(mut self, shell: Command) -> (Self, String) {
+        let command = std::mem::replace(&mut self.command, shell);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let quoted = words.map(|word| format!("'{}'", word.to_str().expect("UTF-8").replace('\'', "'\\''")));
+        (self, quoted.collect::<Vec<_>>().join(" "))
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -168,6 +190,12 @@ impl Running {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        sys::pidfd_ended(std::os::fd::AsFd::as_fd(&self.pidfd), std::time::Duration::ZERO)
     }
 
     /// A path in the scratch directory.

@@ -2,12 +2,14 @@
 //!
 //! - [`Exec`] builds a command line, [`Running`] is the process under way, [`Outcome`] is its end
 //! - [`Event`] is one JSON line of `--events`
+//! - [`Claude`] is the real `claude` command under it
 //! - [`host`] is what the kernel says of processes, cgroups and pins afterwards
 //! - [`cgroup`] finds cgroup v2
 //!
 //! Nothing here waits for a time: it polls for a fact, within [`PATIENCE`].
 
 pub mod cgroup;
+mod claude;
 mod events;
 mod exec;
 pub mod host;
@@ -20,12 +22,13 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use claude::{Claude, claude};
 pub use events::{Event, Proc};
 pub use exec::{Exec, Running};
 pub use outcome::Outcome;
 
 /// How long a test waits for a fact before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Polls until `fact` gives something.
 ///
@@ -109,6 +112,20 @@ pub fn without_cgroup() -> Option<&'static str> {
     without_root().or_else(|| cgroup::own().is_none().then_some("needs cgroup v2"))
 }
 
+/// Why this host cannot run the real `claude`, if it cannot.
+#[must_use]
+pub fn without_claude() -> Option<&'static str> {
+    let bare = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        !std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    };
+    match claude() {
+        None => Some("needs the real claude; `cargo xtask claude` fetches it where npm and a network are"),
+        Some(_) if bare("bash") || bare("git") => Some("needs bash and git, for claude's tools"),
+        Some(_) => None,
+    }
+}
+
 /// The name of the function it stands in.
 #[macro_export]
 macro_rules! test_name {
@@ -119,7 +136,8 @@ macro_rules! test_name {
     }};
 }
 
-/// Returns from the test, reported as skipped by name, unless the host has all of: `root`, `bpf`, `cgroup`.
+/// Returns from the test, reported as skipped by name, unless the host has all of: `root`, `bpf`,
+/// `cgroup`, `claude`.
 #[macro_export]
 macro_rules! needs {
     ($($what:ident),+) => {
@@ -130,4 +148,5 @@ macro_rules! needs {
     (@ root) => { $crate::harness::without_root() };
     (@ bpf) => { $crate::harness::without_bpf() };
     (@ cgroup) => { $crate::harness::without_cgroup() };
+    (@ claude) => { $crate::harness::without_claude() };
 }

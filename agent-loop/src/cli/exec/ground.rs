@@ -6,8 +6,11 @@ use ulid::Ulid;
 use super::{Args, Backend};
 use crate::keeper::cgroup::{Home, RunCgroup};
 use crate::keeper::guard::Guard;
+use crate::keeper::scan;
 use crate::kernel::{self, RunsBy, Tracing};
 use crate::model::RunTag;
+
+const ADVICE: &str = "`agent-loop doctor` shows what is missing and what mends it";
 
 /// What a run stands on.
 pub(super) struct Ground {
@@ -29,18 +32,26 @@ impl Ground {
     /// # Errors
     /// When something fails half-way, or `--backend ebpf` cannot be had; nothing is left behind.
     pub(super) fn prepare(args: &Args, id: Ulid) -> anyhow::Result<Self> {
+        // Numbers are looked up in /proc before they are signalled: another namespace's would show strangers.
+        anyhow::ensure!(
+            scan::proc_is_ours().context("reading /proc, without which no process can be verified")?,
+            "/proc is of another PID namespace, so no process could be verified; run `mount -t proc proc /proc` in this one"
+        );
         let mut degraded = Vec::new();
         let cgroup = match Home::find().and_then(|home| RunCgroup::create(&home, &format!("agent-loop-exec-{id}"))) {
             Ok(cgroup) => Some(cgroup),
             Err(error) => {
-                degraded.push(format!("no cgroup for the tree ({error}): what leaves its parents can be missed"));
+                if args.backend == Backend::Ebpf {
+                    anyhow::bail!("no cgroup for the tree, by which eBPF would know it: {error}; {ADVICE}");
+                }
+                degraded.push(format!(
+                    "no cgroup for the tree, and so no eBPF ({error}): short-lived processes can be missed, and who leaves \
+                     agent-loop's descendants"
+                ));
                 None
             }
         };
         let Some(cgroup) = cgroup else {
-            if args.backend == Backend::Ebpf {
-                anyhow::bail!("eBPF tracks a tree by its cgroup, and there is none: {}", degraded.join("; "));
-            }
             return Ok(Self { cgroup: None, guard: None, tracing: None, degraded, tag: RunTag(0) });
         };
         match Self::with_cgroup(args, &cgroup, &mut degraded) {
@@ -72,7 +83,7 @@ impl Ground {
             }
             Backend::Auto | Backend::Ebpf => match load(args, cgroup) {
                 Ok(tracing) => Some(tracing),
-                Err(error) if args.backend == Backend::Ebpf => return Err(error),
+                Err(error) if args.backend == Backend::Ebpf => anyhow::bail!("no eBPF: {error:#}; {ADVICE}"),
                 Err(error) => {
                     degraded.push(format!("no eBPF ({error:#}): short-lived processes can be missed"));
                     None

@@ -40,10 +40,10 @@ pub(super) struct Args {
     /// Run the command as this user: all ids, groups and capabilities are dropped, and cannot be regained.
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// Write every event as a JSON line to this file; `-` is stdout, the command's own output then goes to stderr.
+    /// Append every event as a JSON line to this file; `-` is stdout, the command's own output then goes to stderr.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
-    /// Write the command's output and errors to this file instead of the terminal.
+    /// Append the command's output and errors to this file instead of the terminal.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Give up on processes that cannot be killed after this time, list them and exit 125.

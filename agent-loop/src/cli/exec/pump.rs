@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::sink::SinkFailed;
+use super::sink::{SinkFailed, append};
 
 /// How long the end waits for the last output after the tree is empty.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -29,11 +29,7 @@ impl Pump {
     /// # Errors
     /// When the file cannot be opened.
     pub(super) fn start(path: &Path, failed: UnboundedSender<SinkFailed>) -> anyhow::Result<Self> {
-        let mut file = File::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .with_context(|| format!("opening {} for --output", path.display()))?;
+        let mut file = append(path).with_context(|| format!("opening {} for --output", path.display()))?;
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("making a pipe for the output")?;
         let (done_sender, done) = oneshot::channel();
         let what = format!("output in {}", path.display());

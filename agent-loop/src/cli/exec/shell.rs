@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::sys::signal::Signal as Number;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::unix::AsyncFd;
@@ -21,14 +22,15 @@ use super::pump::Pump;
 use super::scan::{Scan, identity};
 use super::sink::{Sink, SinkFailed};
 use super::{Args, Backend};
-use crate::audit::{Counts, Host, Recorder, Stats};
+use crate::audit::{Host, Recorder, Stats};
 use crate::clock;
 use crate::error;
 use crate::event::{
-    Action, Event, Fact, LaunchFailure, Launched, Member, Outcome, SignalResult, Signalled, Summary, Tree,
+    Action, Event, Fact, LaunchFailure, Launched, Member, Outcome, Phase, SignalResult, Signalled, Summary, Tree,
 };
 use crate::keeper::launch::{self, Child, LaunchSpec, Place, SignalsAtStart, Start, Stdio, User};
 use crate::keeper::signal::{self as keeper_signal, Delivery, Expected, Refusal, Verified, Witnesses};
+use crate::keeper::terminal::{self, Suspension, Terminal};
 use crate::keeper::{reap, scan};
 use crate::kernel::poll::register;
 use crate::model::{BootNs, Live, PidfsIno, ProcessKey, ProofKind, StopReason, Totals};
@@ -56,12 +58,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
             return Ok(error::USAGE);
         }
     };
+    // Before any thread.
+    let continued = terminal::listen().context("listening for job control")?;
     let (failed, failures) = unbounded_channel();
     let events = args.events.as_deref().map(|path| Sink::events(path, failed.clone())).transpose()?;
     let human = if args.quiet { None } else { Sink::human(failed.clone()).ok() };
     let pump = args.output.as_deref().map(|path| Pump::start(path, failed.clone())).transpose()?;
     // Before the birth: a signal that comes from now on is an event, not our end.
-    let sources = Sources::new(&signals)?;
+    let sources = Sources::new(&signals, continued)?;
     reap::become_subreaper().context("becoming the reaper of the tree's orphans")?;
 
     let id = Ulid::new();
@@ -94,12 +98,13 @@ struct Sources {
     timer: TimerFd,
     elapsed: AsyncFd<OwnedFd>,
     child: Signal,
+    continued: AsyncFd<OwnedFd>,
     stop: Vec<(u8, Signal)>,
 }
 
 impl Sources {
     /// Listens for the signals that ask for a stop, save those our caller had ignored (`nohup`).
-    fn new(at_start: &SignalsAtStart) -> anyhow::Result<Self> {
+    fn new(at_start: &SignalsAtStart, continued: OwnedFd) -> anyhow::Result<Self> {
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
             .context("making a timer")?;
         let mut stop = Vec::new();
@@ -111,7 +116,8 @@ impl Sources {
         }
         let child = signal(SignalKind::child()).context("listening for ended children")?;
         let elapsed = timer.as_fd().try_clone_to_owned().and_then(register).context("watching the timer")?;
-        Ok(Self { timer, elapsed, child, stop })
+        let continued = register(continued).context("listening for job control")?;
+        Ok(Self { timer, elapsed, child, continued, stop })
     }
 
     fn arm(&self, at: BootNs) -> io::Result<()> {
@@ -135,6 +141,7 @@ struct Shell {
     core: Core,
     ground: Ground,
     main: Option<Main>,
+    terminal: Terminal,
     scan: Scan,
     events: Option<Sink>,
     human_sink: Option<Sink>,
@@ -147,6 +154,7 @@ struct Shell {
     launch_code: Option<u8>,
     write_failed: bool,
     stop_asked: bool,
+    stopping: bool,
     more: bool,
 }
 
@@ -170,6 +178,7 @@ impl Shell {
             }),
             ground,
             main: None,
+            terminal: Terminal::of_caller(),
             scan: Scan::default(),
             events: out.events,
             human_sink: out.human,
@@ -182,6 +191,7 @@ impl Shell {
             launch_code: None,
             write_failed: false,
             stop_asked: false,
+            stopping: false,
             more: false,
         })
     }
@@ -275,10 +285,14 @@ impl Shell {
                 biased;
                 (number, ()) = next_signal(&mut sources.stop) => self.asked_to_stop(number),
                 Some(failure) = failures.recv() => self.cannot_write(&failure),
-                () = elapsed(&sources.elapsed) => self.queue.push_back(Event::Woke),
+                () = taken(&sources.elapsed) => self.queue.push_back(Event::Woke),
                 () = readable(self.main.as_ref().filter(|main| !main.exited).map(|main| &main.exit)) => self.main_exited(),
                 () = readable(self.main.as_ref().and_then(|main| main.start.as_ref())) => self.main_started(),
-                _ = sources.child.recv() => self.children_ended(),
+                _ = sources.child.recv() => {
+                    self.children_ended();
+                    self.main_stopped();
+                }
+                () = taken(&sources.continued) => self.continued(),
                 () = records(&mut self.ground, self.more) => self.round(),
                 _ = scan_tick.tick(), if self.ground.tracing.is_none() => self.look(),
             }
@@ -287,7 +301,6 @@ impl Shell {
 
     /// Hands every queued event to the core and performs what it answers.
     fn settle(&mut self, sources: &Sources) -> Option<Summary> {
-        let mut wake = self.wake;
         while let Some(event) = self.queue.pop_front() {
             let actions = self.core.handle(clock::boot(), event);
             for action in actions {
@@ -297,8 +310,7 @@ impl Shell {
                 self.perform(action);
             }
         }
-        if self.wake != wake.take()
-            && let Some(at) = self.wake
+        if let Some(at) = self.wake.take()
             && let Err(error) = sources.arm(at)
         {
             // Without a timer no deadline would be kept: the tree is stopped now.
@@ -480,7 +492,12 @@ impl Shell {
 
     /// The main process is dead: its records first, then the authority on its status.
     fn main_exited(&mut self) {
-        self.round();
+        if self.ground.tracing.is_some() {
+            self.round();
+        } else {
+            // Whom it left behind is known before its end is told.
+            self.look();
+        }
         let Some(main) = &mut self.main else { return };
         match main.child.pidfd.try_wait() {
             Ok(None) => {}
@@ -535,6 +552,79 @@ impl Shell {
                 }
             }
             Err(error) => tracing::warn!(%error, "looking for orphans"),
+        }
+    }
+
+    /// The command was stopped, by Ctrl-Z for one: we stop with it, so that the caller's shell has the terminal.
+    ///
+    /// All of us is stopped then; a limit that passed meanwhile strikes when we are continued.
+    fn main_stopped(&mut self) {
+        let Some(main) = self.main.as_ref().filter(|main| !main.exited) else { return };
+        let Ok(Some(signal)) = terminal::stopped_by(&main.child.pidfd) else { return };
+        // A stop of the tree is not put off: what is stopped now ends with its last step.
+        if self.stop_asked || self.stopping {
+            return;
+        }
+        let group = main.child.pid;
+        // SIGSTOP may come from anybody. It is a matter of the terminal where it keeps the foreground from all.
+        let by_keys = matches!(signal, Number::SIGTSTP | Number::SIGTTIN | Number::SIGTTOU);
+        if !by_keys && !self.terminal.is_of(group) {
+            return;
+        }
+        let go_on = match self.terminal.suspend() {
+            Ok(Suspension::Over) => {
+                self.terminal.lend(group);
+                true
+            }
+            // Nobody would ever continue us. The command goes on, unless it would only be stopped again.
+            Ok(Suspension::Refused) => self.terminal.lend(group) || signal == Number::SIGTSTP,
+            Ok(Suspension::NoTerminal) => false,
+            Err(error) => {
+                tracing::warn!(%error, "stopping together with the command");
+                true
+            }
+        };
+        if go_on {
+            self.continue_group(group);
+        }
+    }
+
+    /// We were continued outside of [`Shell::main_stopped`], by `fg` of a job in the background for one.
+    fn continued(&mut self) {
+        let Some(main) = self.main.as_ref().filter(|main| !main.exited) else { return };
+        let group = main.child.pid;
+        if self.terminal.lend(group) {
+            self.continue_group(group);
+        }
+    }
+
+    /// Continues the command's own process group as a shell does, each member by proof.
+    fn continue_group(&mut self, group: u32) {
+        let continue_signal = Number::SIGCONT as u8;
+        let tree = match &self.ground.cgroup {
+            Some(cgroup) => cgroup.own().procs().map(|procs| procs.pids),
+            None => self.descendants(),
+        };
+        let mut members = tree.unwrap_or_default();
+        members.insert(group);
+        let of_group =
+            |pid: u32| scan::Stat::read(pid).ok().flatten().is_some_and(|stat| stat.pgrp.cast_unsigned() == group);
+        for pid in members.into_iter().filter(|&pid| of_group(pid)) {
+            let result = match &self.main {
+                Some(main) if main.child.pid == pid => {
+                    match keeper_signal::verify(&main.child.pidfd, Expected::OwnChild, &self.witnesses()) {
+                        Ok(Verified::Proof(proof)) => proof.send(continue_signal),
+                        Ok(Verified::Gone) => Ok(Delivery::Gone),
+                        Err(refusal) => Err(refusal),
+                    }
+                }
+                _ if self.ground.cgroup.is_some() => {
+                    keeper_signal::open_and_send(Expected::Member { pid }, &self.witnesses(), continue_signal)
+                }
+                _ => keeper_signal::open_and_send(Expected::Descendant { pid }, &self.witnesses(), continue_signal),
+            };
+            let key = self.core.tracker().registry().by_tgid(pid).map(|entry| entry.key);
+            self.log(Fact::SignalResult(Signalled { pid, key, signal: continue_signal, result: outcome(result) }));
         }
     }
 
@@ -595,6 +685,7 @@ impl Shell {
 
     fn log(&mut self, fact: Fact) {
         let now = clock::both();
+        self.stopping |= matches!(fact, Fact::Phase(Phase::Stopping { .. }));
         let proof = match &fact {
             Fact::SignalIntent { cgroup: true, .. } => Some(ProofKind::OwnCgroup),
             Fact::SignalIntent { pid, .. } if self.main.as_ref().is_some_and(|main| main.child.pid == *pid) => {
@@ -656,18 +747,12 @@ impl Shell {
     /// Draws the sum, removes the cgroup, gives the terminal back, and waits for what is still being written.
     async fn end(mut self, summary: Summary) -> anyhow::Result<u8> {
         let mut code = error::of_run(&summary, self.launch_code);
-        let _ = launch::reclaim_terminal();
+        let _ = self.terminal.take_back();
         self.reap_the_rest(&summary).await;
         if let Some(tracing) = &self.ground.tracing
             && let Ok(totals) = tracing.counters.read()
         {
-            let accounts = self.core.tracker().accounts();
-            let filtered = Counts {
-                fork: accounts.births.filtered,
-                exec: accounts.execs.filtered,
-                exit: accounts.deaths.filtered,
-            };
-            let stats = Stats::new(&totals, self.recorder.written(), filtered);
+            let stats = Stats::new(&totals, self.core.tracker().accounts());
             let line = self.recorder.stats(stats, clock::both());
             self.write(&line);
         }
@@ -784,10 +869,11 @@ async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
     }
 }
 
-async fn elapsed(timer: &AsyncFd<OwnedFd>) {
-    readable(Some(timer)).await;
-    // Takes the expiration, so that the next one is news.
-    let _ = nix::unistd::read(timer.get_ref(), &mut [0; 8]);
+/// Waits for a timer or a signal, and takes it, so that the next one is news.
+async fn taken(source: &AsyncFd<OwnedFd>) {
+    readable(Some(source)).await;
+    // A signalfd_siginfo is the larger of both.
+    let _ = nix::unistd::read(source.get_ref(), &mut [0; 128]);
 }
 
 async fn records(ground: &mut Ground, more: bool) {

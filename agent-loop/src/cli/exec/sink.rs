@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +14,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+
+use crate::keeper::streams;
 
 /// How much may wait for a slow reader: some 200,000 events.
 const PENDING_LIMIT: usize = 64 << 20;
@@ -47,10 +50,11 @@ impl Sink {
     /// When it cannot be opened or created.
     pub(super) fn events(path: &Path, failed: UnboundedSender<SinkFailed>) -> anyhow::Result<Self> {
         if path == Path::new("-") {
+            anyhow::ensure!(!streams::stdout_was_closed(), "--events - needs stdout, which is closed; name a file");
             let stdout = File::from(io::stdout().as_fd().try_clone_to_owned().context("opening stdout for --events")?);
             return Self::start("events on stdout".to_owned(), stdout, failed);
         }
-        let file = File::create(path).with_context(|| format!("opening {} for --events", path.display()))?;
+        let file = append(path).with_context(|| format!("opening {} for --events", path.display()))?;
         Self::start(format!("events in {}", path.display()), file, failed)
     }
 
@@ -107,6 +111,12 @@ impl Sink {
         self.chunks = None;
         !self.full && tokio::time::timeout(FLUSH_LIMIT, &mut self.done).await.is_ok()
     }
+}
+
+/// Opens a file of ours: appended to, for evidence is not overwritten, and readable by its owner alone, for
+/// command lines may hold secrets.
+pub(super) fn append(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).mode(0o600).open(path)
 }
 
 struct Writer {
