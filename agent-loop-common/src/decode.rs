@@ -102,3 +102,101 @@ pub fn record(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
 pub fn snapshot(bytes: &[u8]) -> impl Iterator<Item = Result<SnapshotRecord, DecodeError>> + '_ {
     bytes.chunks(size_of::<SnapshotRecord>()).map(read)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::{EXEC_LARGE, EXEC_SMALL};
+
+    /// Whether `part` lies within `whole`: a slice that was cut elsewhere would read past the end.
+    fn within(part: &[u8], whole: &[u8]) -> bool {
+        let (part, whole) = (part.as_ptr_range(), whole.as_ptr_range());
+        part.start >= whole.start && part.end <= whole.end
+    }
+
+    fn check(bytes: &[u8]) {
+        match record(bytes) {
+            Ok(Record::Birth(_)) => assert!(bytes.len() >= size_of::<BirthRecord>()),
+            Ok(Record::Death(_)) => assert!(bytes.len() >= size_of::<DeathRecord>()),
+            Ok(Record::Exec { header, filename, argv }) => {
+                assert!(bytes.len() >= size_of::<ExecHeader>());
+                assert!(within(filename, bytes) && within(argv, bytes));
+                assert_eq!(argv.len(), header.argv_len as usize);
+                assert!(filename.len() <= header.filename_cap as usize && !filename.contains(&0));
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+
+    /// An exec record of these lengths and this body.
+    fn exec(filename_cap: u32, argv_len: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; size_of::<ExecHeader>()];
+        bytes[..4].copy_from_slice(&kind::EXEC.to_ne_bytes());
+        let at = core::mem::offset_of!(ExecHeader, argv_len);
+        bytes[at..at + 4].copy_from_slice(&argv_len.to_ne_bytes());
+        let at = core::mem::offset_of!(ExecHeader, filename_cap);
+        bytes[at..at + 4].copy_from_slice(&filename_cap.to_ne_bytes());
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_read_past_their_end(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            check(&bytes);
+        }
+
+        #[test]
+        fn no_bytes_of_a_known_kind_are_read_past_their_end(
+            kind in 0_u32..5,
+            tail in proptest::collection::vec(any::<u8>(), 0..EXEC_SMALL),
+        ) {
+            let bytes = [&kind.to_ne_bytes()[..], &tail].concat();
+            check(&bytes);
+            // A slice with an end of its own, not inside a larger allocation, at every alignment.
+            for cut in 0..8.min(bytes.len()) {
+                check(&bytes[cut..].to_vec().into_boxed_slice());
+            }
+        }
+
+        #[test]
+        fn lengths_inside_an_exec_never_reach_past_it(
+            filename_cap in prop_oneof![0_u32..700, any::<u32>(), Just(u32::MAX)],
+            argv_len in prop_oneof![0_u32..700, any::<u32>(), Just(u32::MAX)],
+            body in proptest::collection::vec(any::<u8>(), 0..EXEC_SMALL),
+        ) {
+            let bytes = exec(filename_cap, argv_len, &body);
+            check(&bytes);
+            let fits = u64::from(filename_cap) + u64::from(argv_len) <= body.len() as u64;
+            prop_assert_eq!(record(&bytes).is_ok(), fits);
+        }
+
+        #[test]
+        fn a_snapshot_is_read_whole_and_a_torn_end_is_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let whole = bytes.len() / size_of::<SnapshotRecord>();
+            let torn = usize::from(!bytes.len().is_multiple_of(size_of::<SnapshotRecord>()));
+            let read: Vec<_> = snapshot(&bytes).collect();
+            prop_assert_eq!(read.len(), whole + torn);
+            prop_assert!(read.iter().take(whole).all(Result::is_ok));
+            prop_assert!(read.iter().skip(whole).all(Result::is_err));
+        }
+    }
+
+    #[test]
+    fn an_exec_record_is_taken_apart() {
+        let mut body = vec![0; 128];
+        body[..9].copy_from_slice(b"/bin/true");
+        body.extend_from_slice(b"true\0-x\0");
+        body.resize(EXEC_LARGE, 0xaa);
+        match record(&exec(128, 8, &body)) {
+            Ok(Record::Exec { filename, argv, .. }) => {
+                assert_eq!((filename, argv), (&b"/bin/true"[..], &b"true\0-x\0"[..]))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,15 +1,20 @@
 //! Forced PID recycling: methods by number hit strangers, so the harness can fail; a pidfd that is opened, then
 //! verified, then signalled hits none.
 //!
-//! Which proof each point exercises, for a method by pidfd: *before open* the inode (the pidfd is the stranger's and
-//! must be refused); *open to verify* and *verify to signal* the pidfd itself (it stays the victim's, the signal
-//! finds nobody); *any time* both.
+//! Which proof each point exercises is printed by each test, as the method itself counted it, and asserted: *before
+//! open* the identity or the belonging (the pidfd is the stranger's and must be refused: by its inode, by its start in
+//! the live set, by its cgroup); *open to verify* the check that the pidfd's own process still lives; *verify to
+//! signal* the pidfd itself (it stays the victim's, the signal finds nobody); *any time* all of them. A child that we
+//! launched has had its pidfd since birth: there the pidfd itself decides at every point.
+//!
+//! `cargo xtask strangers` is the long form.
 
 use std::collections::HashMap;
 use std::process::Command;
 
-use agent_loop_tests::needs;
+use agent_loop_tests::harness::skip;
 use agent_loop_tests::recycle::{Point, Tally};
+use agent_loop_tests::{needs, test_name};
 
 /// Runs a method of the `recycler`, which contains those by number in a PID namespace.
 fn recycle(method: &str, rounds: u32) -> HashMap<String, Tally> {
@@ -65,4 +70,52 @@ fn a_verified_pidfd_hits_no_stranger() {
     );
     assert_eq!(tallies["verify_to_signal"].found_gone, tallies["verify_to_signal"].recycled, "the pidfd finds nobody");
     assert!(tallies["any_time"].victims_hit > 0, "it is not harmless only by doing nothing");
+}
+
+/// The product's own method by one proof: no stranger is hit, and at each point this is what decided.
+fn by_our_own(method: &str, rounds: u32, decided: [&str; 3]) {
+    let tallies = recycle(method, rounds);
+    for (point, what) in ["before_open", "open_to_verify", "verify_to_signal"].into_iter().zip(decided) {
+        let tally = &tallies[point];
+        assert_eq!(tally.strangers_hit, 0, "{point}");
+        assert!(tally.recycled > 0, "{point}");
+        assert_eq!(tally.decided.get(what), Some(&tally.recycled), "{point}: {:?}", tally.decided);
+        assert_eq!(tally.victims_hit, 0, "{point}");
+    }
+    let random = &tallies["any_time"];
+    assert_eq!(random.strangers_hit, 0);
+    assert!(random.victims_hit > 0, "it is not harmless only by doing nothing");
+    let by = |start: &str| random.decided.iter().filter(|it| it.0.starts_with(start)).map(|it| it.1).sum::<u64>();
+    assert!(by("sent on") < random.recycled, "never too late: {:?}", random.decided);
+}
+
+#[test]
+fn i02_our_signal_by_inode_hits_no_stranger_in_the_same_run() {
+    needs!(cgroup, bpf);
+    let Ok(layout) = agent_loop::kernel::Layout::of_running_kernel() else { return };
+    if !layout.has_pidfs() {
+        return skip(test_name!(), "pidfds have no inodes before Linux 6.9");
+    }
+    let decided = ["verify refused: OtherInode", "verify: gone", "proof pidfs_ino, then gone"];
+    by_our_own("inode", 3_000, decided);
+}
+
+#[test]
+fn i02_our_signal_by_the_live_set_hits_no_stranger_in_the_same_run() {
+    needs!(cgroup, bpf);
+    let decided = ["verify refused: OtherStart", "verify: gone", "proof live_set, then gone"];
+    by_our_own("live-set", 3_000, decided);
+}
+
+#[test]
+fn i02_our_signal_by_the_runs_cgroup_hits_no_stranger_outside() {
+    needs!(cgroup, bpf);
+    let decided = ["verify refused: NotOurs", "verify: gone", "proof own_cgroup, then gone"];
+    by_our_own("member", 3_000, decided);
+}
+
+#[test]
+fn i02_our_signal_to_our_own_child_hits_no_stranger() {
+    needs!(root);
+    by_our_own("own-child", 500, ["verify: gone", "verify: gone", "proof own_child, then gone"]);
 }

@@ -8,6 +8,7 @@ mod lint;
 mod place;
 mod progress;
 mod setup;
+mod strangers;
 mod test;
 
 use std::process::ExitCode;
@@ -42,6 +43,12 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Forces PID recycles against every way to signal, ours and those by number; needs root.
+    Strangers {
+        /// Recycles against each of our own ways, over all points.
+        #[arg(long, default_value_t = 100_000)]
+        count: u64,
+    },
     /// Checks format, clippy and the project's own rules.
     Lint,
 }
@@ -53,6 +60,7 @@ fn main() -> ExitCode {
         Command::Claude => claude::command(),
         Command::Demo => demo::command(),
         Command::Test { quick } => test::command(quick),
+        Command::Strangers { count } => strangers::command(count),
         Command::Lint => lint::command(),
     };
     match done {

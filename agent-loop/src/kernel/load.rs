@@ -68,6 +68,8 @@ pub struct Options {
     pub watch: Vec<(String, u32)>,
     /// The exit rule to use where it is not the kernel's own: the older one also works on newer kernels.
     pub exit_hook: Option<ExitHook>,
+    /// Whether the eBPF program says on its error paths what went wrong; see [`Probes::print_log`].
+    pub log: bool,
 }
 
 impl Default for Options {
@@ -79,6 +81,7 @@ impl Default for Options {
             live_entries: 65_536,
             watch: Vec::new(),
             exit_hook: None,
+            log: false,
         }
     }
 }
@@ -87,6 +90,7 @@ impl Default for Options {
 pub struct Probes {
     ebpf: Ebpf,
     exit: ExitHook,
+    log: Option<super::log::Printer>,
 }
 
 /// The attached program and the handles to what it tells.
@@ -127,6 +131,12 @@ fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<T
     }
     loader.override_global("PIDNS_INUM", &pidns, true);
     loader.override_global("RUN_LEVEL", &run_level, true);
+    let log_level = super::log::level(options.log);
+    loader.override_global(aya_log::LEVEL, &log_level, true);
+    if !options.log {
+        // Nothing is written there; a page is the least it can be.
+        loader.map_max_entries("AYA_LOGS", 4096);
+    }
     loader.map_max_entries("EVENTS", options.events_bytes);
     loader.map_max_entries("EXECS", options.execs_bytes);
     loader.map_max_entries("LIVE", options.live_entries);
@@ -153,6 +163,7 @@ fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<T
     let snapshot: &mut Iter = ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?;
     snapshot.load("task", &btf).context("loading the snapshot program")?;
 
+    let log = options.log.then(|| super::log::Printer::new(&mut ebpf)).transpose().context("opening the log")?;
     let mut take =
         |name: &str| -> anyhow::Result<Map> { ebpf.take_map(name).with_context(|| format!("finding {name}")) };
     Ok(Tracing {
@@ -160,7 +171,7 @@ fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<T
         live: LiveSet::new(take("LIVE")?)?,
         runs: RunTable::new(take("RUNS")?, take("MAINS")?)?,
         counters: Counters::new(take("COUNTERS")?, programs)?,
-        probes: Probes { ebpf, exit },
+        probes: Probes { ebpf, exit, log },
     })
 }
 
@@ -193,6 +204,13 @@ impl Probes {
     #[must_use]
     pub const fn exit_hook(&self) -> ExitHook {
         self.exit
+    }
+
+    /// Hands what the eBPF program has said since the last time to `tracing`; does nothing unless it was asked for.
+    pub fn print_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.print();
+        }
     }
 
     /// Finds the processes of known runs and watch rules, and their descendants, that lived before.

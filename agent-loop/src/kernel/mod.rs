@@ -8,6 +8,7 @@ mod counters;
 pub mod host;
 mod live;
 mod load;
+mod log;
 pub mod object;
 pub(crate) mod poll;
 mod rings;

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use agent_loop_tests::recycle::{self, ByNumber, Method, PidfdInode, Point, Span, Stopgap};
+use agent_loop::keeper::{launch, launcher};
+use agent_loop_tests::recycle::{self, ByNumber, Method, OwnChild, PidfdInode, Point, Product, Proof, Span, Stopgap};
 use agent_loop_tests::sys;
 use clap::{Parser, ValueEnum};
 
@@ -38,9 +39,22 @@ enum Who {
     Stopgap,
     /// A pidfd, its inode, then a signal through it.
     Pidfd,
+    /// agent-loop's own, by the recorded inode.
+    Inode,
+    /// agent-loop's own, by the kernel's live set.
+    LiveSet,
+    /// agent-loop's own, by the run's cgroup.
+    Member,
+    /// agent-loop's own, for a child that it launched.
+    OwnChild,
 }
 
 fn main() -> ExitCode {
+    // The keeper launches this program again, as agent-loop.
+    let mut args = std::env::args_os();
+    if args.nth(1).is_some_and(|first| first == launch::LAUNCHER) {
+        launcher::launcher_main(args);
+    }
     let cli = Cli::parse();
     match recycle(&cli) {
         Ok(code) => ExitCode::from(code),
@@ -55,6 +69,10 @@ fn recycle(cli: &Cli) -> io::Result<u8> {
     sys::die_after(Duration::from_secs((cli.seconds + 5) * 4))?;
     match cli.method {
         Who::Pidfd => points(cli, &mut PidfdInode),
+        Who::Inode => points(cli, &mut Product::new(Proof::Inode)?),
+        Who::LiveSet => points(cli, &mut Product::new(Proof::LiveSet)?),
+        Who::Member => points(cli, &mut Product::new(Proof::Member)?),
+        Who::OwnChild => points(cli, &mut OwnChild::default()),
         Who::AgentLoopPy => recycle::in_own_pid_namespace(|space| points(cli, &mut ByNumber::contained(space))),
         Who::Stopgap => recycle::in_own_pid_namespace(|space| points(cli, &mut Stopgap::contained(space))),
     }

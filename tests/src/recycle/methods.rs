@@ -25,7 +25,7 @@ impl ByNumber {
 impl Method for ByNumber {
     type Identity = i32;
     type Opened = i32;
-    type Proof = i32;
+    type Proof<'a> = i32;
 
     fn record(&mut self, pid: i32, _pidfd: BorrowedFd<'_>) -> io::Result<i32> {
         Ok(pid)
@@ -35,8 +35,8 @@ impl Method for ByNumber {
         Some(*known)
     }
 
-    fn verify(&mut self, _known: &i32, opened: i32) -> Option<i32> {
-        sys::kill(opened, 0).is_ok().then_some(opened)
+    fn verify(&mut self, _known: &i32, opened: &i32) -> Option<i32> {
+        sys::kill(*opened, 0).is_ok().then_some(*opened)
     }
 
     fn signal(&mut self, proof: i32) -> bool {
@@ -59,7 +59,7 @@ impl Stopgap {
 impl Method for Stopgap {
     type Identity = (i32, Looks);
     type Opened = Looks;
-    type Proof = i32;
+    type Proof<'a> = i32;
 
     fn record(&mut self, pid: i32, _pidfd: BorrowedFd<'_>) -> io::Result<Self::Identity> {
         Ok((pid, Looks::of(pid)?))
@@ -69,8 +69,8 @@ impl Method for Stopgap {
         Looks::of(*pid).ok()
     }
 
-    fn verify(&mut self, (pid, looks): &Self::Identity, opened: Looks) -> Option<i32> {
-        (opened == *looks).then_some(*pid)
+    fn verify(&mut self, (pid, looks): &Self::Identity, opened: &Looks) -> Option<i32> {
+        (opened == looks).then_some(*pid)
     }
 
     fn signal(&mut self, proof: i32) -> bool {
@@ -105,7 +105,7 @@ pub struct PidfdInode;
 impl Method for PidfdInode {
     type Identity = (i32, u64);
     type Opened = OwnedFd;
-    type Proof = OwnedFd;
+    type Proof<'a> = BorrowedFd<'a>;
 
     fn record(&mut self, pid: i32, pidfd: BorrowedFd<'_>) -> io::Result<Self::Identity> {
         Ok((pid, inode(pidfd)?))
@@ -115,12 +115,12 @@ impl Method for PidfdInode {
         sys::pidfd_open(*pid).ok()
     }
 
-    fn verify(&mut self, (_, known): &Self::Identity, opened: OwnedFd) -> Option<OwnedFd> {
-        (inode(opened.as_fd()).ok()? == *known).then_some(opened)
+    fn verify<'a>(&mut self, (_, known): &Self::Identity, opened: &'a OwnedFd) -> Option<BorrowedFd<'a>> {
+        (inode(opened.as_fd()).ok()? == *known).then_some(opened.as_fd())
     }
 
-    fn signal(&mut self, proof: OwnedFd) -> bool {
-        sys::pidfd_signal(&proof, libc::SIGKILL).is_ok()
+    fn signal(&mut self, proof: BorrowedFd<'_>) -> bool {
+        sys::pidfd_signal(proof, libc::SIGKILL).is_ok()
     }
 }
 

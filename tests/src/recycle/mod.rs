@@ -5,10 +5,14 @@
 //! same number. Afterwards the stranger is told to end by a signal of our own: if it ended by another, it was hit.
 
 mod methods;
+mod product;
 mod space;
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -17,6 +21,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 pub use methods::{ByNumber, PidfdInode, Stopgap};
+pub use product::{OwnChild, Product, Proof};
 pub use space::in_own_pid_namespace;
 
 use crate::oracle::Status;
@@ -28,8 +33,27 @@ pub trait Method {
     type Identity;
     /// What was opened.
     type Opened;
-    /// What allows the signal.
-    type Proof;
+    /// What allows the signal; it may borrow what was opened.
+    type Proof<'a>;
+
+    /// Makes a victim that lives until it is signalled, on this number if the method leaves the choice to us; `None`
+    /// when somebody has the number.
+    ///
+    /// # Errors
+    /// When none can be made; the run ends.
+    fn victim(&mut self, number: i32) -> io::Result<Option<Cloned>> {
+        born(number, None)
+    }
+
+    /// The cgroup that strangers are born in, where it is not our own.
+    fn strangers_home(&self) -> Option<Arc<File>> {
+        None
+    }
+
+    /// What decided, how often, since it was last asked.
+    fn decided(&mut self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
 
     /// Records a process that certainly lives; `pidfd` came from the clone3 that made it.
     ///
@@ -41,10 +65,10 @@ pub trait Method {
     fn open(&mut self, known: &Self::Identity) -> Option<Self::Opened>;
 
     /// Second stage; `None` refuses.
-    fn verify(&mut self, known: &Self::Identity, opened: Self::Opened) -> Option<Self::Proof>;
+    fn verify<'a>(&mut self, known: &Self::Identity, opened: &'a Self::Opened) -> Option<Self::Proof<'a>>;
 
     /// Third stage: sends SIGKILL; whether the kernel took it.
-    fn signal(&mut self, proof: Self::Proof) -> bool;
+    fn signal(&mut self, proof: Self::Proof<'_>) -> bool;
 }
 
 /// When the number changes hands.
@@ -85,6 +109,9 @@ pub struct Tally {
     pub taken: u64,
     /// How long all took.
     pub elapsed_ms: u64,
+    /// What decided, how often, by the method's own account.
+    #[serde(default)]
+    pub decided: BTreeMap<String, u64>,
 }
 
 /// How far a run goes; it ends at whichever comes first.
@@ -108,6 +135,7 @@ pub fn run<M: Method>(method: &mut M, point: Point, span: Span) -> io::Result<Ta
         Point::AnyTime => any_time(method, span)?,
         Point::BeforeOpen | Point::OpenToVerify | Point::VerifyToSignal => at_a_stage(method, point, span)?,
     };
+    tally.decided = method.decided();
     tally.elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(tally)
 }
@@ -116,13 +144,14 @@ fn at_a_stage<M: Method>(method: &mut M, point: Point, span: Span) -> io::Result
     let mut tally = Tally::default();
     let begin = Instant::now();
     let mut number = Number::new()?;
+    let home = method.strangers_home();
     while tally.recycled < span.rounds && begin.elapsed() < span.within {
-        let Some(victim) = number.take()? else {
+        let Some(victim) = number.take(method)? else {
             tally.taken += 1;
             continue;
         };
         let known = method.record(victim.pid, victim.pidfd.as_fd())?;
-        let mut exchange = Exchange { victim: Some(victim), stranger: None };
+        let mut exchange = Exchange { victim: Some(victim), stranger: None, home: home.clone() };
         stages(method, &known, &mut tally, |now| if now == point { exchange.make() } else { Ok(()) })?;
         exchange.make()?;
         exchange.settle(&mut tally, &mut number)?;
@@ -143,7 +172,7 @@ fn stages<M: Method>(
         return Ok(());
     };
     between(Point::OpenToVerify)?;
-    let Some(proof) = method.verify(known, opened) else {
+    let Some(proof) = method.verify(known, &opened) else {
         tally.refused_verify += 1;
         return Ok(());
     };
@@ -158,6 +187,7 @@ fn any_time<M: Method>(method: &mut M, span: Span) -> io::Result<Tally> {
     let mut tally = Tally::default();
     let begin = Instant::now();
     let mut number = Number::new()?;
+    let home = method.strangers_home();
     let mut random = Random(span.seed | 1);
     let turn = AtomicU64::new(0);
     let over = AtomicBool::new(false);
@@ -173,7 +203,7 @@ fn any_time<M: Method>(method: &mut M, span: Span) -> io::Result<Tally> {
                     std::hint::spin_loop();
                 }
                 pass(delay);
-                let mut exchange = Exchange { victim: Some(victim), stranger: None };
+                let mut exchange = Exchange { victim: Some(victim), stranger: None, home: home.clone() };
                 let made = exchange.make().map(|()| exchange);
                 if give_back.send(made).is_err() {
                     return;
@@ -182,7 +212,7 @@ fn any_time<M: Method>(method: &mut M, span: Span) -> io::Result<Tally> {
         });
         let mut rounds = || {
             while tally.recycled < span.rounds && begin.elapsed() < span.within {
-                let Some(victim) = number.take()? else {
+                let Some(victim) = number.take(method)? else {
                     tally.taken += 1;
                     continue;
                 };
@@ -235,6 +265,7 @@ const TOLD: i32 = libc::SIGUSR2;
 struct Exchange {
     victim: Option<Cloned>,
     stranger: Option<(Status, Option<Cloned>)>,
+    home: Option<Arc<File>>,
 }
 
 impl Exchange {
@@ -243,7 +274,7 @@ impl Exchange {
         let Some(victim) = self.victim.take() else { return Ok(()) };
         sys::pidfd_signal(&victim.pidfd, TOLD)?;
         let status = sys::wait(victim.pid)?;
-        self.stranger = Some((status, born(victim.pid)?));
+        self.stranger = Some((status, born(victim.pid, self.home.as_deref())?));
         Ok(())
     }
 
@@ -263,9 +294,10 @@ impl Exchange {
     }
 }
 
-/// A process that lives until it is signalled, on this number; `None` when somebody has it.
-fn born(pid: i32) -> io::Result<Option<Cloned>> {
-    match sys::clone(Stub::Pause, Some(pid)) {
+/// A process that lives until it is signalled, on this number and in this cgroup; `None` when somebody has it.
+fn born(pid: i32, cgroup: Option<&File>) -> io::Result<Option<Cloned>> {
+    let place = sys::Place { pid: Some(pid), cgroup: cgroup.map(AsFd::as_fd), ..sys::Place::default() };
+    match sys::clone_at(Stub::Pause, place) {
         Ok(cloned) => Ok(Some(cloned)),
         Err(err) if err.raw_os_error() == Some(libc::EEXIST) => Ok(None),
         Err(err) => Err(err),
@@ -293,12 +325,12 @@ impl Number {
     }
 
     /// A victim on this number; another number is taken now and then, or if somebody has it.
-    fn take(&mut self) -> io::Result<Option<Cloned>> {
+    fn take<M: Method>(&mut self, method: &mut M) -> io::Result<Option<Cloned>> {
         self.used += 1;
         if self.used > 500 {
             self.move_on()?;
         }
-        let victim = born(self.pid)?;
+        let victim = method.victim(self.pid)?;
         if victim.is_none() {
             self.move_on()?;
         }

@@ -33,6 +33,7 @@ fn orphans_keep_their_true_forker() {
         let run = Run::new();
         let mut traced = Traced::of_run(&run, Options::default());
         let main = run.adversary(&[&["--hold-ms", "100"], args].concat()).spawn().expect("the adversary starts");
+        run.wait_ready();
         let main = end(main).0;
         run.kill();
         traced.drain();

@@ -73,3 +73,14 @@ fn by_default_the_rule_is_the_kernels_own() {
     assert_eq!(traced.tracing.probes.exit_hook(), own);
     assert!(matches!(own, ExitHook::GroupDead | ExitHook::Latch));
 }
+
+#[test]
+fn with_its_log_switched_on_it_loads_and_tells_the_same() {
+    needs!(cgroup, bpf);
+    let run = Run::new();
+    let mut traced = Traced::of_run(&run, Options { log: true, ..Options::default() });
+    let lives = to_the_end(&mut traced, &run, &["fork-no-exec", "5"]);
+    traced.assert_lives(&lives);
+    traced.assert_all_ended();
+    traced.tracing.probes.print_log();
+}
