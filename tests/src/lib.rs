@@ -3,10 +3,12 @@
 //! - [`adversary`]: the small programs that try to escape, each bounded in time and number
 //! - [`recycle`]: a stranger is put on a dead process's number at a chosen moment
 //! - [`harness`]: runs `agent-loop exec`, reads its events, checks what is left
+//! - [`bench`]: what `cargo xtask bench` measures with
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
 pub mod adversary;
+pub mod bench;
 pub mod harness;
 pub mod oracle;
 pub mod recycle;

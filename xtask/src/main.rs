@@ -1,6 +1,7 @@
 //! The developer's commands: `cargo xtask <command>`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod ebpf;
 mod lint;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Sets up, builds, shows, tests and checks agent-loop.
+/// Sets up, builds, shows, tests, measures and checks agent-loop.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -39,6 +40,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Measures, beside what we are compared with: a table, and JSON.
+    Bench(bench::Options),
     /// Checks format, clippy and the project's own rules.
     Lint,
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf => ebpf::command(),
         Command::Demo => demo::command(),
         Command::Test { quick } => test::command(quick),
+        Command::Bench(options) => bench::command(&options),
         Command::Lint => lint::command(),
     };
     match done {
