@@ -21,6 +21,9 @@ const PENDING_LIMIT: usize = 64 << 20;
 /// costs more than all the rest. Nothing is decided by what it holds back, and the first line never waits.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// The room for what one wake-up appends, about.
+const CHUNK_SIZE: usize = 2 << 10;
+
 /// How much is written at once, about.
 const WRITE_SIZE: usize = 256 << 10;
 
@@ -99,7 +102,7 @@ impl Sink {
             self.buffer.clear();
             return;
         }
-        let chunk = std::mem::take(&mut self.buffer);
+        let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_SIZE));
         if self.pending.fetch_add(chunk.len(), Ordering::Relaxed) + chunk.len() > PENDING_LIMIT {
             self.full = true;
             let error = io::Error::other("its reader is too slow");
