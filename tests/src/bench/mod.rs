@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use crate::sys;
@@ -50,7 +50,7 @@ enum What {
     },
     /// Runs `spawn fork` while the kernel takes the time of each program that this process has loaded.
     Hooks {
-        /// The `agent-loop exec` whose programs are meant; the parent process without it.
+        /// The process whose programs are meant; without it the `agent-loop exec` above this one's gate.
         #[arg(long)]
         of: Option<i32>,
         #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]
@@ -75,13 +75,23 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Sends SIGINT to a process, through a pidfd.
-    Interrupt { pid: i32 },
-    /// Does nothing for a while.
-    Hold {
-        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=120_000))]
-        ms: u64,
+    /// Signals a process, through a pidfd.
+    Signal {
+        #[arg(value_enum)]
+        signal: Signal,
+        pid: i32,
     },
+}
+
+/// A signal for a program under measurement.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Signal {
+    /// As from a terminal: it writes what it holds back and ends.
+    Interrupt,
+    /// It reads nothing until it may go on.
+    Stop,
+    /// It goes on.
+    Continue,
 }
 
 /// Measures what the command line names.
@@ -103,10 +113,13 @@ fn measure(what: What) -> anyhow::Result<()> {
         What::Hooks { of, ms, out } => (hooks::measure(of, Duration::from_millis(ms))?, out),
         What::Stop { side, count, bin } => (stop::measure(side, count, &bin)?, None),
         What::Gate { marks, command } => return gate::pass(&marks, &command),
-        What::Interrupt { pid } => return Ok(sys::pidfd_signal(sys::pidfd_open(pid)?, libc::SIGINT)?),
-        What::Hold { ms } => {
-            std::thread::sleep(Duration::from_millis(ms));
-            return Ok(());
+        What::Signal { signal, pid } => {
+            let signal = match signal {
+                Signal::Interrupt => libc::SIGINT,
+                Signal::Stop => libc::SIGSTOP,
+                Signal::Continue => libc::SIGCONT,
+            };
+            return Ok(sys::pidfd_signal(sys::pidfd_open(pid)?, signal)?);
         }
     };
     tell(&value, out)

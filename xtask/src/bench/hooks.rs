@@ -1,6 +1,7 @@
 //! What each hook costs.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -24,9 +25,10 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
             }
             Ok(())
         };
-        take("1 ours, tracked", &tracked(bench)?)?;
-        take("2 ours, untracked", &untracked(bench)?)?;
-        for (peer, whose) in [(Peer::Exitsnoop, "3 exitsnoop"), (Peer::Execsnoop, "4 execsnoop")] {
+        take("1 ours, untracked", &untracked(bench)?)?;
+        take("2 ours, tracked, the reader stopped", &tracked(bench, Reader::Stopped)?)?;
+        take("3 ours, tracked", &tracked(bench, Reader::Awake)?)?;
+        for (peer, whose) in [(Peer::Exitsnoop, "4 exitsnoop"), (Peer::Execsnoop, "5 execsnoop")] {
             if bench.peers.has(peer) {
                 let running = peer.start(&bench.fresh("hooks")?.join("peer"))?;
                 take(whose, &storm(bench, running.pid())?)?;
@@ -42,7 +44,10 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
     }
     table
         .note("run_time_ns / run_cnt while the kernel takes times (BPF_ENABLE_STATS), of a fork loop and an exec loop");
-    table.note("it includes the interrupt that wakes the reader, where a record was written and the reader slept");
+    table.note(
+        "a record wakes the reader by an interrupt to the own processor, which is taken inside the program's time;",
+    );
+    table.note("with the reader stopped (SIGSTOP) none is sent, and the program's own cost is left");
     Ok((table, figures))
 }
 
@@ -50,14 +55,41 @@ fn milliseconds(bench: &Bench) -> String {
     (bench.seconds * 1_000).to_string()
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Awake,
+    Stopped,
+}
+
+/// The longest storm whose records the rings hold while nobody reads them.
+const UNREAD_MS: u32 = 1_500;
+
 /// The storm in the tree of an `exec`, whose programs are timed.
-fn tracked(bench: &Bench) -> Result<Value> {
+fn tracked(bench: &Bench, reader: Reader) -> Result<Value> {
     let dir = bench.fresh("hooks")?;
-    let out = dir.join("hooks.json");
+    let (out, gate) = (dir.join("hooks.json"), dir.join("gate"));
+    fs::create_dir(&gate).context("creating a scratch directory")?;
     let mut command = Command::new(bench.program("agent-loop"));
     command.args(["exec", "--quiet", "--events"]).arg(dir.join("events.jsonl")).arg("--").arg(bench.program("bench"));
-    command.args(["hooks", "--ms", &milliseconds(bench), "--out"]).arg(&out);
-    let status = Running::start(&mut command)?.finish()?;
+    let span = match reader {
+        Reader::Awake => bench.seconds * 1_000,
+        Reader::Stopped => UNREAD_MS.min(bench.seconds * 1_000),
+    };
+    command.arg("gate").arg(&gate).arg(bench.program("bench"));
+    command.args(["hooks", "--ms", &span.to_string(), "--out"]).arg(&out);
+    let exec = Running::start(&mut command)?;
+    tool::await_file(&gate.join("here"))?;
+    if reader == Reader::Stopped {
+        exec.signal(&bench.program("bench"), "stop")?;
+    }
+    fs::write(gate.join("go"), "")?;
+    let done = tool::await_file(&gate.join("done"));
+    if reader == Reader::Stopped {
+        exec.signal(&bench.program("bench"), "continue")?;
+    }
+    done?;
+    fs::write(gate.join("leave"), "")?;
+    let status = exec.finish()?;
     if !status.success() {
         bail!("the storm under exec ended with {status}");
     }

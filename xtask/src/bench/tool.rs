@@ -59,11 +59,17 @@ impl Running {
 
     /// Ends it by SIGINT, as from a terminal, so that it writes what it holds back.
     pub(crate) fn interrupt(self, bench: &Path) -> Result<ExitStatus> {
-        let status = Command::new(bench).args(["interrupt", &self.pid().to_string()]).status();
-        if !status.context("starting bench")?.success() {
-            bail!("could not interrupt {}", self.pid());
-        }
+        self.signal(bench, "interrupt")?;
         self.finish()
+    }
+
+    /// Signals it: `interrupt`, `stop` or `continue`.
+    pub(crate) fn signal(&self, bench: &Path, signal: &str) -> Result<()> {
+        let status = Command::new(bench).args(["signal", signal, &self.pid().to_string()]).status();
+        if !status.context("starting bench")?.success() {
+            bail!("could not {signal} {}", self.pid());
+        }
+        Ok(())
     }
 
     /// The processor time that this process itself has used, without its children, in seconds.
