@@ -375,3 +375,15 @@ fn a_shell_under_exec_has_job_control() {
     let outcome = shell.ends();
     assert_eq!(outcome.death_of(&sleep).status, Some(Status::signaled(libc::SIGINT, false)));
 }
+
+#[test]
+fn a_job_that_ends_in_the_background_leaves_the_terminal_to_the_shell() {
+    needs!(bpf, cgroup);
+    let mut shell = Shell::typed(exec().cmd(["true"]), " &");
+    let ended = |event: &agent_loop_tests::harness::Event| event.kind == "run.exit";
+    shell.running.wait_event("its end", ended);
+    shell.press("wait\n");
+    shell.runs("true");
+    assert_eq!(shell.code(), "0", "{}", shell.shown());
+    shell.ends();
+}
