@@ -387,3 +387,25 @@ fn a_job_that_ends_in_the_background_leaves_the_terminal_to_the_shell() {
     assert_eq!(shell.code(), "0", "{}", shell.shown());
     shell.ends();
 }
+
+#[test]
+fn a_pager_behind_exec_keeps_its_keys() {
+    needs!(bpf, cgroup);
+    let pager = " | sh -c 'cat; read key </dev/tty; echo got-$key.'";
+    let mut shell = Shell::typed(exec().cmd(["echo", "a page"]), pager);
+    shell.wait_for("a page");
+    let ended = |event: &agent_loop_tests::harness::Event| event.kind == "run.exit";
+    shell.running.wait_event("the end of the command", ended);
+    shell.press("q\n");
+    shell.wait_for("got-q.");
+    shell.ends();
+}
+
+#[test]
+fn ctrl_c_ends_a_pipeline_with_exec_in_it() {
+    needs!(bpf, cgroup);
+    let mut shell = Shell::typed(exec().cmd(["sh", "-c", "echo begun; sleep 50"]), " | cat");
+    shell.wait_for("begun\r\n");
+    shell.press(CTRL_C);
+    shell.ends();
+}

@@ -74,6 +74,8 @@ impl LaunchSpec {
 pub enum Session {
     /// An own session without a terminal: under the daemon.
     New,
+    /// The caller's process group: for a command in a pipeline, whose other members need the terminal too.
+    Callers,
     /// An own process group in the caller's session.
     OwnGroup {
         /// Whether it becomes the terminal's foreground, if the caller is that now.

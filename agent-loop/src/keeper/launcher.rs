@@ -91,6 +91,7 @@ fn become_command(spec: File, errors: &mut File) -> Result<std::convert::Infalli
 fn session(session: Session) -> Result<(), StepFailed> {
     match session {
         Session::New => drop(nix::unistd::setsid().map_err(at(Step::Session))?),
+        Session::Callers => {}
         Session::OwnGroup { foreground } => {
             let own = nix::unistd::Pid::from_raw(0);
             let caller = nix::unistd::getpgrp();

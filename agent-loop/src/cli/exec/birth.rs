@@ -2,15 +2,18 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::Context as _;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::getpgrp;
 use tokio::io::unix::AsyncFd;
 
 use super::Args;
 use super::ground::Ground;
-use crate::keeper::launch::{Child, LaunchSpec, SignalsAtStart, Stdio, User};
+use crate::keeper::launch::{Child, LaunchSpec, Session, SignalsAtStart, Stdio, User};
 use crate::keeper::signal::{self, Delivery, Expected, Refusal, Verified};
+use crate::keeper::terminal::Terminal;
 use crate::kernel::poll::register;
 
 /// The main process and what is watched of it.
@@ -41,6 +44,9 @@ impl Main {
 /// The launch that the arguments ask for; `output` is where the command then writes.
 pub(super) fn spec(args: &Args, signals: &SignalsAtStart, user: Option<User>, output: Option<&OwnedFd>) -> LaunchSpec {
     let mut spec = LaunchSpec::as_caller(args.command.clone(), signals);
+    if in_pipeline() {
+        spec.session = Session::Callers;
+    }
     if args.events.as_deref().is_some_and(|path| path.as_os_str() == "-") {
         spec.stdio[1] = Stdio::Fd(io::stderr().as_raw_fd());
     }
@@ -54,6 +60,18 @@ pub(super) fn spec(args: &Args, signals: &SignalsAtStart, user: Option<User>, ou
         spec.user = Some(user);
     }
     spec
+}
+
+/// Whether we are one command of a pipeline on a terminal: its other members are in our process group, and a pager
+/// among them could not read its keys if the command had the terminal for itself.
+fn in_pipeline() -> bool {
+    if !Terminal::of_caller().is_of(getpgrp().as_raw().cast_unsigned()) {
+        return false;
+    }
+    let is_pipe = |fd: BorrowedFd<'_>| {
+        fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO)
+    };
+    is_pipe(io::stdin().as_fd()) || is_pipe(io::stdout().as_fd()) || is_pipe(io::stderr().as_fd())
 }
 
 /// The user to become.
