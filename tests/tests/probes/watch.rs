@@ -73,7 +73,8 @@ fn a_later_change_of_name_changes_nothing() {
     assert!(traced.births().all(|it| it.key.tgid == left.id() || it.forker.map(|it| it.tgid) == Some(left.id())));
     run.kill();
     other.kill();
-    (end(left), end(took));
+    end(left);
+    end(took);
     traced.drain().assert_all_ended();
 }
 
