@@ -36,11 +36,12 @@ fn try_exit(task: Task) -> Read<()> {
     let leader = task.leader()?;
     let Some(key) = leader.key()? else { return Ok(()) };
     let Some(entry) = tracked(key.tgid, key.start_boottime_ns) else { return Ok(()) };
-    let status = leader.wait_status()?;
     let now = emit::now();
+    // First of all: whatever cannot be read below, a dead process is not in the live set.
     if LIVE.remove(key.tgid).is_err() {
         return Ok(());
     }
+    let status = leader.wait_status()?;
     if let Some(run) = RUNS.get_ptr_mut(entry.run) {
         // SAFETY: the map returned it; only the birth of its main process writes these fields, before this death.
         let main = unsafe { (*run).main() };

@@ -23,7 +23,7 @@ use super::cgroup::{self, OwnCgroup, RunCgroup};
 use super::launch::{LAUNCHING, number, text};
 use super::launcher::{close_all_but, inherited};
 use super::pidfd::PidFd;
-use super::signal;
+use super::signal::{self, Expected, Verified, Witnesses};
 use crate::model::{RunTag, WaitStatus};
 
 /// The hidden subcommand that `main` hands to [`guard_main`].
@@ -93,14 +93,22 @@ impl Guard {
         self.pidfd.has_exited()
     }
 
-    /// Tells it that the tree is empty and removed, and waits for its end. Dropped without this, it empties the
-    /// cgroup as if we had died.
+    /// Ends it once the tree is empty and removed. Dropped without this, it empties the cgroup as if we had died.
+    ///
+    /// It is killed, not asked: somebody may have stopped it, and its end must not wait for that.
     ///
     /// # Errors
-    /// What waiting reports. One that had died before is no error.
+    /// What signalling and waiting report. One that had died before is no error.
     pub fn dismiss(mut self) -> io::Result<WaitStatus> {
         // EPIPE: it died before; its status says how.
         let _ = self.pipe.write_all(DONE);
+        let run = self.pidfd.made_for().unwrap_or(RunTag(0));
+        let witnesses = Witnesses { run, live: None, cgroup: None };
+        if let Verified::Proof(proof) =
+            signal::verify(&self.pidfd, Expected::OwnChild, &witnesses).map_err(io::Error::other)?
+        {
+            proof.send(libc::SIGKILL as u8).map_err(io::Error::other)?;
+        }
         self.pidfd.wait()
     }
 }

@@ -32,7 +32,8 @@ pub fn listen() -> io::Result<OwnedFd> {
     mask.add(Signal::SIGCONT);
     let continued = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     mask.add(Signal::SIGTTOU);
-    mask.thread_block()?;
+    // Whatever our caller had blocked: a stop that is asked for and a child that ended must reach us.
+    mask.thread_set_mask()?;
     continued.as_fd().try_clone_to_owned()
 }
 

@@ -76,7 +76,7 @@ fn the_kernel_tells_pid_parent_and_cgroup_of_a_pidfd() {
 
 #[test]
 fn exit_codes_and_every_signal_are_told_apart() {
-    for (signal, core) in [(1, false), (9, false), (15, false), (34, false), (64, false)] {
+    for (signal, core) in [(10, false), (9, false), (15, false), (34, false), (64, false)] {
         let mut child = Held::pause();
         let fd = open(child.pid());
         let run = RunTag(0);

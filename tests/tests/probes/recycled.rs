@@ -6,7 +6,7 @@ use agent_loop_tests::sys::{self, Stub};
 use agent_loop_tests::traced::{Run, Traced};
 
 #[test]
-fn i05_a_dead_process_is_not_in_the_live_set_when_its_number_is_reused() {
+fn i05_at_a_recycle_the_old_entry_is_gone_from_the_live_set() {
     needs!(cgroup, bpf);
     const RECYCLES: usize = 20_000;
     let run = Run::new();

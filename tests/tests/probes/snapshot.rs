@@ -5,6 +5,7 @@ use std::process::Child;
 use std::thread;
 use std::time::Duration;
 
+use agent_loop::event::Event;
 use agent_loop::kernel::Options;
 use agent_loop::model::Discovery;
 use agent_loop_common::map::LiveEntry;
@@ -198,10 +199,9 @@ fn in_a_fork_storm_nobody_is_missed_doubled_or_left_behind() {
         // What was found by both is told by a birth once; a death never comes before it in the ring.
         let mut born = std::collections::HashSet::new();
         for event in &traced.events {
-            if let agent_loop::event::Event::Born(birth) = event {
+            if let Event::Born(birth) = event {
                 assert!(born.insert(birth.key));
-            }
-            if let agent_loop::event::Event::Died(death) = event {
+            } else if let Event::Died(death) = event {
                 assert!(born.contains(&death.key), "{death:?} before its birth");
             }
         }

@@ -1,14 +1,17 @@
 //! The ground a run stands on: its cgroup, the guard over it, and eBPF; what is missing is named.
 
+use std::io;
+
 use anyhow::Context as _;
 use ulid::Ulid;
 
+use super::tree::is_init;
 use super::{Args, Backend};
 use crate::keeper::cgroup::{Home, RunCgroup};
 use crate::keeper::guard::Guard;
 use crate::keeper::scan;
 use crate::kernel::{self, RunsBy, Tracing};
-use crate::model::RunTag;
+use crate::model::{ProcessKey, RunTag};
 
 const ADVICE: &str = "`agent-loop doctor` shows what is missing and what mends it";
 
@@ -24,6 +27,8 @@ pub(super) struct Ground {
     pub(super) degraded: Vec<String>,
     /// The tag of the run: its cgroup's id.
     pub(super) tag: RunTag,
+    /// The children that our caller had when it became us: none of the tree.
+    pub(super) inherited: Vec<ProcessKey>,
 }
 
 impl Ground {
@@ -37,6 +42,7 @@ impl Ground {
             scan::proc_is_ours().context("reading /proc, without which no process can be verified")?,
             "/proc is of another PID namespace, so no process could be verified; run `mount -t proc proc /proc` in this one"
         );
+        let inherited = inherited().context("reading the own children")?;
         let mut degraded = Vec::new();
         let cgroup = match Home::find().and_then(|home| RunCgroup::create(&home, &format!("agent-loop-exec-{id}"))) {
             Ok(cgroup) => Some(cgroup),
@@ -44,19 +50,24 @@ impl Ground {
                 if args.backend == Backend::Ebpf {
                     anyhow::bail!("no cgroup for the tree, by which eBPF would know it: {error}; {ADVICE}");
                 }
+                anyhow::ensure!(
+                    !is_init(),
+                    "no cgroup for the tree ({error}), and as PID 1 the orphans of others could not be told from it; run \
+                     it under an init, or where its cgroup can be written"
+                );
                 degraded.push(format!(
-                    "no cgroup for the tree, and so no eBPF ({error}): short-lived processes can be missed, and who leaves \
-                     agent-loop's descendants"
+                    "no cgroup for the tree, and so no eBPF ({error}): short-lived processes can be missed, and should \
+                     agent-loop itself be killed, only the command ends with it"
                 ));
                 None
             }
         };
         let Some(cgroup) = cgroup else {
-            return Ok(Self { cgroup: None, guard: None, tracing: None, degraded, tag: RunTag(0) });
+            return Ok(Self { cgroup: None, guard: None, tracing: None, degraded, tag: RunTag(0), inherited });
         };
         match Self::with_cgroup(args, &cgroup, &mut degraded) {
             Ok((guard, tracing)) => {
-                Ok(Self { tag: cgroup.tag(), cgroup: Some(cgroup), guard: Some(guard), tracing, degraded })
+                Ok(Self { tag: cgroup.tag(), cgroup: Some(cgroup), guard: Some(guard), tracing, degraded, inherited })
             }
             Err(error) => {
                 let _ = cgroup.remove();
@@ -96,6 +107,15 @@ impl Ground {
         }
         Ok(())
     }
+}
+
+/// The children we have before we made any.
+fn inherited() -> io::Result<Vec<ProcessKey>> {
+    let mut keys = Vec::new();
+    for child in scan::children(std::process::id())? {
+        keys.extend(scan::Stat::read(child)?.map(|stat| stat.key()));
+    }
+    Ok(keys)
 }
 
 /// eBPF, or why it is done without.

@@ -11,7 +11,8 @@ use crate::model::StopReason;
 impl Shell {
     /// The command was stopped, by Ctrl-Z for one: we stop with it, so that the caller's shell has the terminal.
     ///
-    /// All of us is stopped then; a limit that passed meanwhile strikes when we are continued.
+    /// The whole tree is frozen meanwhile, or it could stop us and run on beyond its limit; a limit that passed
+    /// strikes when we are continued. Where nothing can be frozen and a limit is set, the command goes on instead.
     pub(super) fn main_stopped(&mut self) {
         let Some(main) = self.main.as_ref().filter(|main| !main.exited) else { return };
         let Ok(Some(signal)) = terminal::stopped_by(&main.child.pidfd) else { return };
@@ -25,7 +26,19 @@ impl Shell {
         if !by_keys && !self.terminal.is_of(group) {
             return;
         }
-        let go_on = match self.terminal.suspend() {
+        let frozen = self.ground.cgroup.as_ref().is_some_and(|cgroup| cgroup.freeze().is_ok());
+        if !frozen && self.limited {
+            self.continue_group(group);
+            return;
+        }
+        let suspension = self.terminal.suspend();
+        if frozen
+            && let Some(cgroup) = &self.ground.cgroup
+            && let Err(error) = cgroup.thaw()
+        {
+            self.report.trouble("thawing the tree", &error);
+        }
+        let go_on = match suspension {
             Ok(Suspension::Over) => {
                 self.terminal.lend(group);
                 true

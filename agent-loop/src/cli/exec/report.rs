@@ -91,7 +91,12 @@ impl Report {
         let line = self.recorder.host(host, clock::both());
         self.write(&line);
         let text = self.human.degraded(&ground.degraded);
-        self.say(&text);
+        if self.to.human.is_some() {
+            self.say(&text);
+        } else {
+            // Less than was asked for is a failure of a kind: it is said even where the rest is not.
+            self.insist(&text);
+        }
     }
 
     /// Tells a fact; `proof` is what a signal that is intended will need.

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use ulid::Ulid;
 
@@ -20,10 +22,12 @@ use crate::error;
 use crate::event::{
     Action, Event, Fact, LaunchFailure, Launched, Outcome, Phase, SignalResult, Signalled, Summary, Tree,
 };
+use crate::keeper::guard::Guard;
 use crate::keeper::launch::{self, Child, Place, SignalsAtStart, Start, User};
 use crate::keeper::signal::{self as keeper_signal, Delivery, Expected, Refusal};
 use crate::keeper::terminal::{self, Terminal};
 use crate::keeper::{reap, scan};
+use crate::kernel::poll::register;
 use crate::model::{BootNs, PidfsIno, ProcessKey, ProofKind, StopReason, Totals};
 use crate::supervise::{Core, Settings};
 
@@ -58,6 +62,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
     let ground = Ground::prepare(&args, id)?;
     let report = Report::new(&args, id, &ground, to)?;
     let mut shell = Shell::new(&args, ground, report);
+    shell.watch_guard();
     shell.report.host(&shell.ground);
     shell.launch(&args, &signals, user);
     let summary = shell.supervise(sources, failures).await;
@@ -72,12 +77,14 @@ pub(super) struct Shell {
     pub(super) terminal: Terminal,
     pub(super) scan: Scan,
     pub(super) report: Report,
+    guard_end: Option<AsyncFd<OwnedFd>>,
     pub(super) queue: VecDeque<Event>,
     pub(super) wake: Option<BootNs>,
     pub(super) totals: Totals,
     pub(super) launch_code: Option<u8>,
     pub(super) stop_asked: bool,
     pub(super) stopping: bool,
+    pub(super) limited: bool,
     pub(super) more: bool,
 }
 
@@ -96,12 +103,14 @@ impl Shell {
             terminal: Terminal::of_caller(),
             scan: Scan::default(),
             report,
+            guard_end: None,
             queue: VecDeque::new(),
             wake: None,
             totals: Totals::default(),
             launch_code: None,
             stop_asked: false,
             stopping: false,
+            limited: args.limit.is_some(),
             more: false,
         }
     }
@@ -170,6 +179,7 @@ impl Shell {
                     self.main_stopped();
                 }
                 () = taken(&sources.continued) => self.continued(),
+                () = readable(self.guard_end.as_ref()) => self.guard_died(),
                 () = records(&mut self.ground, self.more) => self.round(),
                 _ = scan_tick.tick(), if self.ground.tracing.is_none() => self.look(),
             }
@@ -317,6 +327,8 @@ impl Shell {
             Ok(None) => {}
             Ok(status) => {
                 main.exited = true;
+                // Its group is gone: Ctrl-C is for us again.
+                let _ = self.terminal.take_back();
                 self.queue.push_back(Event::MainExited(status));
             }
             Err(error) => {
@@ -369,6 +381,28 @@ impl Shell {
         }
     }
 
+    /// Watches the guard, which somebody may kill.
+    fn watch_guard(&mut self) {
+        let Some(guard) = &self.ground.guard else { return };
+        match guard.pidfd.as_fd().try_clone_to_owned().and_then(register) {
+            Ok(end) => self.guard_end = Some(end),
+            Err(error) => self.report.trouble("watching the guard", &error),
+        }
+    }
+
+    /// The guard died before its time: another one takes its place.
+    fn guard_died(&mut self) {
+        self.guard_end = None;
+        let (Some(cgroup), Some(guard)) = (&self.ground.cgroup, self.ground.guard.take()) else { return };
+        let status = guard.dismiss().map_or_else(|error| error.to_string(), |status| status.to_string());
+        self.report.trouble("the guard of the tree ended before its time, another one is started", &status);
+        match Guard::start(cgroup) {
+            Ok(guard) => self.ground.guard = Some(guard),
+            Err(error) => self.report.trouble("should agent-loop be killed now, the tree would live on", &error),
+        }
+        self.watch_guard();
+    }
+
     /// Reaps the last orphans of an empty tree: each is a zombie, or about to be one.
     async fn reap_the_rest(&mut self, summary: &Summary) {
         if matches!(summary.outcome, Outcome::NotEmpty { .. }) {
@@ -379,7 +413,7 @@ impl Shell {
         while began.until(clock::boot()) < REAP_LIMIT {
             let _ = reap::reap_orphans(&guard);
             match scan::children(std::process::id()) {
-                Ok(children) if children.is_subset(&guard) => return,
+                Ok(children) if children.iter().all(|&child| self.ground.is_ours(child)) => return,
                 Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                 Err(_) => return,
             }

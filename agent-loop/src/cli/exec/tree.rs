@@ -5,6 +5,7 @@ use std::io;
 
 use super::ground::Ground;
 use crate::event::{Member, Tree};
+use crate::keeper::cgroup::RunCgroup;
 use crate::keeper::scan;
 use crate::keeper::signal::{self, Delivery, Expected, Refusal, Witnesses};
 use crate::model::Live;
@@ -30,66 +31,88 @@ impl Ground {
         Ok(live)
     }
 
-    /// What is left of the tree now.
+    /// What is left of the tree now: in its cgroup, or without eBPF among our descendants too.
+    ///
+    /// With eBPF the core asks the live set before it believes that nobody left the cgroup.
     pub(super) fn inspect(&self) -> io::Result<Tree> {
-        let Some(cgroup) = &self.cgroup else {
-            let left = self.descendants()?;
-            return Ok(if left.is_empty() {
-                Tree::Empty { proven: false }
-            } else {
-                Tree::Populated(describe(&left, &[]))
-            });
-        };
-        let populated = cgroup.own().populated()?;
-        let live = self.live()?;
-        if !populated && live.is_empty() {
-            return Ok(Tree::Empty { proven: true });
+        let pids = self.members()?;
+        if !pids.is_empty() {
+            return Ok(Tree::Populated(describe(&pids, &self.live()?)));
         }
-        let pids = if populated { cgroup.own().procs()?.pids } else { BTreeSet::new() };
-        if pids.is_empty() && live.is_empty() {
-            // Populated by what has no number here, or by what is just leaving.
-            return Ok(if cgroup.own().populated()? {
+        Ok(match &self.cgroup {
+            None => Tree::Empty { proven: false },
+            Some(cgroup) if is_populated(cgroup)? => {
+                // By what has no number here, or by what is just leaving.
                 Tree::Unknown("the cgroup is populated by processes that cannot be listed".to_owned())
-            } else {
-                Tree::Empty { proven: true }
-            });
-        }
-        Ok(Tree::Populated(describe(&pids, &live)))
+            }
+            // Orphans of others fall to PID 1 as well: there, descent says nothing of who left the cgroup.
+            Some(_) => Tree::Empty { proven: self.tracing.is_some() || !is_init() },
+        })
     }
 
-    /// The living processes that descend from us, the guard excepted: the tree where there is no cgroup.
-    pub(super) fn descendants(&self) -> io::Result<BTreeSet<u32>> {
-        let (mut pids, _complete) = scan::descendants(std::process::id())?;
-        if let Some(guard) = &self.guard {
-            pids.remove(&guard.pidfd.pid());
+    /// The living processes that descend from us, save the guard and what our caller had left us: with the
+    /// subreaper that is the tree, wherever it went.
+    fn descendants(&self) -> io::Result<BTreeSet<u32>> {
+        let mut pids = BTreeSet::new();
+        for child in scan::children(std::process::id())? {
+            if !self.is_ours(child) {
+                pids.extend(scan::descendants(child)?.0);
+                pids.insert(child);
+            }
         }
         pids.retain(|&pid| !matches!(scan::Stat::read(pid), Ok(None)) && !is_zombie(pid));
         Ok(pids)
     }
 
+    /// Whether a child of ours is no part of the tree.
+    pub(super) fn is_ours(&self, child: u32) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.pidfd.pid() == child)
+            || scan::Stat::read(child).is_ok_and(|stat| stat.is_some_and(|stat| self.inherited.contains(&stat.key())))
+    }
+
     /// The numbers of the tree now.
     pub(super) fn members(&self) -> io::Result<BTreeSet<u32>> {
-        match &self.cgroup {
-            Some(cgroup) => cgroup.own().procs().map(|procs| procs.pids),
-            None => self.descendants(),
+        let Some(cgroup) = &self.cgroup else { return self.descendants() };
+        let mut pids = if is_populated(cgroup)? { cgroup.own().procs()?.pids } else { BTreeSet::new() };
+        if self.tracing.is_none() && !is_init() {
+            pids.extend(self.descendants()?);
         }
+        Ok(pids)
     }
 
     /// Signals whoever has this number, if it is proven to be in the tree.
     pub(super) fn signal_member(&self, pid: u32, signal: u8) -> Result<Delivery, Refusal> {
-        let expected = match &self.cgroup {
-            Some(_) => Expected::Member { pid },
-            None => Expected::Descendant { pid },
-        };
-        signal::open_and_send(expected, &self.witnesses(), signal)
+        let witnesses = self.witnesses();
+        let descendant = Expected::Descendant { pid };
+        match &self.cgroup {
+            None => signal::open_and_send(descendant, &witnesses, signal),
+            Some(_) => match signal::open_and_send(Expected::Member { pid }, &witnesses, signal) {
+                // It left the cgroup, and no live set knows it.
+                Err(Refusal::NotOurs(_)) if self.tracing.is_none() && !is_init() => {
+                    signal::open_and_send(descendant, &witnesses, signal)
+                }
+                other => other,
+            },
+        }
     }
 }
 
+/// Whether somebody is in the cgroup; in one that was removed there is nobody, or it could not have been.
+fn is_populated(cgroup: &RunCgroup) -> io::Result<bool> {
+    match cgroup.own().populated() {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(false),
+        other => other,
+    }
+}
+
+/// Whether the orphans of everybody fall to us.
+pub(super) fn is_init() -> bool {
+    std::process::id() == 1
+}
+
 fn describe(pids: &BTreeSet<u32>, live: &[Live]) -> Vec<Member> {
-    let outside = live.iter().map(|live| live.key.tgid).filter(|pid| !pids.contains(pid));
     pids.iter()
         .copied()
-        .chain(outside)
         .enumerate()
         .map(|(index, pid)| {
             let key = live.iter().find(|live| live.key.tgid == pid).map(|live| live.key);
