@@ -105,7 +105,7 @@ pub struct Tracing {
 
 /// Loads and attaches the program; from its return on nothing that is tracked is missed.
 ///
-/// Takes some 100 ms, most of it spent on reading BTF twice more (aya) and on attaching. Needs CAP_BPF and CAP_PERFMON, and a tokio runtime
+/// Takes some 70 ms, most of it spent on reading BTF, which aya does twice. Needs CAP_BPF and CAP_PERFMON, and a tokio runtime
 /// to poll the rings with.
 ///
 /// # Errors
