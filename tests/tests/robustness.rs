@@ -382,3 +382,61 @@ fn help_and_version_say_what_is_inside() {
     let status = Command::new(agent_loop_tests::harness::agent_loop()).arg("--version").stdout(full).status();
     assert!(status.is_ok_and(|status| status.code().is_some()), "no crash on a full disk");
 }
+
+/// The guard of an `exec` under way: its child that is not the command.
+fn guard_of(running: &agent_loop_tests::harness::Running) -> i32 {
+    let main = running.wait_event("the birth", |event| event.kind == "run.born").who().pid;
+    let list = format!("/proc/{0}/task/{0}/children", running.pid());
+    let children = fs::read_to_string(list).expect("children");
+    let guard = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()).find(|pid| *pid != main);
+    guard.expect("a guard").cast_signed()
+}
+
+fn signal_guard(running: &agent_loop_tests::harness::Running, signal: i32) {
+    let fd = agent_loop_tests::sys::pidfd_open(guard_of(running)).expect("the guard lives");
+    agent_loop_tests::sys::pidfd_send_signal(&fd, signal).expect("the guard can be signalled");
+}
+
+#[test]
+fn a_stopped_guard_keeps_nobody_waiting() {
+    needs!(bpf, cgroup);
+    let running = Exec::new().limit("1s").grace("100ms").cmd(["sleep", "50"]).start();
+    signal_guard(&running, libc::SIGSTOP);
+    let outcome = running.finish();
+    assert_eq!(outcome.code, 124, "{}", outcome.stderr);
+    outcome.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_guard_is_told_of_and_replaced() {
+    needs!(bpf, cgroup);
+    let running = Exec::new().cmd(["sh", "-c", "sleep 1"]).start();
+    let before = guard_of(&running);
+    signal_guard(&running, libc::SIGKILL);
+    agent_loop_tests::harness::eventually("another guard", || (guard_of(&running) != before).then_some(()));
+    let outcome = running.finish();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the guard of the tree ended before its time"), "{}", outcome.stderr);
+    outcome.assert_nothing_left();
+}
+
+#[test]
+fn signals_that_the_caller_had_blocked_still_stop_the_tree() {
+    needs!(bpf, cgroup);
+    let blocked = |command: &mut std::process::Command| {
+        agent_loop_tests::sys::before_exec(command, || {
+            nix::sys::signal::SigSet::all().thread_block()?;
+            Ok(())
+        });
+    };
+    let exec = Exec::new().grace("100ms").with(|command| {
+        blocked(command);
+        command
+    });
+    let running = exec.cmd(["sleep", "50"]).start();
+    running.wait_event("the command", |event| event.kind == "proc.exec");
+    running.signal(libc::SIGTERM);
+    let outcome = running.finish();
+    assert_eq!(outcome.code, 128 + libc::SIGTERM, "{}", outcome.stderr);
+    outcome.assert_nothing_left();
+}

@@ -147,3 +147,58 @@ fn exec_sigkilled_as_soon_as_the_birth_is_written_leaves_nothing_running() {
         });
     }
 }
+
+/// The cgroup that `exec` was started in: an agent of root's can move there, out of the run's own.
+fn outside() -> String {
+    agent_loop_tests::harness::cgroup::own().expect("a cgroup").join("cgroup.procs").display().to_string()
+}
+
+#[test]
+fn one_that_left_the_cgroup_and_is_deaf_is_killed_too() {
+    needs!(root, bpf, cgroup);
+    let script = format!("trap '' INT TERM; (trap '' INT TERM; exec sleep 50) & echo $! > {}; sleep 50", outside());
+    let outcome = Exec::new().limit("600ms").grace("100ms").arg("--give-up").arg("20s").cmd(["sh", "-c", &script]).run();
+    assert_eq!(outcome.code, 124, "{}", outcome.stderr);
+    outcome.assert_tree_accounted();
+    outcome.assert_nothing_left();
+}
+
+#[test]
+fn without_ebpf_one_that_left_the_cgroup_is_stopped_and_nothing_else_is_claimed() {
+    needs!(root, cgroup);
+    let script = format!("sleep 50 & echo $! > {}; sleep 0.3", outside());
+    let exec = Exec::new().grace("300ms").arg("--backend").arg("pidfd").arg("--give-up").arg("20s");
+    let outcome = exec.cmd(["sh", "-c", &script]).run();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    outcome.assert_nothing_left();
+}
+
+#[test]
+fn a_command_that_removes_its_own_cgroup_keeps_nobody_waiting() {
+    needs!(root, bpf, cgroup);
+    let own = agent_loop_tests::harness::cgroup::own().expect("a cgroup");
+    let script = format!(
+        "echo $$ > {}; c=$(ls -d {}/agent-loop-exec-*); for one in $c; do rmdir $one 2>/dev/null; done; exit 3",
+        outside(),
+        own.display()
+    );
+    let outcome = Exec::new().alone().limit("10s").arg("--give-up").arg("10s").cmd(["sh", "-c", &script]).run();
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+}
+
+#[test]
+fn what_the_caller_had_started_before_it_became_exec_is_not_the_tree() {
+    needs!(root);
+    let scratch = tempfile::tempdir().expect("a directory");
+    let marker = scratch.path().join("bystander");
+    let script = format!(
+        "mount -t tmpfs none /sys/fs/cgroup; sh -c 'sleep 2; echo lived > {}' & exec {} exec --grace 300ms -- sleep 0.3",
+        marker.display(),
+        agent_loop_tests::harness::agent_loop().display()
+    );
+    let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).output().expect("unshare");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(!told.contains("left behind"), "{told}");
+    eventually("the bystander's end", || marker.exists().then_some(()));
+}

@@ -109,7 +109,7 @@ pub struct Tracing {
 
 /// Loads and attaches the program; from its return on nothing that is tracked is missed.
 ///
-/// Takes some 200 ms, most of it spent on reading BTF. Needs CAP_BPF and CAP_PERFMON, and a tokio runtime
+/// Takes some 70 ms, most of it spent on reading BTF, which aya does twice. Needs CAP_BPF and CAP_PERFMON, and a tokio runtime
 /// to poll the rings with.
 ///
 /// # Errors
@@ -117,7 +117,18 @@ pub struct Tracing {
 pub fn load(options: &Options) -> Result<Tracing, LoadError> {
     let object = object::embedded().ok_or(LoadError::NoObject)?;
     let layout = Layout::of_running_kernel()?;
-    attach(object, &layout, options).map_err(LoadError::Refused)
+    let tracing = attach(object, &layout, options).map_err(LoadError::Refused)?;
+    give_back_memory();
+    Ok(tracing)
+}
+
+/// Returns to the kernel what reading BTF took and freed: more than all that is kept, and a run may last for days.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: glibc's own call, safe at any time; it touches free memory only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<Tracing> {
