@@ -6,10 +6,12 @@
 //! - [`traced`]: the eBPF program loaded by the test itself, and a cgroup that it is told of
 //! - [`bpf`]: maps of a loaded program, reached past the library
 //! - [`stand_in`]: the service that `claude` talks to, by a script
+//! - [`bench`]: what `cargo xtask bench` measures with
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
 pub mod adversary;
+pub mod bench;
 pub mod bpf;
 pub mod harness;
 pub mod oracle;

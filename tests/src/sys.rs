@@ -441,6 +441,127 @@ pub fn shared_counters() -> io::Result<&'static [AtomicU32; 4]> {
     Ok(unsafe { &*at.cast() })
 }
 
+/// Zeroed words that forks share.
+///
+/// # Errors
+/// When there is no memory.
+pub fn shared_words(count: usize) -> io::Result<&'static [AtomicU64]> {
+    let bytes = count * size_of::<AtomicU64>();
+    let (read_write, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: a fresh anonymous mapping, never unmapped.
+    let at = unsafe { libc::mmap(ptr::null_mut(), bytes, read_write, shared, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: page-aligned, zeroed, of this size, alive for ever; zero is a valid AtomicU64.
+    Ok(unsafe { std::slice::from_raw_parts(at.cast(), count) })
+}
+
+/// Forks a child that does nothing but `_exit`, without the limit of [`die_after`].
+///
+/// # Errors
+/// When fork fails.
+pub fn fork_exiting(code: u8) -> io::Result<i32> {
+    // SAFETY: the child makes one system call.
+    let pid = check(unsafe { libc::fork() })?;
+    if pid == 0 {
+        exit(code);
+    }
+    Ok(pid)
+}
+
+/// A new epoll instance.
+///
+/// # Errors
+/// When there are too many descriptors.
+pub fn epoll() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    // SAFETY: just opened, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has the instance tell once that `fd` is readable, as `data`.
+///
+/// # Errors
+/// What epoll_ctl says.
+pub fn epoll_add_once(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, data: u64) -> io::Result<()> {
+    let events = (libc::EPOLLIN | libc::EPOLLONESHOT).cast_unsigned();
+    let mut event = libc::epoll_event { events, u64: data };
+    // SAFETY: `event` is valid for the call.
+    let done = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event) };
+    check(done).map(drop)
+}
+
+/// Waits for what the instance has to tell, and puts the data of each into `ready`.
+///
+/// # Errors
+/// What epoll_wait says.
+pub fn epoll_wait(epoll: BorrowedFd<'_>, ready: &mut Vec<u64>, within: Duration) -> io::Result<()> {
+    const MOST: usize = 256;
+    ready.clear();
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST];
+    let timeout = i32::try_from(within.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: room for `MOST` events.
+    let count = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), MOST as i32, timeout) };
+    let count = match check(count) {
+        Err(err) if err.raw_os_error() == Some(libc::EINTR) => 0,
+        count => usize::try_from(count?).unwrap_or(0),
+    };
+    ready.extend(events[..count].iter().map(|event| event.u64));
+    Ok(())
+}
+
+fn bpf(command: libc::c_int, attr: &mut [u64]) -> io::Result<i32> {
+    // SAFETY: the callers' attributes are of their size and name memory that lives during the call.
+    check_long(unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) })
+}
+
+/// Has the kernel take the times of eBPF programs while the descriptor is open (Linux 5.8 and later).
+///
+/// # Errors
+/// When this process may not.
+pub fn bpf_enable_stats() -> io::Result<OwnedFd> {
+    const BPF_ENABLE_STATS: libc::c_int = 32;
+    const BPF_STATS_RUN_TIME: u64 = 0;
+    let fd = bpf(BPF_ENABLE_STATS, &mut [BPF_STATS_RUN_TIME])?;
+    // SAFETY: just opened, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// How often a program ran, and how long in all.
+#[derive(Clone, Debug)]
+pub struct ProgramStats {
+    /// Its name.
+    pub name: String,
+    /// How often it ran since times are taken.
+    pub runs: u64,
+    /// How long in all, in ns.
+    pub ns: u64,
+}
+
+/// The times of the eBPF program with this id.
+///
+/// # Errors
+/// When there is none, or this process may not look.
+pub fn bpf_program_stats(id: u32) -> io::Result<ProgramStats> {
+    const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+    // Offsets in `struct bpf_prog_info`, fixed by the user-space ABI (linux/bpf.h).
+    const NAME: std::ops::Range<usize> = 64..80;
+    const RUN_TIME_NS: usize = 192;
+    const RUN_CNT: usize = 200;
+    let fd = bpf(BPF_PROG_GET_FD_BY_ID, &mut [u64::from(id), 0])?;
+    // SAFETY: just opened, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut info = [0_u8; 256];
+    let fd_and_length = u64::from(fd.as_raw_fd().cast_unsigned()) | (info.len() as u64) << 32;
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut [fd_and_length, info.as_mut_ptr().expose_provenance() as u64])?;
+    let word = |at: usize| info[at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    let name = info[NAME].split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(ProgramStats { name: String::from_utf8_lossy(name).into_owned(), runs: word(RUN_CNT), ns: word(RUN_TIME_NS) })
+}
+
 /// Closes every descriptor from `first` on.
 ///
 /// # Errors

@@ -153,7 +153,10 @@ fn a_daemon_that_a_tool_started_is_stopped_after_claude_ends() {
     assert!(death.seq > outcome.death_of(outcome.main()).seq, "it outlived claude");
     let summary: Vec<_> = outcome.stderr.lines().filter(|line| line.contains("left behind")).collect();
     assert!(summary.iter().any(|line| line.contains(&daemon.to_string())), "{daemon} in {summary:?}");
-    assert!(summary.last().is_some_and(|line| line.starts_with("agent-loop: ")), "{summary:?}");
+    assert!(
+        summary.last().is_some_and(|line| line.starts_with("agent-loop: ") && line.contains(&daemon.to_string())),
+        "{summary:?}"
+    );
 }
 
 #[test]

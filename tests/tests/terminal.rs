@@ -10,6 +10,7 @@ use std::thread;
 use agent_loop_tests::harness::{Exec, Outcome, Running, agent_loop, eventually};
 use agent_loop_tests::oracle::Status;
 use agent_loop_tests::{needs, sys};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
 
 /// The keyboard and screen of a terminal.
@@ -22,6 +23,10 @@ struct Terminal {
 impl Terminal {
     fn new() -> Self {
         let pty = openpty(None, None).expect("a terminal");
+        // Held by another test's program, the keyboard would outlive this test and its shell never be hung up.
+        for side in [&pty.master, &pty.slave] {
+            fcntl(side, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("an open descriptor");
+        }
         let mut output = File::from(pty.master.try_clone().expect("a descriptor"));
         let screen = Arc::new(Mutex::new(String::new()));
         let shown = Arc::clone(&screen);
@@ -170,8 +175,7 @@ impl Shell {
         let (exec, line) = exec.typed_into(bash);
         let running = exec.start();
         terminal.press(&format!("{line}{after}\n"));
-        let pressed_at = line.len();
-        Self { terminal, running, lines: 0, pressed_at }
+        Self { terminal, running, lines: 0, pressed_at: 0 }
     }
 
     fn press(&mut self, keys: &str) {
@@ -270,14 +274,18 @@ fn bg_lets_the_command_go_on_behind_the_shell() {
     needs!(bpf, cgroup);
     let exec = exec();
     let (go, done) = (exec.path("go"), exec.path("done"));
-    let script = r#"echo ready; until test -e "$0"; do sleep 0.05; done; echo > "$1""#;
+    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).expect("a scratch directory");
+    // It waits without a fork: a stop between vfork and exec would stop the child alone, and the terminal hang.
+    let script = r#"echo ready; read line < "$0"; echo > "$1""#;
     let exec = exec.cmd(["sh".as_ref(), "-c".as_ref(), script.as_ref(), go.as_os_str(), done.as_os_str()]);
     let mut shell = Shell::running(exec);
     shell.wait_for("ready\r\n");
     shell.press(CTRL_Z);
     shell.wait_for("Stopped");
-    std::fs::write(&go, "").expect("a scratch file");
-    shell.runs("test ! -e $done");
+    // For both, so that it does not wait for the reader.
+    let mut word = File::options().read(true).write(true).open(&go).expect("a pipe");
+    word.write_all(b"go\n").expect("room for a word");
+    shell.runs("true");
     assert!(!done.exists(), "it is stopped");
     shell.runs("bg");
     eventually("its end in the background", || done.exists().then_some(()));
@@ -347,6 +355,8 @@ fn ctrl_z_does_nothing_where_no_shell_would_continue_us() {
 fn a_shell_under_exec_has_job_control() {
     needs!(bpf, cgroup);
     let mut shell = Shell::running(exec().cmd(["bash", "--norc", "--noprofile", "-i"]));
+    // From then on the prompt is that of the shell inside.
+    shell.running.wait_event("the shell inside", |event| event.kind == "proc.exec" && event.argv()[0] == "bash");
     shell.runs("true");
     shell.press("sleep 1000\n");
     let sleeping =
@@ -364,4 +374,16 @@ fn a_shell_under_exec_has_job_control() {
     assert_eq!(shell.code(), "7", "{}", shell.shown());
     let outcome = shell.ends();
     assert_eq!(outcome.death_of(&sleep).status, Some(Status::signaled(libc::SIGINT, false)));
+}
+
+#[test]
+fn a_job_that_ends_in_the_background_leaves_the_terminal_to_the_shell() {
+    needs!(bpf, cgroup);
+    let mut shell = Shell::typed(exec().cmd(["true"]), " &");
+    let ended = |event: &agent_loop_tests::harness::Event| event.kind == "run.exit";
+    shell.running.wait_event("its end", ended);
+    shell.press("wait\n");
+    shell.runs("true");
+    assert_eq!(shell.code(), "0", "{}", shell.shown());
+    shell.ends();
 }

@@ -1,6 +1,7 @@
 //! The developer's commands: `cargo xtask <command>`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod claude;
 mod demo;
 mod ebpf;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Sets up, builds, shows, tests and checks agent-loop.
+/// Sets up, builds, shows, tests, measures and checks agent-loop.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -49,6 +50,8 @@ enum Command {
         #[arg(long, default_value_t = 100_000)]
         count: u64,
     },
+    /// Measures, beside what we are compared with: a table, and JSON.
+    Bench(bench::Options),
     /// Checks format, clippy and the project's own rules.
     Lint,
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::command(),
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
+        Command::Bench(options) => bench::command(&options),
         Command::Lint => lint::command(),
     };
     match done {

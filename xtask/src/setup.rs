@@ -91,9 +91,7 @@ fn perform(step: &Step, listed: bool) -> Result<bool> {
             if !listed {
                 refresh()?;
             }
-            let mut install = apt_get();
-            install.args(["install", "--yes", "--no-install-recommends", "--no-remove"]).args(names);
-            progress::run(&format!("apt-get install {}", names.join(" ")), &mut install)?;
+            apt_install(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
             Ok(true)
         }
         Step::BuildLinker { llvm, prefix } => {
@@ -106,6 +104,20 @@ fn perform(step: &Step, listed: bool) -> Result<bool> {
             Ok(listed)
         }
     }
+}
+
+/// Installs packages of the distribution; what is installed already stays.
+pub(crate) fn install(names: &[&str]) -> Result<()> {
+    if place::which("apt-get").is_none() {
+        bail!("this system has no apt-get");
+    }
+    apt_install(names).or_else(|_| refresh().and_then(|()| apt_install(names)))
+}
+
+fn apt_install(names: &[&str]) -> Result<()> {
+    let mut install = apt_get();
+    install.args(["install", "--yes", "--no-install-recommends", "--no-remove"]).args(names);
+    progress::run(&format!("apt-get install {}", names.join(" ")), &mut install)
 }
 
 fn refresh() -> Result<()> {

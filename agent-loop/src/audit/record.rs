@@ -4,8 +4,10 @@
 //! `boot_ns`, `time`, `boot_id`, `run`, `issue`) and those of its kind; names that a kind does not have are
 //! left out, values that are not known are `null`.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::event::{Fact, Gap, Outcome, SignalResult, Signalled, Summary};
@@ -30,6 +32,16 @@ impl ProcId {
     }
 }
 
+/// A text that all lines of a run have in common.
+#[derive(Clone, Debug, Default)]
+struct Shared(Arc<str>);
+
+impl Serialize for Shared {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 /// Leaves a field out where a kind does not have it; `Some(None)` is written as `null`.
 type Maybe<T> = Option<Option<T>>;
 
@@ -40,8 +52,8 @@ pub struct Line {
     kind: &'static str,
     boot_ns: u64,
     time: String,
-    boot_id: String,
-    run: String,
+    boot_id: Shared,
+    run: Shared,
     issue: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proc: Option<Proc>,
@@ -238,8 +250,8 @@ impl Stats {
 
 /// What stays the same in all lines of a run, and the numbering.
 pub struct Recorder {
-    boot_id: String,
-    run: String,
+    boot_id: Shared,
+    run: Shared,
     cgroup: Option<Cgroup>,
     argv: Vec<String>,
     user: String,
@@ -250,6 +262,7 @@ impl Recorder {
     /// A recorder for one run of `argv` by `user`.
     #[must_use]
     pub fn new(boot_id: String, run: String, argv: Vec<String>, user: String) -> Self {
+        let (boot_id, run) = (Shared(boot_id.into()), Shared(run.into()));
         Self { boot_id, run, cgroup: None, argv, user, next: 0 }
     }
 
@@ -397,7 +410,7 @@ impl Recorder {
     }
 
     fn id(&self, key: ProcessKey) -> ProcId {
-        ProcId::of(&self.boot_id, key)
+        ProcId::of(&self.boot_id.0, key)
     }
 }
 

@@ -513,7 +513,8 @@ fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
 fn sealed(wire: &Wire) -> io::Result<OwnedFd> {
     let fd = nix::sys::memfd::memfd_create(c"agent-loop launch", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
     let mut file = File::from(fd);
-    serde_json::to_writer(&mut file, wire).map_err(io::Error::other)?;
+    // In one write: a serialiser writes each token by itself.
+    file.write_all(&serde_json::to_vec(wire).map_err(io::Error::other)?)?;
     file.rewind()?;
     Ok(file.into())
 }

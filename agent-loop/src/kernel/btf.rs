@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use btf_rs::{Btf, BtfType, Type};
+use btf_rs::{Backend, Btf, BtfType, Type};
 
 /// The offset handed to the eBPF program for a field this kernel does not have.
 const ABSENT: u32 = u32::MAX;
@@ -108,13 +108,18 @@ impl Layout {
     /// # Errors
     /// As [`Layout::of_running_kernel`].
     pub fn from_file(path: &Path) -> Result<Self, LayoutError> {
-        let btf =
-            Btf::from_file(path).map_err(|why| LayoutError::Unreadable { path: path.display().to_string(), why })?;
+        let btf = open(path).map_err(|why| LayoutError::Unreadable { path: path.display().to_string(), why })?;
         let mut offsets = Vec::with_capacity(FIELDS.len() + 1);
-        for &(global, structure, field, needed) in FIELDS {
-            match offset_of(&btf, structure, field) {
+        // A name is searched through all types, so once for the fields of a structure, which stand together.
+        let mut found: Option<(&str, Option<btf_rs::Struct>)> = None;
+        for &(global, name, field, needed) in FIELDS {
+            let (_, structure) = match found.take().filter(|(of, _)| *of == name) {
+                Some(same) => found.insert(same),
+                None => found.insert((name, structure(&btf, name))),
+            };
+            match structure.as_ref().and_then(|structure| offset_of(&btf, structure, field)) {
                 Some(offset) => offsets.push((global, offset)),
-                None if needed => return Err(LayoutError::Missing { structure, field }),
+                None if needed => return Err(LayoutError::Missing { structure: name, field }),
                 None => offsets.push((global, ABSENT)),
             }
         }
@@ -141,14 +146,21 @@ impl Layout {
     }
 }
 
+/// Maps the file where that is possible: only what is looked at is then parsed, of more than 100,000 types.
+///
+/// The kernel's own file can be mapped on newer kernels only; what cannot be mapped is read and parsed as a whole.
+fn open(path: &Path) -> Result<Btf, btf_rs::Error> {
+    Btf::from_file_with_backend(path, Backend::Mmap).or_else(|_| Btf::from_bytes(&std::fs::read(path)?))
+}
+
 fn structure(btf: &Btf, name: &str) -> Option<btf_rs::Struct> {
     let found = btf.resolve_types_by_name(name).ok()?;
     found.into_iter().find_map(|found| if let Type::Struct(found) = found { Some(found) } else { None })
 }
 
 /// The offset in bytes of a field named by a dotted path; anonymous members are searched through.
-fn offset_of(btf: &Btf, of: &str, path: &str) -> Option<u32> {
-    let mut current = structure(btf, of)?;
+fn offset_of(btf: &Btf, of: &btf_rs::Struct, path: &str) -> Option<u32> {
+    let mut current = of.clone();
     let mut offset = 0;
     let mut names = path.split('.').peekable();
     while let Some(name) = names.next() {

@@ -206,7 +206,7 @@ impl Probes {
         self.exit
     }
 
-    /// Hands what the eBPF program has said since the last time to `tracing`; does nothing unless it was asked for.
+    /// Hands what the eBPF program has said since the last time to the `log` crate; does nothing unless it was asked for.
     pub fn print_log(&mut self) {
         if let Some(log) = &mut self.log {
             log.print();

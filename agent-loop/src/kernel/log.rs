@@ -8,7 +8,7 @@ pub(super) fn level(on: bool) -> u8 {
     if on { aya_log::Level::Trace as u8 } else { 0 }
 }
 
-/// Reads the messages and hands them to `tracing`.
+/// Reads the messages and hands them to whatever logger the program has set up (`log::set_logger`).
 pub(super) struct Printer(EbpfLogger<Forward>);
 
 impl Printer {
@@ -30,7 +30,7 @@ impl log::Log for Forward {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        tracing::warn!(target: "agent_loop::ebpf", "{}", record.args());
+        log::logger().log(record);
     }
 
     fn flush(&self) {}

@@ -28,7 +28,7 @@ pub use exec::{Exec, Running};
 pub use outcome::Outcome;
 
 /// How long a test waits for a fact before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Polls until `fact` gives something.
 ///

@@ -65,33 +65,22 @@ impl Ground {
         }
     }
 
-    /// What is left when the ground was cleared.
-    pub(super) fn none() -> Self {
-        Self { cgroup: None, guard: None, tracing: None, degraded: Vec::new(), tag: RunTag(0) }
-    }
-
     fn with_cgroup(
         args: &Args,
         cgroup: &RunCgroup,
         degraded: &mut Vec<String>,
     ) -> anyhow::Result<(Guard, Option<Tracing>)> {
         cgroup.freeze().context("freezing the run's cgroup")?;
-        let tracing = match args.backend {
-            Backend::Pidfd => {
-                degraded.push("watched by pidfds as asked: short-lived processes can be missed".to_owned());
-                None
-            }
-            Backend::Auto | Backend::Ebpf => match load(args, cgroup) {
-                Ok(tracing) => Some(tracing),
-                Err(error) if args.backend == Backend::Ebpf => anyhow::bail!("no eBPF: {error:#}; {ADVICE}"),
-                Err(error) => {
-                    degraded.push(format!("no eBPF ({error:#}): short-lived processes can be missed"));
-                    None
-                }
-            },
-        };
+        // The guard first: loading takes long enough to be killed in.
         let guard = Guard::start(cgroup).context("starting the guard")?;
-        Ok((guard, tracing))
+        match tracing(args, cgroup, degraded) {
+            Ok(tracing) => Ok((guard, tracing)),
+            Err(error) => {
+                let _ = cgroup.remove();
+                let _ = guard.dismiss();
+                Err(error)
+            }
+        }
     }
 
     /// Removes the empty cgroup and dismisses the guard.
@@ -107,6 +96,20 @@ impl Ground {
         }
         Ok(())
     }
+}
+
+/// eBPF, or why it is done without.
+fn tracing(args: &Args, cgroup: &RunCgroup, degraded: &mut Vec<String>) -> anyhow::Result<Option<Tracing>> {
+    let why = match args.backend {
+        Backend::Pidfd => "watched by pidfds as asked: short-lived processes can be missed".to_owned(),
+        Backend::Auto | Backend::Ebpf => match load(args, cgroup) {
+            Ok(tracing) => return Ok(Some(tracing)),
+            Err(error) if args.backend == Backend::Ebpf => anyhow::bail!("no eBPF: {error:#}; {ADVICE}"),
+            Err(error) => format!("no eBPF ({error:#}): short-lived processes can be missed"),
+        },
+    };
+    degraded.push(why);
+    Ok(None)
 }
 
 fn load(args: &Args, cgroup: &RunCgroup) -> anyhow::Result<Tracing> {

@@ -12,6 +12,9 @@ use crate::model::{BootNs, ProcessKey, StopReason, WaitStatus};
 /// How much of a command line is shown.
 const COMMAND_WIDTH: usize = 100;
 
+/// How much of it where it was shown before.
+const REMINDER_WIDTH: usize = 60;
+
 /// How many names a list shows.
 const LIST_LENGTH: usize = 5;
 
@@ -20,11 +23,19 @@ pub(super) struct Human {
     colour: bool,
     began: BootNs,
     command: String,
+    argv: Vec<String>,
+    /// The command's own process, whose lines are marked.
+    main: Option<ProcessKey>,
+    /// Who outlived the command, for the summary.
+    leftovers: String,
     living: HashMap<ProcessKey, Process>,
 }
 
 struct Process {
+    /// What it runs; its forker's command, where it is a copy of that.
     command: Option<String>,
+    /// Whether it executed something itself.
+    executed: bool,
     born: BootNs,
 }
 
@@ -40,47 +51,77 @@ enum Colour {
 impl Human {
     /// For a run of `command`; colours only where somebody sees them.
     pub(super) fn new(command: &[String], colour: bool, began: BootNs) -> Self {
-        Self { colour, began, command: shown(command), living: HashMap::new() }
+        Self {
+            colour,
+            began,
+            command: shown(command),
+            argv: command.to_vec(),
+            main: None,
+            leftovers: String::new(),
+            living: HashMap::new(),
+        }
     }
 
     /// The line of a fact, if it has one.
     pub(super) fn fact(&mut self, fact: &Fact, now: BootNs) -> Option<String> {
         Some(match fact {
             Fact::RunBorn(born) => {
-                self.living.insert(born.key, Process { command: Some(self.command.clone()), born: born.at });
+                let process = Process { command: Some(self.command.clone()), executed: false, born: born.at };
+                self.main = Some(born.key);
+                self.living.insert(born.key, process);
                 let text = self.paint(Colour::Bold, &self.command);
-                self.line(born.at, Some(born.key.tgid), "born", &text)
+                self.line(born.at, Some(born.key), "born", &text)
             }
             Fact::Fork { birth, inferred } => {
-                let parent = birth.forker.and_then(|key| self.living.get(&key)?.command.clone());
-                self.living.insert(birth.key, Process { command: parent, born: birth.at });
-                let by = birth.forker.map_or_else(|| "parent unknown".to_owned(), |key| format!("by {}", key.tgid));
-                let text = self.paint(Colour::Dim, &format!("{by}{}", inferred_mark(inferred.is_some())));
-                self.line(birth.at, Some(birth.key.tgid), "fork", &text)
+                let command = birth.forker.and_then(|key| self.living.get(&key)?.command.clone());
+                self.living.insert(birth.key, Process { command, executed: false, born: birth.at });
+                let of = birth.forker.map_or_else(|| "parent unknown".to_owned(), |key| format!("of {}", key.tgid));
+                let text = self.paint(Colour::Dim, &format!("{of}{}", inferred_mark(inferred.is_some())));
+                self.line(birth.at, Some(birth.key), "fork", &text)
             }
             Fact::Exec(exec) => {
                 let command = if exec.argv.is_empty() { exec.filename.clone() } else { shown(&exec.argv) };
-                if let Some(process) = self.living.get_mut(&exec.key) {
+                let process = self.living.get_mut(&exec.key);
+                let first = process.as_ref().is_some_and(|process| !process.executed);
+                if let Some(process) = process {
                     process.command = Some(command.clone());
+                    process.executed = true;
                 }
-                self.line(exec.at, Some(exec.key.tgid), "exec", &command)
+                // Its birth has shown it.
+                if first && self.main == Some(exec.key) && exec.argv == self.argv {
+                    return None;
+                }
+                self.line(exec.at, Some(exec.key), "exec", &command)
             }
             Fact::Exit { death, inferred, .. } => {
                 let process = self.living.remove(&death.key);
-                let mut text = status(death.status);
+                let status = status(death.status);
+                let mut text = match death.status {
+                    Some(WaitStatus::Exited(0)) => format!("{status:<10}"),
+                    Some(WaitStatus::Exited(_)) => self.paint(Colour::Bold, &format!("{status:<10}")),
+                    Some(WaitStatus::Signaled { .. }) | None => self.paint(Colour::Red, &format!("{status:<10}")),
+                };
                 if let Some(process) = process {
-                    let _ = write!(text, " after {}", span(process.born.until(death.at)));
-                    if let Some(command) = process.command {
-                        let _ = write!(text, "  {}", self.paint(Colour::Dim, &command));
-                    }
+                    let _ = write!(text, " {:>8}", span(process.born.until(death.at)));
+                    let what = match (process.command, process.executed) {
+                        (Some(command), true) => cut(&command, REMINDER_WIDTH),
+                        (Some(command), false) => format!("copy of {}", cut(&command, REMINDER_WIDTH - 8)),
+                        (None, _) => String::new(),
+                    };
+                    let _ = write!(text, "  {}", self.paint(Colour::Dim, &what));
                 }
                 text.push_str(inferred_mark(inferred.is_some()));
-                self.line(death.at, Some(death.key.tgid), "exit", &text)
+                self.line(death.at, Some(death.key), "end", &text)
             }
             Fact::Gap(gap) => self.line(gap.to, None, "gap", &self.paint(Colour::Red, &gap_text(gap))),
             Fact::SignalIntent { .. } => return None,
             Fact::SignalResult(signalled) => return self.signal(signalled, now),
-            Fact::Phase(phase) => self.line(now, None, "stop", &self.phase(phase)),
+            Fact::Phase(phase) => {
+                if let Phase::Draining { leftovers } = phase {
+                    self.leftovers = names(leftovers);
+                }
+                self.line(now, None, "stop", &self.phase(phase))
+            }
             Fact::RunKilled { survivors: 0, proven, elapsed, .. } => {
                 let proof = if *proven { "proven empty" } else { "found empty, which is not proven" };
                 self.line(now, None, "stop", &format!("the tree is {proof} after {}", span(*elapsed)))
@@ -141,6 +182,9 @@ impl Human {
             text.push_str(", degraded mode");
         }
         text.push('\n');
+        if summary.leftovers > 0 && !self.leftovers.is_empty() {
+            let _ = writeln!(text, "agent-loop: left behind: {}", self.leftovers);
+        }
         text
     }
 
@@ -151,7 +195,7 @@ impl Human {
             SignalResult::Sent(_) | SignalResult::Gone => return None,
             SignalResult::Refused(why) => self.paint(Colour::Red, &format!("{name} refused: {why}")),
         };
-        Some(self.line(now, Some(signalled.pid), "signal", &text))
+        Some(self.line_of(now, signalled.pid.to_string(), "signal", &text))
     }
 
     fn phase(&self, phase: &Phase) -> String {
@@ -163,14 +207,7 @@ impl Human {
                 Step::Kill => format!("killing {}", count(*processes)),
             },
             Phase::Draining { leftovers } => {
-                let names: Vec<String> = leftovers
-                    .iter()
-                    .take(LIST_LENGTH)
-                    .map(|(key, command)| format!("{} {}", key.tgid, cut(command, COMMAND_WIDTH / 2)))
-                    .collect();
-                let more = leftovers.len().saturating_sub(LIST_LENGTH);
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                format!("the command ended and left behind: {}{more}", names.join(", "))
+                format!("the command ended; {} left behind: {}", count(number(leftovers.len())), names(leftovers))
             }
             Phase::Unkillable { members, since } => {
                 let names: Vec<String> = members.iter().take(LIST_LENGTH).map(member).collect();
@@ -180,10 +217,16 @@ impl Human {
         }
     }
 
-    fn line(&self, at: BootNs, pid: Option<u32>, verb: &str, text: &str) -> String {
-        let pid = pid.map_or_else(String::new, |pid| pid.to_string());
+    fn line(&self, at: BootNs, of: Option<ProcessKey>, verb: &str, text: &str) -> String {
+        let mark = if of.is_some() && of == self.main { "*" } else { "" };
+        let of = of.map_or_else(String::new, |key| format!("{mark}{}", key.tgid));
+        self.line_of(at, of, verb, text)
+    }
+
+    fn line_of(&self, at: BootNs, of: String, verb: &str, text: &str) -> String {
         let time = self.began.until(at).as_secs_f64();
-        format!("{}  {pid:>7} {verb:<6} {text}\n", self.paint(Colour::Dim, &format!("{time:>9.3}s")))
+        let line = format!("{}  {of:>8} {verb:<6} {text}", self.paint(Colour::Dim, &format!("{time:>9.3}s")));
+        format!("{}\n", line.trim_end())
     }
 
     fn paint(&self, colour: Colour, text: &str) -> String {
@@ -200,12 +243,27 @@ impl Human {
     }
 }
 
+/// The first of them by number and command, and how many more.
+fn names(processes: &[(ProcessKey, String)]) -> String {
+    let first = processes.iter().take(LIST_LENGTH);
+    let names: Vec<String> =
+        first.map(|(key, command)| format!("{} {}", key.tgid, cut(&visible(command), COMMAND_WIDTH / 2))).collect();
+    match processes.len().saturating_sub(LIST_LENGTH) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+fn number(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
 fn count(processes: u32) -> String {
     if processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") }
 }
 
 fn member(member: &Member) -> String {
-    let mut text = format!("{} {}", member.pid, member.comm.as_deref().unwrap_or("?"));
+    let mut text = format!("{} {}", member.pid, visible(member.comm.as_deref().unwrap_or("?")));
     if let Some(state) = member.state {
         let _ = write!(text, " (state {state}");
         if let Some(wchan) = &member.wchan {
@@ -274,12 +332,21 @@ fn shown(argv: &[String]) -> String {
             text.push(' ');
         }
         if argument.is_empty() || argument.contains(char::is_whitespace) {
-            let _ = write!(text, "'{}'", argument.escape_debug());
+            let _ = write!(text, "'{}'", visible(argument));
         } else {
-            let _ = write!(text, "{}", argument.escape_debug());
+            text.push_str(&visible(argument));
         }
     }
     cut(&text, COMMAND_WIDTH)
+}
+
+/// Nothing that a terminal would obey, and quotes as they were typed: this is to be read, not to be run.
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for char in text.chars() {
+        if matches!(char, '"' | '\'' | '\\') { visible.push(char) } else { visible.extend(char.escape_debug()) }
+    }
+    visible
 }
 
 fn cut(text: &str, width: usize) -> String {
@@ -294,6 +361,152 @@ fn cut(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{Cause, Launched};
+    use crate::model::{Birth, Death, Discovery, Exec, ProofKind, RunTag, Source};
+
+    const MS: u64 = 1_000_000;
+    const RUN: RunTag = RunTag(1);
+
+    /// The process `pid`, which is born `pid` milliseconds after the begin.
+    fn key(pid: u32) -> ProcessKey {
+        ProcessKey::new(pid, u64::from(pid) * MS)
+    }
+
+    fn at(ms: u64) -> BootNs {
+        BootNs(ms * MS)
+    }
+
+    fn argv(line: &[&str]) -> Vec<String> {
+        line.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    fn born(pid: u32) -> Fact {
+        Fact::RunBorn(Launched { key: key(pid), ino: None, run: RUN, at: at(pid.into()), traced: true })
+    }
+
+    fn fork(of: u32, pid: u32) -> Fact {
+        let birth = Birth {
+            key: key(pid),
+            ino: None,
+            run: RUN,
+            forker: Some(key(of)),
+            parent_tgid: Some(of),
+            uid: None,
+            at: at(pid.into()),
+            discovery: Discovery::Fork,
+        };
+        Fact::Fork { birth, inferred: None }
+    }
+
+    fn exec(pid: u32, line: &[&str], ms: u64) -> Fact {
+        Fact::Exec(Exec {
+            key: key(pid),
+            run: RUN,
+            at: at(ms),
+            filename: line.first().copied().unwrap_or_default().to_owned(),
+            argv: argv(line),
+            argc: u32::try_from(line.len()).expect("short"),
+            truncated: false,
+            cwd: None,
+            file: None,
+            uid: None,
+            source: Source::Kernel,
+        })
+    }
+
+    fn exit(pid: u32, status: WaitStatus, ms: u64) -> Fact {
+        let death = Death {
+            key: key(pid),
+            ino: None,
+            run: RUN,
+            forker: None,
+            status: Some(status),
+            at: at(ms),
+            source: Source::Kernel,
+        };
+        Fact::Exit { death, cause: Cause::Exited, inferred: None }
+    }
+
+    fn step(step: Step, processes: u32) -> Fact {
+        Fact::Phase(Phase::Step { step, processes, grace: Duration::from_secs(10) })
+    }
+
+    fn summary(outcome: Outcome, status: WaitStatus, leftovers: u64) -> Summary {
+        Summary {
+            outcome,
+            status: Some(status),
+            births: 5,
+            deaths: 5,
+            leftovers,
+            gaps: 0,
+            proven: true,
+            elapsed: Duration::from_millis(61_500),
+        }
+    }
+
+    #[test]
+    fn what_a_person_reads_of_a_run() {
+        let command = ["claude", "-p", "fix it"];
+        let mut human = Human::new(&argv(&command), false, at(0));
+        let shell = [
+            "/bin/bash",
+            "-c",
+            "source snapshot && eval 'git init && \"$SHELL\" -c \"exit 3\"; sleep 100' < /dev/null && pwd -P",
+        ];
+        let facts = [
+            born(100),
+            exec(100, &command, 103),
+            fork(100, 200),
+            exec(200, &shell, 201),
+            fork(200, 201),
+            exit(201, WaitStatus::Exited(1), 202),
+            fork(200, 210),
+            exec(210, &["git", "init"], 211),
+            exit(210, WaitStatus::Exited(0), 220),
+            fork(200, 230),
+            exec(230, &["setsid", "sleep", "1000"], 231),
+            Fact::Phase(Phase::Stopping { reason: StopReason::Deadline }),
+            step(Step::Interrupt, 1),
+            Fact::SignalResult(Signalled {
+                pid: 100,
+                key: Some(key(100)),
+                signal: 2,
+                result: SignalResult::Sent(ProofKind::OwnChild),
+            }),
+            exit(200, WaitStatus::Signaled { signal: 2, core: false }, 60_100),
+            exit(100, WaitStatus::Exited(130), 60_200),
+            step(Step::Kill, 1),
+            exit(230, WaitStatus::Signaled { signal: 9, core: false }, 61_500),
+            Fact::RunKilled {
+                reason: StopReason::Deadline,
+                survivors: 0,
+                proven: true,
+                elapsed: Duration::from_millis(1_500),
+            },
+        ];
+        let mut text: String = facts.iter().filter_map(|fact| human.fact(fact, at(60_000))).collect();
+        let outcome = Outcome::Stopped(StopReason::Deadline);
+        text.push_str(&human.summary(&summary(outcome, WaitStatus::Exited(130), 0), false));
+        assert_eq!(text, include_str!("human.golden"));
+    }
+
+    #[test]
+    fn leftovers_are_named_where_they_are_found_and_in_the_summary() {
+        let mut human = Human::new(&argv(&["make"]), false, at(0));
+        let leftovers = vec![(key(7), "sleep 1000".to_owned()), (key(8), "evil\x1b[2J".to_owned())];
+        let line = human.fact(&Fact::Phase(Phase::Draining { leftovers }), at(1_000)).expect("a line");
+        assert_eq!(
+            line,
+            "    1.000s           stop   the command ended; 2 processes left behind: 7 sleep 1000, 8 evil\\u{1b}[2J\n"
+        );
+        let text = human.summary(&summary(Outcome::Ended, WaitStatus::Exited(0), 2), true);
+        assert_eq!(
+            text,
+            "agent-loop: the command succeeded (1m 1s)\n\
+             agent-loop: 5 births, 5 deaths, tree: proven empty, 2 left behind by the command, degraded mode\n\
+             agent-loop: left behind: 7 sleep 1000, 8 evil\\u{1b}[2J\n"
+        );
+    }
 
     #[test]
     fn a_command_cannot_write_control_characters_on_the_terminal() {

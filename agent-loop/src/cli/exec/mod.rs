@@ -3,12 +3,17 @@
 //! Inside: its arguments, the ground it stands on (cgroup, guard, eBPF), the shell that performs what the core
 //! decides, and what a person reads. Not inside: a decision about the run.
 
+mod birth;
 mod ground;
 mod human;
+mod job;
 mod pump;
+mod report;
 mod scan;
 mod shell;
 mod sink;
+mod sources;
+mod tree;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

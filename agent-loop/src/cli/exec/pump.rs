@@ -37,7 +37,7 @@ impl Pump {
             .name("output".to_owned())
             .spawn(move || {
                 drain(File::from(read), &mut file, |error| {
-                    let _ = failed.send(SinkFailed { what: what.clone(), error });
+                    let _ = failed.send(SinkFailed { what: what.clone(), error, is_human: false });
                 });
                 let _ = done_sender.send(());
             })

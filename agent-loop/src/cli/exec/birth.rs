@@ -1,0 +1,77 @@
+//! The main process: how it is to be born, and what is watched of it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use anyhow::Context as _;
+use tokio::io::unix::AsyncFd;
+
+use super::Args;
+use super::ground::Ground;
+use crate::keeper::launch::{Child, LaunchSpec, SignalsAtStart, Stdio, User};
+use crate::keeper::signal::{self, Delivery, Expected, Refusal, Verified};
+use crate::kernel::poll::register;
+
+/// The main process and what is watched of it.
+pub(super) struct Main {
+    pub(super) child: Child,
+    pub(super) exit: AsyncFd<OwnedFd>,
+    pub(super) start: Option<AsyncFd<OwnedFd>>,
+    pub(super) exited: bool,
+}
+
+impl Main {
+    /// Watches a child's start and end.
+    pub(super) fn watch(child: Child) -> io::Result<Self> {
+        let exit = register(child.pidfd.as_fd().try_clone_to_owned()?)?;
+        let start = register(child.start.as_fd().try_clone_to_owned()?)?;
+        Ok(Self { child, exit, start: Some(start), exited: false })
+    }
+
+    /// Signals it, through the descriptor of its birth.
+    pub(super) fn signal(&self, ground: &Ground, signal: u8) -> Result<Delivery, Refusal> {
+        match signal::verify(&self.child.pidfd, Expected::OwnChild, &ground.witnesses())? {
+            Verified::Proof(proof) => proof.send(signal),
+            Verified::Gone => Ok(Delivery::Gone),
+        }
+    }
+}
+
+/// The launch that the arguments ask for; `output` is where the command then writes.
+pub(super) fn spec(args: &Args, signals: &SignalsAtStart, user: Option<User>, output: Option<&OwnedFd>) -> LaunchSpec {
+    let mut spec = LaunchSpec::as_caller(args.command.clone(), signals);
+    if args.events.as_deref().is_some_and(|path| path.as_os_str() == "-") {
+        spec.stdio[1] = Stdio::Fd(io::stderr().as_raw_fd());
+    }
+    if let Some(write) = output {
+        spec.stdio[1] = Stdio::Fd(write.as_raw_fd());
+        spec.stdio[2] = Stdio::Fd(write.as_raw_fd());
+    }
+    if let Some(user) = user {
+        set_user(&mut spec.env, args.user.as_deref().unwrap_or_default(), &user);
+        spec.no_new_privs = true;
+        spec.user = Some(user);
+    }
+    spec
+}
+
+/// The user to become.
+pub(super) fn find_user(name: &str) -> anyhow::Result<User> {
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "--user needs root, to become {name}; run agent-loop as root or leave --user out"
+    );
+    User::find(name).with_context(|| format!("looking up the user {name}"))
+}
+
+/// The environment of another user: who it is and where its home is, the rest stays the caller's.
+fn set_user(env: &mut Vec<(OsString, OsString)>, name: &str, user: &User) {
+    env.retain(|(variable, _)| variable != "HOME" && variable != "USER" && variable != "LOGNAME");
+    for variable in ["USER", "LOGNAME"] {
+        env.push((variable.into(), name.into()));
+    }
+    if let Some(home) = &user.home {
+        env.push(("HOME".into(), home.into()));
+    }
+}

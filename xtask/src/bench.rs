@@ -1,0 +1,178 @@
+//! `cargo xtask bench`: figures beside their references, each pair measured in the same run.
+//!
+//! A row is a file: it measures, and says what it compares. [`table`] prints, [`spread`] sums up rounds, [`peers`]
+//! are the tools we are compared with, [`tool`] starts programs with a bound. No figure is judged by a test.
+
+mod deaths;
+mod hooks;
+mod latency;
+mod peers;
+mod slowdown;
+mod spread;
+mod startup;
+mod stop;
+mod table;
+mod tool;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use crate::{ebpf, place, progress, setup};
+use peers::Peers;
+use table::Table;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    /// From a process's exit to the decision, against a bare pidfd epoll loop.
+    Latency,
+    /// What each hook costs, by the kernel's clock, against those of exitsnoop and execsnoop.
+    Hooks,
+    /// How much slower forks and execs become.
+    Slowdown,
+    /// Deaths seen in a storm, and what each costs.
+    Deaths,
+    /// The time to stop a large tree, against a bare write to the cgroup's kill file.
+    Stop,
+    /// The time to start, and the memory.
+    Startup,
+}
+
+impl Row {
+    const ALL: [Self; 6] = [Self::Latency, Self::Hooks, Self::Slowdown, Self::Deaths, Self::Stop, Self::Startup];
+}
+
+/// How it is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// What to measure; everything without it.
+    #[arg(value_enum)]
+    rows: Vec<Row>,
+    /// How often each side is measured, the sides in turn.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How long a storm lasts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=30))]
+    seconds: u32,
+    /// Where the figures go.
+    #[arg(long, value_name = "FILE", default_value_os_t = place::root().join("target/bench.json"))]
+    json: PathBuf,
+}
+
+/// What every row is given.
+pub(crate) struct Bench {
+    /// The built programs.
+    bin: PathBuf,
+    /// An empty directory.
+    scratch: PathBuf,
+    rounds: u32,
+    seconds: u32,
+    peers: Peers,
+}
+
+impl Bench {
+    fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
+    /// An empty directory for one measurement.
+    fn fresh(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.scratch.join(name);
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("emptying {}", dir.display()))?;
+        }
+        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        Ok(dir)
+    }
+}
+
+/// Runs `cargo xtask bench`.
+pub(crate) fn command(options: &Options) -> Result<()> {
+    if !setup::is_root() {
+        bail!("the figures need eBPF and cgroups: run as root");
+    }
+    let toolchain = setup::ensure()?;
+    ebpf::build(&toolchain)?;
+    let bin = build()?;
+    let rows = if options.rows.is_empty() { Row::ALL.to_vec() } else { options.rows.clone() };
+    let needs_peers = rows.iter().any(|row| matches!(row, Row::Hooks | Row::Slowdown | Row::Deaths));
+    let peers = if needs_peers { Peers::find()? } else { Peers::default() };
+    let scratch = place::scratch().join("bench");
+    let bench = Bench { bin, scratch, rounds: options.rounds, seconds: options.seconds, peers };
+
+    let mut figures = serde_json::Map::new();
+    let host = host(&bench);
+    println!("\n{}\n", table::host(&host));
+    figures.insert("host".to_owned(), host);
+    let mut failed = Vec::new();
+    for row in rows {
+        let name = row.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        progress::say(&format!("bench: {name}"));
+        let before = load();
+        match measure(row, &bench) {
+            Ok((table, mut value)) => {
+                value["loadavg"] = json!([before, load()]);
+                println!("\n{table}");
+                figures.insert(name, value);
+            }
+            Err(error) => {
+                eprintln!("error: {name}: {error:#}");
+                figures.insert(name.clone(), json!({ "error": format!("{error:#}") }));
+                failed.push(name);
+            }
+        }
+    }
+    let text = serde_json::to_string_pretty(&Value::Object(figures)).context("writing the figures as JSON")?;
+    fs::write(&options.json, text + "\n").with_context(|| format!("writing {}", options.json.display()))?;
+    progress::say(&format!("figures are in {}", options.json.display()));
+    if failed.is_empty() { Ok(()) } else { bail!("not measured: {}", failed.join(", ")) }
+}
+
+fn measure(row: Row, bench: &Bench) -> Result<(Table, Value)> {
+    match row {
+        Row::Latency => latency::measure(bench),
+        Row::Hooks => hooks::measure(bench),
+        Row::Slowdown => slowdown::measure(bench),
+        Row::Deaths => deaths::measure(bench),
+        Row::Stop => stop::measure(bench),
+        Row::Startup => startup::measure(bench),
+    }
+}
+
+/// Builds for release and returns where the programs are.
+fn build() -> Result<PathBuf> {
+    progress::say("building for release");
+    let target = place::target_dir();
+    let mut build = place::host_cargo();
+    build.args(["build", "--release", "--package", "agent-loop", "--package", "agent-loop-tests", "--bins"]);
+    if !progress::show("build", build.arg("--target-dir").arg(&target), |_| {})?.success() {
+        bail!("the build failed");
+    }
+    Ok(target.join("release"))
+}
+
+fn host(bench: &Bench) -> Value {
+    let read = |path: &str| fs::read_to_string(path).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned());
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    json!({
+        "kernel": read("/proc/sys/kernel/osrelease"),
+        "cpus": cpus,
+        "pid_max": read("/proc/sys/kernel/pid_max"),
+        "clocksource": read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        "loadavg": load(),
+        "date": tool::said("date", &["-u", "+%Y-%m-%dT%H:%MZ"]),
+        "agent_loop": tool::said(&bench.program("agent-loop").to_string_lossy(), &["--version"]),
+        "commit": tool::said("git", &["-C", &place::root().to_string_lossy(), "describe", "--always", "--dirty"]),
+        "rounds": bench.rounds,
+        "seconds": bench.seconds,
+        "peers": bench.peers.versions(),
+    })
+}
+
+fn load() -> String {
+    fs::read_to_string(Path::new("/proc/loadavg")).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
+}
