@@ -324,3 +324,13 @@ pub fn enter(command: &mut Command, path: &Path) {
 pub fn end(child: Child) -> (u32, Status) {
     (child.id(), sys::wait(child.id().cast_signed()).expect("our child"))
 }
+
+/// Copies a program, by another process: were the file open for writing here, a test that forks at this moment would
+/// hold it open too, and its exec would fail with "text file busy".
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn copy(program: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(program).arg(to).status();
+    assert!(copied.as_ref().is_ok_and(std::process::ExitStatus::success), "{}: {copied:?}", to.display());
+}

@@ -12,7 +12,7 @@ use agent_loop::model::Exec;
 use agent_loop_common::record::{EXEC_LARGE, EXEC_MEDIUM, EXEC_SMALL, ExecHeader, FILENAME_LARGE, FILENAME_SMALL};
 use agent_loop_tests::needs;
 use agent_loop_tests::sys::{self, Image};
-use agent_loop_tests::traced::{Run, Traced, end, enter};
+use agent_loop_tests::traced::{Run, Traced, copy, end, enter};
 
 const TRUE: &str = "/bin/true";
 const HEADER: usize = size_of::<ExecHeader>();
@@ -121,7 +121,7 @@ fn a_file_name_is_whole_up_to_the_large_room_and_then_declared_truncated() {
         path = format!("{path}/{}", "f".repeat(length - path.len() - 1));
         assert_eq!(path.len(), length);
         fs::create_dir_all(Path::new(&path).parent().expect("a directory")).expect("directories");
-        fs::copy(TRUE, &path).expect("a copy");
+        copy(Path::new(TRUE), Path::new(&path));
         let told = exec(&run, &mut traced, Image::path(text(path.clone()), vec![text("true")]));
         assert_eq!(told.truncated, length >= FILENAME_LARGE, "{length}");
         assert_eq!(told.filename, path[..length.min(FILENAME_LARGE - 1)], "{length}");
@@ -138,8 +138,10 @@ fn of_a_script_the_name_is_the_scripts_and_the_file_is_its_interpreter() {
     let run = Run::new();
     let mut traced = Traced::of_run(&run, Options::default());
     let script = run.scratch("script");
-    fs::write(&script, format!("#!{TRUE} option\n")).expect("a script");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("executable");
+    let text_of_it = run.scratch("text");
+    fs::write(&text_of_it, format!("#!{TRUE} option\n")).expect("a script");
+    fs::set_permissions(&text_of_it, fs::Permissions::from_mode(0o755)).expect("executable");
+    copy(&text_of_it, &script);
     let path = script.to_str().expect("a path").to_owned();
     let told = exec(&run, &mut traced, Image::path(text(path.clone()), vec![text("zero"), text("one")]));
     assert_eq!(told.filename, path);
@@ -169,7 +171,7 @@ fn the_file_is_told_as_stat_tells_it_on_every_file_system_here() {
     for dir in ["/tmp", "/dev/shm", "/run", "/var/tmp"] {
         let Ok(dir) = tempfile::tempdir_in(dir) else { continue };
         let program = dir.path().join("program");
-        fs::copy(TRUE, &program).expect("a copy");
+        copy(Path::new(TRUE), &program);
         let path = program.to_str().expect("a path").to_owned();
         // Where nothing may be executed, nothing is to be told.
         if Command::new(&program).status().is_err() {

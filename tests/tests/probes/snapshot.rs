@@ -13,7 +13,7 @@ use agent_loop_tests::bpf::LiveMap;
 use agent_loop_tests::harness::{adversary, eventually};
 use agent_loop_tests::needs;
 use agent_loop_tests::sys::{self, Stub};
-use agent_loop_tests::traced::{self, Run, Traced, end};
+use agent_loop_tests::traced::{self, Run, Traced, copy, end};
 
 fn start(run: &Run, args: &[&str]) -> Child {
     let child = run.adversary(args).spawn().expect("the adversary starts");
@@ -83,7 +83,7 @@ fn it_finds_the_descendants_of_a_watched_process() {
     needs!(cgroup, bpf);
     let run = Run::new();
     let program = run.scratch("al-snapshot");
-    fs::copy(adversary(), &program).expect("a copy");
+    copy(&adversary(), &program);
     let main = run.program(&program, &["term-ignorer", "3"]).spawn().expect("the copy starts");
     run.wait_ready();
     let mut traced = Traced::load(&Options { watch: vec![("al-snapshot".to_owned(), 9)], ..Options::default() });

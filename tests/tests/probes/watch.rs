@@ -9,7 +9,7 @@ use agent_loop_common::map::OBSERVED;
 use agent_loop_tests::harness::{adversary, eventually};
 use agent_loop_tests::needs;
 use agent_loop_tests::oracle::Status;
-use agent_loop_tests::traced::{Run, Traced, end, loose};
+use agent_loop_tests::traced::{Run, Traced, copy, end, loose};
 
 const RULE: u32 = 5;
 
@@ -20,7 +20,7 @@ fn watching(name: &str) -> Options {
 /// A copy of the adversary under this name.
 fn named(run: &Run, name: &str) -> PathBuf {
     let program = run.scratch(name);
-    fs::copy(adversary(), &program).expect("a copy");
+    copy(&adversary(), &program);
     program
 }
 
