@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use agent_loop_tests::harness::{Exec, Outcome, adversary, cgroup};
+use agent_loop_tests::harness::{Exec, Outcome, Running, adversary, cgroup, eventually};
 use agent_loop_tests::{needs, sys};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -384,17 +384,17 @@ fn help_and_version_say_what_is_inside() {
 }
 
 /// The guard of an `exec` under way: its child that is not the command.
-fn guard_of(running: &agent_loop_tests::harness::Running) -> i32 {
+fn guard_of(running: &Running) -> i32 {
     let main = running.wait_event("the birth", |event| event.kind == "run.born").who().pid;
     let list = format!("/proc/{0}/task/{0}/children", running.pid());
     let children = fs::read_to_string(list).expect("children");
-    let guard = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()).find(|pid| *pid != main);
-    guard.expect("a guard").cast_signed()
+    let guard = children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()).find(|pid| *pid != main);
+    guard.expect("a guard")
 }
 
-fn signal_guard(running: &agent_loop_tests::harness::Running, signal: i32) {
-    let fd = agent_loop_tests::sys::pidfd_open(guard_of(running)).expect("the guard lives");
-    agent_loop_tests::sys::pidfd_send_signal(&fd, signal).expect("the guard can be signalled");
+fn signal_guard(running: &Running, signal: i32) {
+    let fd = sys::pidfd_open(guard_of(running)).expect("the guard lives");
+    sys::pidfd_signal(&fd, signal).expect("the guard can be signalled");
 }
 
 #[test]
@@ -413,7 +413,7 @@ fn a_killed_guard_is_told_of_and_replaced() {
     let running = Exec::new().cmd(["sh", "-c", "sleep 1"]).start();
     let before = guard_of(&running);
     signal_guard(&running, libc::SIGKILL);
-    agent_loop_tests::harness::eventually("another guard", || (guard_of(&running) != before).then_some(()));
+    eventually("another guard", || (guard_of(&running) != before).then_some(()));
     let outcome = running.finish();
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("the guard of the tree ended before its time"), "{}", outcome.stderr);
@@ -423,8 +423,8 @@ fn a_killed_guard_is_told_of_and_replaced() {
 #[test]
 fn signals_that_the_caller_had_blocked_still_stop_the_tree() {
     needs!(bpf, cgroup);
-    let blocked = |command: &mut std::process::Command| {
-        agent_loop_tests::sys::before_exec(command, || {
+    let blocked = |command: &mut Command| {
+        sys::before_exec(command, || {
             nix::sys::signal::SigSet::all().thread_block()?;
             Ok(())
         });

@@ -1,6 +1,6 @@
 //! The whole tree is empty afterwards, whatever was in it and however `exec` ended.
 
-use agent_loop_tests::harness::{Event, Exec, Outcome, eventually, host};
+use agent_loop_tests::harness::{Event, Exec, Outcome, agent_loop, cgroup, eventually, host};
 use agent_loop_tests::{needs, test_name};
 
 /// The limit comes while the adversary, fully built, lives on.
@@ -150,14 +150,15 @@ fn exec_sigkilled_as_soon_as_the_birth_is_written_leaves_nothing_running() {
 
 /// The cgroup that `exec` was started in: an agent of root's can move there, out of the run's own.
 fn outside() -> String {
-    agent_loop_tests::harness::cgroup::own().expect("a cgroup").join("cgroup.procs").display().to_string()
+    cgroup::own().expect("a cgroup").join("cgroup.procs").display().to_string()
 }
 
 #[test]
 fn one_that_left_the_cgroup_and_is_deaf_is_killed_too() {
     needs!(root, bpf, cgroup);
     let script = format!("trap '' INT TERM; (trap '' INT TERM; exec sleep 50) & echo $! > {}; sleep 50", outside());
-    let outcome = Exec::new().limit("600ms").grace("100ms").arg("--give-up").arg("20s").cmd(["sh", "-c", &script]).run();
+    let outcome =
+        Exec::new().limit("600ms").grace("100ms").arg("--give-up").arg("20s").cmd(["sh", "-c", &script]).run();
     assert_eq!(outcome.code, 124, "{}", outcome.stderr);
     outcome.assert_tree_accounted();
     outcome.assert_nothing_left();
@@ -176,7 +177,7 @@ fn without_ebpf_one_that_left_the_cgroup_is_stopped_and_nothing_else_is_claimed(
 #[test]
 fn a_command_that_removes_its_own_cgroup_keeps_nobody_waiting() {
     needs!(root, bpf, cgroup);
-    let own = agent_loop_tests::harness::cgroup::own().expect("a cgroup");
+    let own = cgroup::own().expect("a cgroup");
     let script = format!(
         "echo $$ > {}; c=$(ls -d {}/agent-loop-exec-*); for one in $c; do rmdir $one 2>/dev/null; done; exit 3",
         outside(),
@@ -194,7 +195,7 @@ fn what_the_caller_had_started_before_it_became_exec_is_not_the_tree() {
     let script = format!(
         "mount -t tmpfs none /sys/fs/cgroup; sh -c 'sleep 2; echo lived > {}' & exec {} exec --grace 300ms -- sleep 0.3",
         marker.display(),
-        agent_loop_tests::harness::agent_loop().display()
+        agent_loop().display()
     );
     let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).output().expect("unshare");
     let told = String::from_utf8_lossy(&output.stderr);
