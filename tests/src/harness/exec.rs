@@ -68,6 +68,11 @@ impl Exec {
     #[must_use]
     pub fn started_by(mut command: Command) -> Self {
         let scratch = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a scratch directory");
+        // Whatever this test was started with: what a job in the background ignores would be respected.
+        sys::before_exec(&mut command, || {
+            sys::default_signals();
+            Ok(())
+        });
         command.arg("exec").stdin(Stdio::null());
         let file = |name: &str| File::create(scratch.path().join(name)).expect("a scratch file");
         command.stdout(file("stdout")).stderr(file("stderr"));
