@@ -115,7 +115,15 @@ fn a_fork_bomb_keeps_to_its_bounds() {
     let mut loose = Loose::new(&["fork-bomb", "40", "2000"]).hold(1_000);
     let mut child = loose.start();
     loose.wait_ready();
-    let most = (0..20).map(|_| loose.alive().len()).max().unwrap_or(0);
+    let mut most = 0;
+    for _ in 0..2_000 {
+        most = loose.alive().len().max(most);
+        // On a busy machine it grows slowly; beyond its bound it never does.
+        if most >= 10 {
+            break;
+        }
+    }
+    most = (0..20).map(|_| loose.alive().len()).max().unwrap_or(0).max(most);
     assert!((10..=41).contains(&most), "{most} alive");
     assert!(child.wait().expect("our child").success());
 }

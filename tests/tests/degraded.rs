@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agent_loop_tests::harness::cgroup::{self, Cell};
-use agent_loop_tests::harness::{Exec, Outcome, adversary, agent_loop};
+use agent_loop_tests::harness::{Exec, Outcome, adversary, agent_loop, host};
 use agent_loop_tests::{needs, sys};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -47,7 +47,7 @@ impl Programs {
         let dir = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our directory");
         for (program, name) in [(agent_loop(), "agent-loop"), (&*adversary(), "adversary")] {
-            fs::copy(program, dir.path().join(name)).expect("a copy");
+            host::copy_program(program, &dir.path().join(name));
         }
         Self { dir }
     }

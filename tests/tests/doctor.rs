@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
-use agent_loop_tests::harness::agent_loop;
 use agent_loop_tests::harness::cgroup::Cell;
+use agent_loop_tests::harness::{agent_loop, host};
 use agent_loop_tests::needs;
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ fn doctor(cell: &Cell, wrapper: &[&str]) -> (i32, Value) {
     let dir = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our directory");
     let program = dir.path().join("agent-loop");
-    fs::copy(agent_loop(), &program).expect("a copy");
+    host::copy_program(agent_loop(), &program);
     let mut command = Command::new("setpriv");
     command.args(wrapper).arg(&program).args(["doctor", "--json"]).stdin(Stdio::null());
     let Output { status, stdout, stderr } = cell.hold(&mut command).output().expect("it can be started");

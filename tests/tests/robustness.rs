@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use agent_loop_tests::harness::{Exec, Outcome, Running, adversary, cgroup, eventually};
+use agent_loop_tests::harness::{Exec, Outcome, Running, adversary, cgroup, eventually, host};
 use agent_loop_tests::{needs, sys};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -50,7 +50,7 @@ fn what_another_user_may_not_execute_is_126() {
     needs!(root);
     let exec = Exec::new().arg("--user").arg("nobody");
     let file = exec.path("agent");
-    fs::copy(adversary(), &file).expect("a copy");
+    host::copy_program(&adversary(), &file);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).expect("our file");
     fs::set_permissions(exec.path(""), fs::Permissions::from_mode(0o755)).expect("our directory");
     refused(&exec.cmd([file.as_os_str(), "hold".as_ref()]).run(), 126, "agent");
@@ -310,7 +310,7 @@ fn the_command_has_the_callers_stdin() {
 fn report(exec: Exec, prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static) -> Value {
     let exec = exec.with(|command| sys::before_exec(command, prepare));
     let agent = exec.path("agent");
-    fs::copy(adversary(), &agent).expect("a copy");
+    host::copy_program(&adversary(), &agent);
     fs::set_permissions(exec.path(""), fs::Permissions::from_mode(0o755)).expect("our directory");
     let outcome = exec.cmd([agent.as_os_str(), "report".as_ref()]).run();
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);

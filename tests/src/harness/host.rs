@@ -66,6 +66,16 @@ pub fn pins() -> BTreeSet<String> {
     names.filter(|name| name.starts_with("agent-loop") || name.starts_with("agent_loop")).collect()
 }
 
+/// Copies a program by another process: a descriptor of ours open for writing would be inherited by what other
+/// tests start meanwhile, and keep the copy from being executed (ETXTBSY).
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("--").arg(from).arg(to).status();
+    assert!(copied.as_ref().is_ok_and(std::process::ExitStatus::success), "copying {}: {copied:?}", from.display());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
