@@ -6,10 +6,13 @@
 pub mod audit;
 pub mod cli;
 pub mod clock;
+pub mod control;
 pub mod error;
 pub mod event;
 pub mod keeper;
 pub mod kernel;
 pub mod model;
+pub mod run;
+pub mod store;
 pub mod supervise;
 pub mod track;

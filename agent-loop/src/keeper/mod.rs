@@ -10,6 +10,7 @@ pub mod launcher;
 mod mounts;
 pub mod pidfd;
 pub mod probe;
+pub mod process;
 pub mod reap;
 pub mod scan;
 pub mod signal;

@@ -1,0 +1,5 @@
+//! The keeper as a process of its own: what it is asked, what it holds, what it answers.
+//! Not inside: a decision about a run, a network, a file that an agent wrote. It refuses what it cannot prove.
+//! The daemon talks to it through `client`; `protocol` is all that both know.
+
+pub mod protocol;

@@ -1,0 +1,229 @@
+//! A run as it is asked for, remembered and ended: the words of the daemon. [pure]
+//!
+//! What the kernel sees of a run's processes is in [`crate::model`]; a run is what those processes are for.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ulid::Ulid;
+
+use crate::event::Outcome;
+use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, Source, StopReason, WaitStatus};
+use crate::supervise::Leftovers;
+
+/// The id of a run: a ULID, unique for ever and sorted by the time of its submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(pub Ulid);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = ulid::DecodeError;
+
+    /// Reads the 26 characters of a ULID.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ulid::from_string(text).map(Self)
+    }
+}
+
+/// The name of the cgroup of one attempt at a run: `run-<ULID>`, from the second attempt on `run-<ULID>.<attempt>`.
+///
+/// A second attempt is made only where the first is proven never to have executed an instruction (I7, I13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunName {
+    /// The run.
+    pub id: RunId,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+}
+
+impl fmt::Display for RunName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attempt {
+            1 => write!(f, "run-{}", self.id),
+            attempt => write!(f, "run-{}.{attempt}", self.id),
+        }
+    }
+}
+
+/// A text that is not the name of a run's cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the name of a run's cgroup")]
+pub struct NotARunName(pub String);
+
+impl FromStr for RunName {
+    type Err = NotARunName;
+
+    /// Reads exactly what [`RunName::fmt`] writes, nothing else.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let rest = text.strip_prefix("run-")?;
+            let (id, attempt) = match rest.split_once('.') {
+                Some((id, attempt)) => (id, attempt.parse().ok()?),
+                None => (rest, 1),
+            };
+            Some(Self { id: id.parse().ok()?, attempt })
+        };
+        // What reads but is not written like this (lower case, `.1`, `.02`) would be a second name of the same.
+        read().filter(|name| name.to_string() == text).ok_or_else(|| NotARunName(text.to_owned()))
+    }
+}
+
+/// What a run may take. `None` is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall time from its birth, suspend included (CLOCK_BOOTTIME).
+    pub wall: Option<Duration>,
+    /// Time that the host was awake since its birth (CLOCK_MONOTONIC).
+    pub active: Option<Duration>,
+    /// Time without a byte of output.
+    pub idle: Option<Duration>,
+    /// Bytes of output, standard output and error together.
+    pub output_bytes: Option<u64>,
+    /// Bytes of memory (memory.max).
+    pub memory_bytes: Option<u64>,
+    /// Number of tasks (pids.max).
+    pub tasks: Option<u64>,
+    /// Processors in hundredths (cpu.max): 150 is one and a half.
+    pub cpu_percent: Option<u32>,
+}
+
+/// A run as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The command and its arguments; never given to a shell.
+    pub argv: Vec<String>,
+    /// Its environment beyond what the daemon's allow-list lets through.
+    pub env: Vec<(String, String)>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+    /// Who it runs as: a name of the host's user database.
+    pub user: String,
+    /// What it reads as standard input; /dev/null without.
+    pub stdin: Option<PathBuf>,
+    /// What it may take.
+    pub limits: Limits,
+    /// How long each polite step of a stop is given.
+    pub grace: Duration,
+    /// What becomes of processes that outlive the command.
+    pub leftovers: Leftovers,
+    /// The user id of who asked, by the kernel's credentials of the control socket.
+    pub asked_by: u32,
+}
+
+/// How far a run has come, as it is remembered across restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Accepted; waits for its turn. Nothing of it exists.
+    Queued,
+    /// Its launch was ordered: a frozen cgroup, perhaps a frozen process in it, that never executed an instruction.
+    Intended,
+    /// Its main process was born and is remembered; it may run.
+    Born(Born),
+    /// It is over.
+    Ended(End),
+}
+
+/// The main process as it was born.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Born {
+    /// The run's cgroup.
+    pub cgroup: RunTag,
+    /// Who.
+    pub main: ProcessKey,
+    /// Its pidfd's inode, where the kernel has one.
+    pub ino: Option<PidfsIno>,
+    /// When.
+    pub at: BootNs,
+    /// When its wall limit strikes; kept over restarts unchanged (I11).
+    pub deadline: Option<BootNs>,
+    /// Whether eBPF watches it.
+    pub traced: bool,
+    /// Why it is being stopped, once it is.
+    pub stopping: Option<StopReason>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// What became of it.
+    pub outcome: RunOutcome,
+    /// The main process's status; `None` is unknown, never success (I9).
+    pub status: Option<WaitStatus>,
+    /// Where the status comes from.
+    pub source: Source,
+    /// Births in its tree, as far as this daemon and its predecessors counted them.
+    pub births: u64,
+    /// Deaths in its tree.
+    pub deaths: u64,
+    /// Processes that outlived the main process.
+    pub leftovers: u64,
+    /// Whether the tree was proven empty.
+    pub proven: bool,
+    /// Kills by the kernel for want of memory; `None` where no controller counts them.
+    pub oom_kills: Option<u64>,
+    /// From birth to the empty tree.
+    pub elapsed: Duration,
+    /// When, nanoseconds since 1970.
+    pub at_unix_ns: i64,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// As the state machine of the run says.
+    Finished(Outcome),
+    /// The host was started again meanwhile: nothing of it is alive, and nobody saw its end.
+    LostToReboot,
+    /// It was withdrawn before it was launched.
+    Withdrawn,
+}
+
+/// A run as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRecord {
+    /// Which.
+    pub id: RunId,
+    /// Which attempt at its launch, from 1.
+    pub attempt: u32,
+    /// What was asked for.
+    pub submission: Submission,
+    /// When it was accepted, nanoseconds since 1970.
+    pub submitted_unix_ns: i64,
+    /// The boot in which its stage was written: no number of another boot means anything.
+    pub boot_id: String,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+impl RunRecord {
+    /// The name of the cgroup of its present attempt.
+    #[must_use]
+    pub const fn name(&self) -> RunName {
+        RunName { id: self.id, attempt: self.attempt }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_name_reads_only_what_it_writes() {
+        let id = RunId(Ulid::from_parts(1, 2));
+        for attempt in [1, 2, 77] {
+            let name = RunName { id, attempt };
+            assert_eq!(name.to_string().parse::<RunName>(), Ok(name));
+        }
+        let lower = format!("run-{id}").to_lowercase();
+        for wrong in ["", "run-", "run-1", &format!("{id}"), &lower, &format!("run-{id}.1"), &format!("run-{id}.02")] {
+            assert!(wrong.parse::<RunName>().is_err(), "{wrong}");
+        }
+    }
+}

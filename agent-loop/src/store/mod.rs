@@ -1,0 +1,54 @@
+//! What the daemon remembers over its own end: its runs, in an embedded database.
+//! Inside: opening state safely, the schema and its migrations. Not inside: a decision, a signal; what is read
+//! here never authorises one by itself (I4). Called by the daemon's shell alone.
+
+use crate::run::{RunId, RunRecord};
+
+/// Why the store did not do what it was asked. Every message says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The place or the file is not safe to be trusted.
+    #[error("{0}")]
+    Unsafe(String),
+    /// It cannot be read as what we wrote; it is kept as it is.
+    #[error("{0}")]
+    Corrupt(String),
+    /// It was written by a newer version.
+    #[error("{0}")]
+    Newer(String),
+    /// Reading or writing failed: a full disk, an I/O error.
+    #[error("{doing}: {why}")]
+    Failed {
+        /// What was being done.
+        doing: &'static str,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// A place that remembers runs. Small, so that a database server could stand behind it one day.
+pub trait Store {
+    /// Writes a run as it is now; durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`]; what was remembered before then stands.
+    fn save(&mut self, run: &RunRecord) -> Result<(), StoreError>;
+
+    /// The runs that have not ended, oldest first.
+    ///
+    /// # Errors
+    /// When a row cannot be read as what we wrote: never fewer runs than there are.
+    fn open_runs(&self) -> Result<Vec<RunRecord>, StoreError>;
+
+    /// The latest runs, newest first, ended ones included.
+    ///
+    /// # Errors
+    /// As [`Store::open_runs`].
+    fn latest(&self, limit: u32) -> Result<Vec<RunRecord>, StoreError>;
+
+    /// One run.
+    ///
+    /// # Errors
+    /// As [`Store::open_runs`].
+    fn run(&self, id: RunId) -> Result<Option<RunRecord>, StoreError>;
+}
