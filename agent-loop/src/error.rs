@@ -28,7 +28,7 @@ pub fn of_run(summary: &Summary, launch: Option<u8>) -> u8 {
         Outcome::LaunchFailed(_) => launch.unwrap_or(INTERNAL),
         Outcome::NotEmpty { .. } => INTERNAL,
         Outcome::Stopped(reason) => match reason {
-            StopReason::Deadline | StopReason::OutputBudget => LIMIT,
+            StopReason::Deadline | StopReason::ActiveLimit | StopReason::Idle | StopReason::OutputBudget => LIMIT,
             StopReason::Operator { signal } => 128 + (signal & 0x7f),
             StopReason::OutputFailed | StopReason::Internal => INTERNAL,
             StopReason::Leftovers => summary.status.map_or(INTERNAL, |status| status.shell_code()),

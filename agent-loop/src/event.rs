@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::model::{
-    Birth, BootNs, Death, Exec, Live, PidfsIno, ProcessKey, ProofKind, RunTag, StopReason, Totals, WaitStatus,
+    Birth, BootNs, Death, Exec, Live, PidfsIno, ProcessKey, ProofKind, RunTag, Source, StopReason, Totals, WaitStatus,
 };
 
 /// Something that happened.
@@ -253,7 +253,7 @@ pub struct GapId(pub u64);
 pub struct Gap {
     /// Its number.
     pub id: GapId,
-    /// What lost them: `ring_full`, `live_full`, `missed`, `no_death`, in that order of severity.
+    /// What lost them: `ring_full`, `live_full`, `missed`, `no_death`, `restart`, in that order of severity.
     pub cause: GapCause,
     /// Birth records lost, by the kernel's own count.
     pub lost_fork: u64,
@@ -288,6 +288,8 @@ pub enum GapCause {
     Missed,
     /// At the end of a run deaths were missing that nothing accounts for.
     NoDeath,
+    /// A daemon ended after it had read records and before it wrote them.
+    Restart,
 }
 
 impl GapCause {
@@ -299,6 +301,7 @@ impl GapCause {
             Self::LiveFull => "live_full",
             Self::Missed => "missed",
             Self::NoDeath => "no_death",
+            Self::Restart => "restart",
         }
     }
 }
@@ -370,6 +373,8 @@ pub struct Summary {
     pub outcome: Outcome,
     /// The main process's status; `None` is unknown.
     pub status: Option<WaitStatus>,
+    /// Where it comes from.
+    pub source: Source,
     /// Births of the tree, the main process included.
     pub births: u64,
     /// Deaths of the tree, the main process included.

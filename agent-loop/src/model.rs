@@ -221,6 +221,10 @@ pub struct Totals {
 pub enum StopReason {
     /// Its wall limit passed.
     Deadline,
+    /// Its limit of waking time passed.
+    ActiveLimit,
+    /// It wrote nothing for too long.
+    Idle,
     /// It wrote more output than its budget.
     OutputBudget,
     /// The main process ended and left others behind.
@@ -242,6 +246,8 @@ impl StopReason {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Deadline => "deadline",
+            Self::ActiveLimit => "active_limit",
+            Self::Idle => "idle",
             Self::OutputBudget => "output_budget",
             Self::Leftovers => "leftovers",
             Self::Operator { .. } => "operator",

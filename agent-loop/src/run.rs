@@ -10,7 +10,7 @@ use std::time::Duration;
 use ulid::Ulid;
 
 use crate::event::Outcome;
-use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, Source, StopReason, WaitStatus};
+use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, Source, StopReason, Totals, WaitStatus};
 use crate::supervise::Leftovers;
 
 /// The id of a run: a ULID, unique for ever and sorted by the time of its submission.
@@ -147,6 +147,10 @@ pub struct Born {
     pub traced: bool,
     /// Why it is being stopped, once it is.
     pub stopping: Option<StopReason>,
+    /// How long the host had been suspended since its boot, nanoseconds: what a limit of waking time leaves out.
+    pub suspended_ns: u64,
+    /// The kernel's counters just before.
+    pub baseline: Totals,
 }
 
 /// How a run ended.
@@ -181,6 +185,8 @@ pub enum RunOutcome {
     Finished(Outcome),
     /// The host was started again meanwhile: nothing of it is alive, and nobody saw its end.
     LostToReboot,
+    /// What was remembered of it is older than what was found: whether and how it ran is not known.
+    Lost,
     /// It was withdrawn before it was launched.
     Withdrawn,
 }

@@ -6,7 +6,7 @@ use super::Leftovers;
 use super::ladder::{Goal, Rung, Stop};
 use super::run::{Core, State};
 use crate::event::{Action, Fact, GapCause, Outcome, Summary};
-use crate::model::{BootNs, StopReason};
+use crate::model::{BootNs, Source, StopReason};
 
 /// How long records of a tree that is empty are waited for.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -131,10 +131,16 @@ impl Core {
             (End::Main | End::LaunchFailed, Some(failure)) => Outcome::LaunchFailed(failure),
             (End::Main | End::LaunchFailed, None) => Outcome::Ended,
         };
+        let (status, source) = match (self.reaped.flatten(), self.recorded) {
+            (Some(status), _) => (Some(status), self.reaped_source),
+            (None, Some(status)) => (Some(status), Source::Kernel),
+            (None, None) => (None, Source::Unknown),
+        };
         let registry = self.tracker.registry();
         let summary = Summary {
             outcome,
-            status: self.reaped.flatten().or(self.recorded),
+            status,
+            source,
             births: registry.births(),
             deaths: registry.deaths(),
             leftovers: self.leftovers,

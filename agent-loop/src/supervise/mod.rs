@@ -4,9 +4,11 @@
 //! an answer comes after all records that were read before it.
 
 mod finish;
+pub mod fleet;
 mod ladder;
 mod leftovers;
 mod look;
+mod resume;
 mod run;
 mod sweep;
 

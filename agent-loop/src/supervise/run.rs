@@ -22,7 +22,7 @@ use super::ladder::{Goal, Stop};
 use super::look::Look;
 use super::{Leftovers, Settings};
 use crate::event::{Action, Event, Fact, LaunchFailure, Launched, SignalResult, Signalled};
-use crate::model::{BootNs, Death, StopReason, WaitStatus};
+use crate::model::{BootNs, Death, Source, StopReason, WaitStatus};
 use crate::track::Tracker;
 
 /// The signal of Ctrl-C, assumed where impatience comes before any request.
@@ -68,6 +68,8 @@ pub struct Core {
     pub(super) main: Option<Launched>,
     /// The answer of `waitid`, once there is one.
     pub(super) reaped: Option<Option<WaitStatus>>,
+    /// Who answered: `waitid`, or the kernel's run table for a main process that is not our child.
+    pub(super) reaped_source: Source,
     /// The status by the kernel's record.
     pub(super) recorded: Option<WaitStatus>,
     pub(super) failure: Option<LaunchFailure>,
@@ -90,6 +92,7 @@ impl Core {
             state: State::Intent(None),
             main: None,
             reaped: None,
+            reaped_source: Source::Waitid,
             recorded: None,
             failure: None,
             look: Look::new(),

@@ -60,12 +60,22 @@ impl Accounts {
         [self.births, self.execs, self.deaths].iter().all(|tally| tally.unexplained() == 0)
     }
 
+    /// What nothing accounts for: births, execs, deaths.
+    pub(super) fn unexplained(&self) -> [u64; 3] {
+        [self.births, self.execs, self.deaths].map(|tally| tally.unexplained())
+    }
+
     /// Moves what nothing accounts for into a gap; only when no record can be on its way any more.
     pub(super) fn declare(&mut self, gap: &mut Gap) {
+        self.declare_at_most(gap, [u64::MAX; 3]);
+    }
+
+    /// As [`Accounts::declare`], of each kind no more than this: the rest may be on its way.
+    pub(super) fn declare_at_most(&mut self, gap: &mut Gap, most: [u64; 3]) {
         let tallies = [&mut self.births, &mut self.execs, &mut self.deaths];
         let lost = [&mut gap.lost_fork, &mut gap.lost_exec, &mut gap.lost_exit];
-        for (tally, lost) in tallies.into_iter().zip(lost) {
-            let unexplained = tally.unexplained();
+        for ((tally, lost), most) in tallies.into_iter().zip(lost).zip(most) {
+            let unexplained = tally.unexplained().min(most);
             tally.declared += unexplained;
             *lost += unexplained;
         }
@@ -181,6 +191,10 @@ pub(super) struct Loss {
     pub(super) open: Option<Open>,
     next_id: u64,
     untracked: u64,
+    /// A new daemon has not compared the kernel's count with the log of an earlier one yet.
+    pub(super) unchecked: bool,
+    /// What that comparison left unexplained: births, execs, deaths.
+    pub(super) suspected: [u64; 3],
 }
 
 impl Loss {
@@ -197,7 +211,17 @@ impl Loss {
             open: None,
             next_id: 1,
             untracked: 0,
+            unchecked: false,
+            suspected: [0; 3],
         }
+    }
+
+    /// Goes on with the gaps of an earlier daemon's log.
+    pub(super) fn restore(&mut self, now: BootNs, next_gap: u64) {
+        self.next_id = next_gap;
+        self.clean_at = now;
+        self.unchecked = true;
+        self.flow = true;
     }
 
     /// When the counters are due, `held` saying whether a record waits for another.

@@ -5,10 +5,12 @@
 mod loss;
 mod registry;
 mod repair;
+mod restore;
 mod tracker;
 
 pub use loss::{Accounts, Tally};
 pub use registry::{Entry, Life, Registry};
+pub use restore::{Restored, Survivor};
 pub use tracker::Tracker;
 
 #[cfg(test)]

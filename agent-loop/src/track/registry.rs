@@ -191,6 +191,11 @@ impl Registry {
         }
     }
 
+    /// Takes the counts of an earlier daemon's log for those made while the living were entered.
+    pub(super) fn restore_counts(&mut self, births: u64, deaths: u64) {
+        (self.births, self.deaths) = (births, deaths);
+    }
+
     pub(super) fn get_mut(&mut self, key: &ProcessKey) -> Option<&mut Entry> {
         self.entries.get_mut(key)
     }

@@ -114,6 +114,9 @@ impl Tracker {
             if gap.cause == GapCause::NoDeath && self.checks_sum() {
                 self.accounts.declare(&mut gap);
             }
+            if gap.cause == GapCause::Restart {
+                self.accounts.declare_at_most(&mut gap, std::mem::take(&mut self.loss.suspected));
+            }
             out.push(Action::Log(Fact::Gap(gap)));
         }
     }

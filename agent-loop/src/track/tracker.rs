@@ -25,9 +25,38 @@ struct Held {
 pub(super) struct Main {
     pub(super) key: ProcessKey,
     pub(super) run: RunTag,
-    launcher_execed: bool,
+    launcher: Launcher,
     /// The answer of `waitid`, once there is one.
     pub(super) reaped: Option<Option<WaitStatus>>,
+}
+
+/// What is known of the launcher's own exec, which is left out of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Launcher {
+    /// The main process's first exec is the launcher's.
+    Awaited,
+    /// It came, or there is none to come.
+    Done,
+    /// An earlier daemon may have read it: an exec that looks like it is taken for it.
+    Unsure,
+}
+
+impl Main {
+    /// Takes up the main process of an earlier daemon, which was told to have executed its command or not.
+    pub(super) fn go_on(&mut self, execed: bool) {
+        self.launcher = if execed { Launcher::Done } else { Launcher::Unsure };
+    }
+
+    /// Whether this exec of the main process is the launcher's own.
+    fn is_launchers(&mut self, exec: &Exec) -> bool {
+        let is = match self.launcher {
+            Launcher::Awaited => true,
+            Launcher::Done => false,
+            Launcher::Unsure => exec.argv.get(1).is_some_and(|argument| argument == "launcher"),
+        };
+        self.launcher = Launcher::Done;
+        is
+    }
 }
 
 /// Normalises the kernel's records.
@@ -107,8 +136,8 @@ impl Tracker {
     pub fn launched(&mut self, launched: &Launched) {
         self.loss.traced = launched.traced;
         self.loss.clean_at = launched.at;
-        self.main =
-            Some(Main { key: launched.key, run: launched.run, launcher_execed: !launched.traced, reaped: None });
+        let launcher = if launched.traced { Launcher::Awaited } else { Launcher::Done };
+        self.main = Some(Main { key: launched.key, run: launched.run, launcher, reaped: None });
         let birth = Birth {
             key: launched.key,
             ino: launched.ino,
@@ -186,6 +215,7 @@ impl Tracker {
         }
         self.accounts.count(&self.loss.base, &totals);
         self.loss.compare(now, totals, out);
+        self.check_restart(now, out);
         // The rings were drained for this answer, so a birth before a record held that long was lost.
         self.give_up_holding(now, out, |held| held.since.after(HOLD) <= now);
         self.recounted(now, out);
@@ -295,7 +325,7 @@ impl Tracker {
         }
         if let Some(main) = &mut self.main
             && main.key == exec.key
-            && !std::mem::replace(&mut main.launcher_execed, true)
+            && main.is_launchers(&exec)
         {
             self.accounts.execs.filtered += 1;
             return;

@@ -298,6 +298,8 @@ fn status(status: Option<WaitStatus>) -> String {
 fn why(reason: StopReason) -> String {
     match reason {
         StopReason::Deadline => "its limit was reached".to_owned(),
+        StopReason::ActiveLimit => "its limit of waking time was reached".to_owned(),
+        StopReason::Idle => "it wrote nothing for too long".to_owned(),
         StopReason::OutputBudget => "its output budget was reached".to_owned(),
         StopReason::Leftovers => "the command left others behind".to_owned(),
         StopReason::Operator { signal } => format!("asked by {}", signal_name(signal)),

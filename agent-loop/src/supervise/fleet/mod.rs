@@ -1,0 +1,545 @@
+//! All runs of a daemon: the queue, the slots, and the way of each run from its submission to its removal. [pure]
+//!
+//! ```text
+//!            slot free          saved            prepared           born            saved
+//! Queued ----------> Intending -------> Preparing ------> Launching -----> Recording -----> Live (a Core)
+//!   | stop                |  refused: End, failed ------------+----------------+               | Finish
+//!   v                     |  keeper lost: Unsure -> discarded, queued again as a new attempt   v
+//!  Ending <---------------+-------------------------------------------------------------- Ending --saved--> Removing
+//! ```
+//! A run is launched only after its intent is durable, and its main process is thawed only after its birth is (I6,
+//! I19). A stop never waits for the store. What is done twice after a crash (a save, a removal) does no harm.
+
+mod admit;
+mod adopt;
+mod event;
+
+use std::collections::BTreeMap;
+
+pub use adopt::{Findings, HeldRun, Step, Why, plan};
+pub use event::{FleetAction, FleetEvent, Now, StepFailed};
+
+use super::{Core, Settings};
+use crate::event::{Action, Event, Fact, Launched, Outcome, Summary};
+use crate::model::{BootNs, Source, StopReason, Totals};
+use crate::run::{Born, End, RunId, RunOutcome, RunRecord, Stage};
+
+/// How long a step that failed for want of a disk or a keeper waits before it is tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What a fleet may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetSettings {
+    /// How many runs may be launched and not over at once.
+    pub max_agents: u32,
+}
+
+/// Where a run stands in memory; [`Stage`] is what of it is durable.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Accepted; `saved` says that it is durable.
+    Queued { saved: bool },
+    /// The save of its intent is awaited.
+    Intending,
+    /// Its cgroup is being made.
+    Preparing,
+    /// Its main process is being born, frozen; the core keeps what the kernel tells of it until it is known.
+    Launching(Box<Core>, Totals),
+    /// The save of its birth is awaited.
+    Recording(Box<Core>, Launched),
+    /// It is supervised.
+    Live(Box<Core>),
+    /// The save of its end is awaited.
+    Ending,
+    /// Its cgroup is being removed, for the first time or again at `retry`.
+    Removing { retry: Option<BootNs> },
+    /// The keeper was lost while it was being launched: whoever takes stock of the host next decides.
+    Unsure,
+}
+
+/// A run in memory.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) record: RunRecord,
+    pub(super) phase: Phase,
+    /// A stop that its core has not been told of yet.
+    stop: Option<StopReason>,
+    /// When its core wants to be woken.
+    wake: Option<BootNs>,
+    /// The last byte of output.
+    output_at: Option<BootNs>,
+    /// A save that failed is tried again then.
+    save_again: Option<BootNs>,
+    oom_kills: Option<u64>,
+}
+
+/// Everything that is decided about the runs of a daemon.
+#[derive(Debug)]
+pub struct Fleet {
+    settings: FleetSettings,
+    members: BTreeMap<RunId, Member>,
+    armed: Option<BootNs>,
+    /// While set, nothing new is launched: there is no keeper.
+    held_back: bool,
+}
+
+impl Fleet {
+    /// A fleet without runs.
+    #[must_use]
+    pub fn new(settings: FleetSettings) -> Self {
+        Self { settings, members: BTreeMap::new(), armed: None, held_back: true }
+    }
+
+    /// Changes what it may do from now on; running agents stay as they are.
+    pub fn set(&mut self, settings: FleetSettings) {
+        self.settings = settings;
+    }
+
+    /// The runs that are not over and removed, oldest first.
+    pub fn records(&self) -> impl Iterator<Item = &RunRecord> {
+        self.members.values().map(|member| &member.record)
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn record(&self, id: RunId) -> Option<&RunRecord> {
+        self.members.get(&id).map(|member| &member.record)
+    }
+
+    /// The state machine of a run that is supervised now.
+    #[must_use]
+    pub fn core(&self, id: RunId) -> Option<&Core> {
+        match &self.members.get(&id)?.phase {
+            Phase::Live(core) => Some(core),
+            Phase::Queued { .. }
+            | Phase::Intending
+            | Phase::Preparing
+            | Phase::Launching(..)
+            | Phase::Recording(..)
+            | Phase::Ending
+            | Phase::Removing { .. }
+            | Phase::Unsure => None,
+        }
+    }
+
+    /// The state of a run as a word for people.
+    #[must_use]
+    pub fn state(&self, id: RunId) -> Option<&'static str> {
+        Some(match &self.members.get(&id)?.phase {
+            Phase::Queued { .. } => "queued",
+            Phase::Intending | Phase::Preparing | Phase::Launching(..) | Phase::Recording(..) | Phase::Unsure => {
+                "launching"
+            }
+            Phase::Live(core) => core.word(),
+            Phase::Ending | Phase::Removing { .. } => "ended",
+        })
+    }
+
+    /// The runs whose launch was cut off by the loss of the keeper.
+    pub fn unsure(&self) -> impl Iterator<Item = RunId> {
+        self.members.iter().filter(|(_, member)| matches!(member.phase, Phase::Unsure)).map(|(id, _)| *id)
+    }
+
+    /// Takes an event; the actions are to be performed in order.
+    pub fn handle(&mut self, now: Now, event: FleetEvent) -> Vec<FleetAction> {
+        let mut out = Vec::new();
+        self.take(now, event, &mut out);
+        self.tick(now, &mut out);
+        self.admit(&mut out);
+        self.arm(now, &mut out);
+        out
+    }
+
+    fn take(&mut self, now: Now, event: FleetEvent, out: &mut Vec<FleetAction>) {
+        match event {
+            FleetEvent::Submitted(record) => self.submitted(*record, out),
+            FleetEvent::Saved { id, result } => self.saved(now, id, result, out),
+            FleetEvent::Prepared { id, result } => self.prepared(now, id, result, out),
+            FleetEvent::Launched { id, result } => self.launched(now, id, result, out),
+            FleetEvent::Of(id, event) => self.of(now, id, event, out),
+            FleetEvent::Output { id, at, over_budget } => self.output(now, id, at, over_budget, out),
+            FleetEvent::StopAsked { id, reason } => self.stop(now, id, reason, out),
+            FleetEvent::OomKills { id, kills } => {
+                if let Some(member) = self.members.get_mut(&id) {
+                    member.oom_kills = Some(kills);
+                }
+            }
+            FleetEvent::Resumed { record, core } => self.resumed(now, *record, core),
+            FleetEvent::Ended(record, outcome) => self.ended_unseen(*record, outcome, out),
+            FleetEvent::Removed { id, result } => self.removed(now, id, result),
+            FleetEvent::Again(id) => self.again(id, out),
+            FleetEvent::KeeperLost => self.held_back = true,
+            FleetEvent::KeeperReady => self.held_back = false,
+            FleetEvent::Woke => self.armed = None,
+        }
+    }
+
+    fn saved(&mut self, now: Now, id: RunId, result: Result<(), String>, out: &mut Vec<FleetAction>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let retry = now.boot.after(RETRY);
+        member.save_again = None;
+        match (&mut member.phase, result) {
+            (Phase::Queued { saved }, Ok(())) => *saved = true,
+            (Phase::Intending, Ok(())) => {
+                member.phase = Phase::Preparing;
+                out.push(FleetAction::Prepare(member.record.name()));
+            }
+            // Nothing was begun: it waits in the queue, as the store still says.
+            (Phase::Intending, Err(_)) => {
+                member.record.stage = Stage::Queued;
+                member.phase = Phase::Queued { saved: true };
+                member.save_again = Some(retry);
+            }
+            (Phase::Recording(..), result) => self.recorded(now, id, result, out),
+            (Phase::Ending, Ok(())) => {
+                member.phase = Phase::Removing { retry: None };
+                out.push(FleetAction::Remove(member.record.name()));
+            }
+            // A submission that could not be saved was refused by the shell; an end is tried until it is durable,
+            // and so is the reason of a stop, which never waits for it.
+            (Phase::Queued { .. } | Phase::Ending | Phase::Live(_), Err(_)) => member.save_again = Some(retry),
+            (Phase::Live(_), Ok(())) => {}
+            (Phase::Preparing | Phase::Launching(..) | Phase::Removing { .. } | Phase::Unsure, _) => {}
+        }
+    }
+
+    fn prepared(&mut self, now: Now, id: RunId, result: Result<Totals, StepFailed>, out: &mut Vec<FleetAction>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if !matches!(member.phase, Phase::Preparing) {
+            return;
+        }
+        match (result, member.stop) {
+            (Ok(baseline), None) => {
+                let core = Core::new(settings_of(&member.record, baseline));
+                member.phase = Phase::Launching(Box::new(core), baseline);
+                out.push(FleetAction::Launch(member.record.name()));
+            }
+            (Ok(_), Some(_)) => self.end(now, id, End::withdrawn(), out),
+            (Err(StepFailed::Refused(failure)), _) => self.end(now, id, End::never_born(failure), out),
+            (Err(StepFailed::Unsure), _) => member.phase = Phase::Unsure,
+        }
+    }
+
+    fn launched(&mut self, now: Now, id: RunId, result: Result<Launched, StepFailed>, out: &mut Vec<FleetAction>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let (core, baseline) = match std::mem::replace(&mut member.phase, Phase::Unsure) {
+            Phase::Launching(core, baseline) => (core, baseline),
+            other @ (Phase::Queued { .. }
+            | Phase::Intending
+            | Phase::Preparing
+            | Phase::Recording(..)
+            | Phase::Live(_)
+            | Phase::Ending
+            | Phase::Removing { .. }
+            | Phase::Unsure) => {
+                member.phase = other;
+                return;
+            }
+        };
+        match result {
+            Ok(launched) => {
+                member.record.stage = Stage::Born(Born {
+                    cgroup: launched.run,
+                    main: launched.key,
+                    ino: launched.ino,
+                    at: launched.at,
+                    deadline: member.record.submission.limits.wall.map(|limit| launched.at.after(limit)),
+                    traced: launched.traced,
+                    stopping: member.stop,
+                    suspended_ns: now.suspended_ns(),
+                    baseline,
+                });
+                member.phase = Phase::Recording(core, launched);
+                out.push(FleetAction::Save(Box::new(member.record.clone())));
+            }
+            Err(StepFailed::Refused(failure)) => self.end(now, id, End::never_born(failure), out),
+            Err(StepFailed::Unsure) => member.phase = Phase::Unsure,
+        }
+    }
+
+    /// The birth is durable, or it is not and the process never runs (I6).
+    fn recorded(&mut self, now: Now, id: RunId, result: Result<(), String>, out: &mut Vec<FleetAction>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let Phase::Recording(mut core, launched) = std::mem::replace(&mut member.phase, Phase::Unsure) else { return };
+        let mut actions = Vec::new();
+        if let Some(reason) = member.stop.take().or(result.is_err().then_some(StopReason::Internal)) {
+            actions.extend(core.handle(now.boot, Event::StopRequested(reason)));
+        }
+        actions.extend(core.handle(now.boot, Event::Launched(launched)));
+        member.phase = Phase::Live(core);
+        self.pass_on(now, id, actions, out);
+    }
+
+    fn of(&mut self, now: Now, id: RunId, event: Event, out: &mut Vec<FleetAction>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        match &mut member.phase {
+            // Before the birth is durable a core answers nothing: it keeps the records until then.
+            Phase::Launching(core, _) | Phase::Recording(core, _) | Phase::Live(core) => {
+                let actions = core.handle(now.boot, event);
+                self.pass_on(now, id, actions, out);
+            }
+            Phase::Queued { .. }
+            | Phase::Intending
+            | Phase::Preparing
+            | Phase::Ending
+            | Phase::Removing { .. }
+            | Phase::Unsure => {}
+        }
+    }
+
+    /// Hands on what a core asks for; its wish to be woken is kept, its end is a step of the run.
+    fn pass_on(&mut self, now: Now, id: RunId, actions: Vec<Action>, out: &mut Vec<FleetAction>) {
+        let mut stop = Vec::new();
+        self.remember_stop(id, &actions, &mut stop);
+        for action in actions {
+            match action {
+                Action::WakeAt(at) => {
+                    if let Some(member) = self.members.get_mut(&id) {
+                        member.wake = Some(at);
+                    }
+                }
+                Action::Finish(summary) => {
+                    let end = self.members.get(&id).map(|member| End::of(&summary, member.oom_kills));
+                    if let Some(end) = end {
+                        self.end(now, id, end, out);
+                    }
+                }
+                action @ (Action::Log(_)
+                | Action::Thaw
+                | Action::ReadCounters
+                | Action::ReadLiveSet
+                | Action::Signal { .. }
+                | Action::SignalMember { .. }
+                | Action::KillCgroup
+                | Action::InspectTree) => out.push(FleetAction::Of(id, action)),
+            }
+        }
+        // An end that came with it says more.
+        if self.members.get(&id).is_some_and(|member| matches!(member.phase, Phase::Live(_))) {
+            out.append(&mut stop);
+        }
+    }
+
+    fn end(&mut self, now: Now, id: RunId, mut end: End, out: &mut Vec<FleetAction>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        end.at_unix_ns = now.unix_ns;
+        member.wake = None;
+        member.record.stage = Stage::Ended(end);
+        member.phase = Phase::Ending;
+        out.push(FleetAction::Save(Box::new(member.record.clone())));
+    }
+
+    fn output(&mut self, now: Now, id: RunId, at: Option<BootNs>, over: bool, out: &mut Vec<FleetAction>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        member.output_at = member.output_at.max(at);
+        if over {
+            self.stop(now, id, StopReason::OutputBudget, out);
+        }
+    }
+
+    fn stop(&mut self, now: Now, id: RunId, reason: StopReason, out: &mut Vec<FleetAction>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        match &member.phase {
+            Phase::Queued { .. } => self.end(now, id, End::withdrawn(), out),
+            // Remembered: its core is told before it is told of the birth, so that nothing of it ever runs.
+            Phase::Intending | Phase::Preparing | Phase::Launching(..) | Phase::Recording(..) | Phase::Unsure => {
+                member.stop.get_or_insert(reason);
+            }
+            Phase::Live(_) => {
+                self.of(now, id, Event::StopRequested(reason), out);
+            }
+            Phase::Ending | Phase::Removing { .. } => {}
+        }
+    }
+
+    fn removed(&mut self, now: Now, id: RunId, result: Result<(), String>) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        match (&mut member.phase, result) {
+            (Phase::Removing { .. }, Ok(())) => {
+                self.members.remove(&id);
+            }
+            (Phase::Removing { retry }, Err(_)) => *retry = Some(now.boot.after(RETRY)),
+            (
+                Phase::Queued { .. }
+                | Phase::Intending
+                | Phase::Preparing
+                | Phase::Launching(..)
+                | Phase::Recording(..)
+                | Phase::Live(_)
+                | Phase::Ending
+                | Phase::Unsure,
+                _,
+            ) => {}
+        }
+    }
+
+    /// Does what is due: cores, limits of output and wakefulness, saves and removals that failed before.
+    fn tick(&mut self, now: Now, out: &mut Vec<FleetAction>) {
+        let ids: Vec<RunId> = self.members.keys().copied().collect();
+        for id in ids {
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            if member.wake.is_some_and(|at| at <= now.boot) {
+                member.wake = None;
+                self.of(now, id, Event::Woke, out);
+            }
+            self.stop_on(now, id, out);
+            if let Some(reason) = self.members.get(&id).and_then(|member| member.broken_limit(now)) {
+                self.stop(now, id, reason, out);
+            }
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            if member.save_again.is_some_and(|at| at <= now.boot) {
+                member.save_again = None;
+                if !matches!(member.phase, Phase::Queued { saved: true }) {
+                    out.push(FleetAction::Save(Box::new(member.record.clone())));
+                }
+            }
+            if let Phase::Removing { retry } = &mut member.phase
+                && retry.is_some_and(|at| at <= now.boot)
+            {
+                *retry = None;
+                out.push(FleetAction::Remove(member.record.name()));
+            }
+        }
+    }
+
+    fn arm(&mut self, now: Now, out: &mut Vec<FleetAction>) {
+        let next = self.members.values().filter_map(|member| member.due(now)).min();
+        if let Some(at) = next
+            && self.armed != next
+        {
+            self.armed = next;
+            out.push(FleetAction::WakeAt(at));
+        }
+    }
+}
+
+impl Member {
+    /// The reason to stop it now, for the limits that its core does not know.
+    fn broken_limit(&self, now: Now) -> Option<StopReason> {
+        let Stage::Born(born) = &self.record.stage else { return None };
+        if !self.runs_free() {
+            return None;
+        }
+        if self.idle_due(born.at).is_some_and(|at| at <= now.boot) {
+            return Some(StopReason::Idle);
+        }
+        self.active_due(now).is_some_and(|at| at <= now.boot).then_some(StopReason::ActiveLimit)
+    }
+
+    /// Whether it is supervised and nobody is stopping it yet.
+    fn runs_free(&self) -> bool {
+        match &self.phase {
+            Phase::Live(core) => core.runs_free(),
+            Phase::Queued { .. }
+            | Phase::Intending
+            | Phase::Preparing
+            | Phase::Launching(..)
+            | Phase::Recording(..)
+            | Phase::Ending
+            | Phase::Removing { .. }
+            | Phase::Unsure => false,
+        }
+    }
+
+    fn idle_due(&self, born: BootNs) -> Option<BootNs> {
+        let limit = self.record.submission.limits.idle?;
+        Some(self.output_at.map_or(born, |at| at.max(born)).after(limit))
+    }
+
+    /// When something of it is due.
+    fn due(&self, now: Now) -> Option<BootNs> {
+        let removal = match &self.phase {
+            Phase::Removing { retry } => *retry,
+            Phase::Queued { .. }
+            | Phase::Intending
+            | Phase::Preparing
+            | Phase::Launching(..)
+            | Phase::Recording(..)
+            | Phase::Live(_)
+            | Phase::Ending
+            | Phase::Unsure => None,
+        };
+        let limits = match &self.record.stage {
+            Stage::Born(born) if self.runs_free() => {
+                [self.idle_due(born.at), self.active_due(now)].into_iter().flatten().min()
+            }
+            Stage::Born(_) | Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
+        };
+        [self.wake, self.save_again, removal, limits].into_iter().flatten().min()
+    }
+}
+
+/// How the core of a run is to supervise it. Its deadline is the recorded one, whatever happened since (I11).
+#[must_use]
+pub fn settings_of(record: &RunRecord, baseline: Totals) -> Settings {
+    let limit = match &record.stage {
+        Stage::Born(born) => born.deadline.map(|deadline| born.at.until(deadline)),
+        Stage::Queued | Stage::Intended | Stage::Ended(_) => record.submission.limits.wall,
+    };
+    Settings {
+        limit,
+        grace: record.submission.grace,
+        leftovers: record.submission.leftovers,
+        give_up: None,
+        baseline,
+        sole: true,
+    }
+}
+
+/// Whether a fact of a run is that its stop began, and why.
+#[must_use]
+pub fn stop_began(fact: &Fact) -> Option<StopReason> {
+    match fact {
+        Fact::Phase(crate::event::Phase::Stopping { reason }) => Some(*reason),
+        Fact::Phase(_)
+        | Fact::RunBorn(_)
+        | Fact::Fork { .. }
+        | Fact::Exec(_)
+        | Fact::Exit { .. }
+        | Fact::Gap(_)
+        | Fact::SignalIntent { .. }
+        | Fact::SignalResult(_)
+        | Fact::RunKilled { .. }
+        | Fact::RunExit(_) => None,
+    }
+}
+
+impl End {
+    fn of(summary: &Summary, oom_kills: Option<u64>) -> Self {
+        Self {
+            outcome: RunOutcome::Finished(summary.outcome.clone()),
+            status: summary.status,
+            source: summary.source,
+            births: summary.births,
+            deaths: summary.deaths,
+            leftovers: summary.leftovers,
+            proven: summary.proven,
+            oom_kills,
+            elapsed: summary.elapsed,
+            at_unix_ns: 0,
+        }
+    }
+
+    fn without_a_process(outcome: RunOutcome) -> Self {
+        Self {
+            outcome,
+            status: None,
+            source: Source::Unknown,
+            births: 0,
+            deaths: 0,
+            leftovers: 0,
+            proven: true,
+            oom_kills: None,
+            elapsed: std::time::Duration::ZERO,
+            at_unix_ns: 0,
+        }
+    }
+
+    fn withdrawn() -> Self {
+        Self::without_a_process(RunOutcome::Withdrawn)
+    }
+
+    fn never_born(failure: crate::event::LaunchFailure) -> Self {
+        Self::without_a_process(RunOutcome::Finished(Outcome::LaunchFailed(failure)))
+    }
+}
