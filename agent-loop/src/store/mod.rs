@@ -2,6 +2,20 @@
 //! Inside: opening state safely, the schema and its migrations. Not inside: a decision, a signal; what is read
 //! here never authorises one by itself (I4). Called by the daemon's shell alone.
 
+mod entry;
+mod output;
+mod place;
+mod row;
+mod schema;
+mod sqlite;
+mod wire;
+
+use std::path::PathBuf;
+
+pub use output::{Drain, Reopened, RunFiles};
+pub use place::{Lock, LogDir, StateDir};
+pub use sqlite::SqliteStore;
+
 use crate::run::{RunId, RunRecord};
 
 /// Why the store did not do what it was asked. Every message says what to do next.
@@ -10,6 +24,21 @@ pub enum StoreError {
     /// The place or the file is not safe to be trusted.
     #[error("{0}")]
     Unsafe(String),
+    /// Another process has it.
+    #[error(
+        "{path} is in use by {}; only one agent-loop may run on it: stop that one, or choose another directory",
+        match pid {
+            Some(pid) => format!("process {pid}"),
+            None => "a process of another PID namespace".to_owned(),
+        },
+        path = path.display()
+    )]
+    Busy {
+        /// The state directory.
+        path: PathBuf,
+        /// Who has it, where that could be told.
+        pid: Option<u32>,
+    },
     /// It cannot be read as what we wrote; it is kept as it is.
     #[error("{0}")]
     Corrupt(String),

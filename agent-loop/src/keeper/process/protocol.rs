@@ -29,7 +29,9 @@ pub const LONGEST_SPEC: u64 = 4 << 20;
 pub struct Envelope<T> {
     /// [`VERSION`].
     pub v: u32,
-    /// The request's number; its reply has the same, a notice has 0.
+    /// The request's number, not 0; its reply has the same, a notice has 0.
+    ///
+    /// A [`Reply::Refused`] under 0 is of the connection itself, which is closed after it.
     pub id: u64,
     /// The message.
     pub body: T,

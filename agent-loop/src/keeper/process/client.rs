@@ -1,0 +1,225 @@
+//! The daemon's end of the connection to the keeper.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+
+use super::protocol::{Envelope, Held, LONGEST, MOST_FDS, Notice, Reply, Request, VERSION};
+use super::socket::{self, Datagram};
+use crate::kernel::poll;
+
+/// How long a reply is waited for. The keeper waits for nothing but a removal, and for that a tenth of a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the keeper could not be asked, or its answer not be had.
+///
+/// After any of these the connection is of no more use: connect again, and be told what is held.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody listens, the keeper hung up or refused the connection, or it does not answer.
+    #[error("the keeper is not there: {0}")]
+    Lost(String),
+    /// It said what cannot be understood, or was to be told what cannot be said.
+    #[error("the keeper and this agent-loop do not understand each other: {0}")]
+    Protocol(String),
+    /// A system call failed.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn io(doing: &'static str) -> impl FnOnce(io::Error) -> ClientError {
+    move |source| match source.raw_os_error() {
+        Some(libc::EPIPE | libc::ECONNRESET | libc::ECONNREFUSED | libc::ENOENT) => {
+            ClientError::Lost(format!("{doing}: {source}"))
+        }
+        _ => ClientError::Io { doing, source },
+    }
+}
+
+fn protocol(what: impl std::fmt::Display) -> ClientError {
+    ClientError::Protocol(what.to_string())
+}
+
+/// What the keeper says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// Its number.
+    pub pid: u32,
+    /// The boot it runs in.
+    pub boot_id: String,
+}
+
+/// An answer and the descriptors that came with it.
+#[derive(Debug)]
+pub struct Answered {
+    /// What the keeper answered, [`Reply::Refused`] included.
+    pub reply: Reply,
+    /// The descriptors beside it.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// One of what the keeper says.
+enum Said {
+    Reply(u64, Answered),
+    Notice(Notice),
+}
+
+/// A connection to the keeper.
+#[derive(Debug)]
+pub struct Client {
+    socket: AsyncFd<OwnedFd>,
+    /// The number of the last request.
+    asked: u64,
+    notices: VecDeque<Notice>,
+}
+
+impl Client {
+    /// Connects, says hello and is told what the keeper holds. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`] where no keeper answers or another client has the place; [`ClientError::Protocol`] where
+    /// it speaks another version, or belongs to another user than root or ours.
+    pub async fn connect(path: &Path) -> Result<(Self, Vec<Held>, Welcome), ClientError> {
+        let doing = "connecting to the keeper's socket";
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let failed = |errno: Errno| io(doing)(errno.into());
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
+        connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path).map_err(failed)?).map_err(failed)?;
+        let peer = getsockopt(&fd, PeerCredentials).map_err(failed)?;
+        if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(protocol(format!("it runs as user {}, neither root nor ours", peer.uid())));
+        }
+        let mut client = Self { socket: poll::register(fd).map_err(io(doing))?, asked: 0, notices: VecDeque::new() };
+        let (pid, boot_id) = match client.ask(Request::Hello, &[]).await?.reply {
+            Reply::Welcome { pid, boot_id } => (pid, boot_id),
+            Reply::Refused { why, .. } => return Err(protocol(why)),
+            other @ (Reply::Prepared { .. }
+            | Reply::Born { .. }
+            | Reply::Adopted { .. }
+            | Reply::Signalled { .. }
+            | Reply::Done) => return Err(protocol(format!("{other:?} in answer to hello"))),
+        };
+        let (mut held, mut others) = (Vec::new(), VecDeque::new());
+        for notice in client.notices.drain(..) {
+            match notice {
+                Notice::Held(run) => held.push(run),
+                other @ (Notice::Start { .. } | Notice::Exited { .. } | Notice::Output(_)) => others.push_back(other),
+            }
+        }
+        client.notices = others;
+        Ok((client, held, Welcome { pid, boot_id }))
+    }
+
+    /// Asks, and waits for the reply, 5 seconds at most. Notices that come meanwhile wait for [`Client::notice`].
+    ///
+    /// Not cancel-safe in this: a request whose answer was not waited for may have been carried out. Its late reply
+    /// is thrown away, with its descriptors.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`] when the keeper hung up or does not answer in time. A refusal is no error.
+    pub async fn ask(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Answered, ClientError> {
+        if fds.len() > MOST_FDS {
+            return Err(protocol(format!("{} descriptors are more than {MOST_FDS}", fds.len())));
+        }
+        self.asked += 1;
+        let id = self.asked;
+        let text = serde_json::to_vec(&Envelope { v: VERSION, id, body: request }).map_err(protocol)?;
+        if text.len() > LONGEST {
+            return Err(protocol(format!("a request of {} bytes is longer than {LONGEST}", text.len())));
+        }
+        let answer = async {
+            self.send(&text, fds).await?;
+            loop {
+                match self.said().await? {
+                    Said::Notice(notice) => self.notices.push_back(notice),
+                    Said::Reply(replied, answered) if replied == id => return Ok(answered),
+                    // Of a request whose asker was cancelled.
+                    Said::Reply(replied, _) if (1..id).contains(&replied) => {}
+                    Said::Reply(replied, answered) => {
+                        return Err(protocol(format!("{:?} in answer to {replied}, asked was {id}", answered.reply)));
+                    }
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(answered) => answered,
+            Err(_) => Err(ClientError::Lost(format!("it did not answer within {PATIENCE:?}"))),
+        }
+    }
+
+    /// Waits for the next notice. Cancel-safe: none is lost.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`] when the keeper hung up.
+    pub async fn notice(&mut self) -> Result<Notice, ClientError> {
+        loop {
+            if let Some(notice) = self.notices.pop_front() {
+                return Ok(notice);
+            }
+            match self.said().await? {
+                Said::Notice(notice) => return Ok(notice),
+                Said::Reply(id, _) if (1..=self.asked).contains(&id) => {}
+                Said::Reply(id, answered) => {
+                    return Err(protocol(format!("{:?} in answer to {id}, which was not asked", answered.reply)));
+                }
+            }
+        }
+    }
+
+    async fn send(&self, text: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+        let doing = "asking the keeper";
+        loop {
+            let mut ready = self.socket.writable().await.map_err(io(doing))?;
+            if let Ok(sent) = ready.try_io(|socket| socket::send(socket.as_fd(), text, fds)) {
+                return sent.map_err(io(doing));
+            }
+        }
+    }
+
+    /// The next message. Nothing is awaited after it was taken from the socket.
+    async fn said(&self) -> Result<Said, ClientError> {
+        let doing = "hearing the keeper";
+        loop {
+            let mut ready = self.socket.readable().await.map_err(io(doing))?;
+            if let Ok(received) = ready.try_io(|socket| socket::receive(socket.as_fd())) {
+                let datagram = received.map_err(io(doing))?;
+                return read(datagram.ok_or_else(|| ClientError::Lost("it hung up".to_owned()))?);
+            }
+        }
+    }
+}
+
+fn read(datagram: Datagram) -> Result<Said, ClientError> {
+    let Datagram { bytes, fds, cut } = datagram;
+    if cut {
+        return Err(protocol("a message was cut off"));
+    }
+    let Envelope { v, id, body } = serde_json::from_slice::<Envelope<serde_json::Value>>(&bytes).map_err(protocol)?;
+    if v != VERSION {
+        return Err(protocol(format!("the keeper speaks version {v}, this agent-loop {VERSION}")));
+    }
+    if id != 0 {
+        return Ok(Said::Reply(id, Answered { reply: serde_json::from_value(body).map_err(protocol)?, fds }));
+    }
+    match serde_json::from_value(body.clone()) {
+        Ok(notice) => Ok(Said::Notice(notice)),
+        // What is refused under no number is the connection itself.
+        Err(error) => match serde_json::from_value(body) {
+            Ok(Reply::Refused { why, .. }) => Err(ClientError::Lost(format!("it refused the connection: {why}"))),
+            _ => Err(protocol(error)),
+        },
+    }
+}
