@@ -9,9 +9,9 @@ use crate::run::{Born, RunId, RunRecord, Stage};
 
 /// The columns that the digest covers, in its order.
 pub(super) const COLUMNS: &str = "id, attempt, submitted_unix_ns, boot_id, stage, submission, cgroup, main_tgid, \
-     main_start_ns, main_ino, born_ns, deadline_ns, traced, stopping, ended";
+     main_start_ns, main_ino, born_ns, deadline_ns, traced, stopping, suspended_ns, baseline, ended";
 /// How many they are.
-pub(super) const WIDTH: usize = 15;
+pub(super) const WIDTH: usize = 17;
 
 /// A digest.
 pub(super) type Sum = [u8; 32];
@@ -46,6 +46,8 @@ pub(super) fn write(run: &RunRecord) -> Result<Vec<Value>, String> {
         number(|born| born.deadline.map(|deadline| deadline.0)),
         number(|born| Some(born.traced.into())),
         text(stopping),
+        number(|born| Some(born.suspended_ns)),
+        text(born.map(|born| wire::write_totals(&born.baseline)).transpose()?),
         text(end.map(wire::write_end).transpose()?),
     ])
 }
@@ -79,6 +81,8 @@ fn parse(values: &[Value]) -> Result<RunRecord, String> {
         deadline,
         traced,
         stopping,
+        suspended,
+        baseline,
         ended,
     ] = values
     else {
@@ -102,6 +106,8 @@ fn parse(values: &[Value]) -> Result<RunRecord, String> {
                 Value::Null => None,
                 set => Some(wire::read_reason(as_text("stopping", set)?)?),
             },
+            suspended_ns: needed("suspended_ns", suspended)?,
+            baseline: wire::read_totals(as_text("baseline", baseline)?)?,
         }),
         "ended" => Stage::Ended(wire::read_end(as_text("ended", ended)?)?),
         other => return Err(format!("the stage {other:?}")),

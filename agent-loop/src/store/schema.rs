@@ -29,6 +29,8 @@ pub(super) const STEPS: &[Step] = &[
         deadline_ns INTEGER,
         traced INTEGER,
         stopping TEXT,
+        suspended_ns INTEGER,
+        baseline TEXT,
         ended TEXT,
         digest BLOB NOT NULL CHECK (length(digest) = 32)
     ) STRICT, WITHOUT ROWID;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{LaunchFailure, Outcome};
-use crate::model::{Source, StopReason, WaitStatus};
+use crate::model::{Source, StopReason, Totals, WaitStatus};
 use crate::run::{End, Limits, RunOutcome, Submission};
 use crate::supervise::Leftovers;
 
@@ -81,6 +81,7 @@ enum WireOutcome {
     LaunchFailed { step: String, errno: Option<i32> },
     NotEmpty { reason: WireReason, survivors: u32 },
     LostToReboot,
+    Lost,
     Withdrawn,
 }
 
@@ -88,6 +89,8 @@ enum WireOutcome {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum WireReason {
     Deadline,
+    ActiveLimit,
+    Idle,
     OutputBudget,
     Leftovers,
     Operator { signal: u8 },
@@ -111,6 +114,40 @@ enum WireSource {
     LiveSet,
     Scan,
     Unknown,
+}
+
+/// The column `baseline`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireTotals {
+    v: u32,
+    seen: [u64; 3],
+    lost: [u64; 3],
+    live_full: u64,
+    stale: u64,
+    missed: u64,
+}
+
+/// Writes the kernel's counters; births, execs and deaths in that order.
+pub(super) fn write_totals(it: &Totals) -> Result<String, String> {
+    let wire = WireTotals {
+        v: VERSION,
+        seen: [it.seen_fork, it.seen_exec, it.seen_exit],
+        lost: [it.lost_fork, it.lost_exec, it.lost_exit],
+        live_full: it.live_full,
+        stale: it.stale,
+        missed: it.missed,
+    };
+    serde_json::to_string(&wire).map_err(|error| error.to_string())
+}
+
+/// Reads what [`write_totals`] wrote.
+pub(super) fn read_totals(text: &str) -> Result<Totals, String> {
+    let wire: WireTotals = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    version(wire.v)?;
+    let ([seen_fork, seen_exec, seen_exit], [lost_fork, lost_exec, lost_exit]) = (wire.seen, wire.lost);
+    let (live_full, stale, missed) = (wire.live_full, wire.stale, wire.missed);
+    Ok(Totals { seen_fork, seen_exec, seen_exit, lost_fork, lost_exec, lost_exit, live_full, stale, missed })
 }
 
 /// Writes a submission.
@@ -181,6 +218,7 @@ pub(super) fn write_end(it: &End) -> Result<String, String> {
         v: VERSION,
         outcome: match &it.outcome {
             RunOutcome::LostToReboot => WireOutcome::LostToReboot,
+            RunOutcome::Lost => WireOutcome::Lost,
             RunOutcome::Withdrawn => WireOutcome::Withdrawn,
             RunOutcome::Finished(outcome) => match outcome {
                 Outcome::Ended => WireOutcome::Ended,
@@ -223,6 +261,7 @@ pub(super) fn read_end(text: &str) -> Result<End, String> {
     Ok(End {
         outcome: match wire.outcome {
             WireOutcome::LostToReboot => RunOutcome::LostToReboot,
+            WireOutcome::Lost => RunOutcome::Lost,
             WireOutcome::Withdrawn => RunOutcome::Withdrawn,
             WireOutcome::Ended => RunOutcome::Finished(Outcome::Ended),
             WireOutcome::Stopped { reason } => RunOutcome::Finished(Outcome::Stopped(reason.read())),
@@ -284,6 +323,8 @@ impl WireReason {
     const fn of(reason: StopReason) -> Self {
         match reason {
             StopReason::Deadline => Self::Deadline,
+            StopReason::ActiveLimit => Self::ActiveLimit,
+            StopReason::Idle => Self::Idle,
             StopReason::OutputBudget => Self::OutputBudget,
             StopReason::Leftovers => Self::Leftovers,
             StopReason::Operator { signal } => Self::Operator { signal },
@@ -295,6 +336,8 @@ impl WireReason {
     const fn read(self) -> StopReason {
         match self {
             Self::Deadline => StopReason::Deadline,
+            Self::ActiveLimit => StopReason::ActiveLimit,
+            Self::Idle => StopReason::Idle,
             Self::OutputBudget => StopReason::OutputBudget,
             Self::Leftovers => StopReason::Leftovers,
             Self::Operator { signal } => StopReason::Operator { signal },
