@@ -7,6 +7,7 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod daemon;
 pub mod error;
 pub mod event;
 pub mod keeper;

@@ -273,6 +273,14 @@ pub enum ProofKind {
 }
 
 impl ProofKind {
+    const ALL: [Self; 5] = [Self::OwnChild, Self::PidfsIno, Self::LiveSet, Self::OwnCgroup, Self::Descendant];
+
+    /// The kind that [`ProofKind::word`] calls so.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
     /// The word used in records.
     #[must_use]
     pub const fn word(self) -> &'static str {

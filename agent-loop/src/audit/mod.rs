@@ -3,5 +3,7 @@
 //! Inside: wire types and their conversion. Not inside: where the lines go. Called by the shells (`cli`).
 
 mod record;
+mod replay;
 
 pub use record::{Clock, Counts, Host, Line, ProcId, Recorder, Stats};
+pub use replay::{ReplayError, Replayed};

@@ -266,6 +266,38 @@ impl Recorder {
         Self { boot_id, run, cgroup: None, argv, user, next: 0 }
     }
 
+    /// Goes on with the numbering of an earlier recorder of the same log.
+    pub fn go_on_at(&mut self, seq: u64) {
+        self.next = seq;
+    }
+
+    /// The line that declares the torn end of the line before it.
+    pub fn torn(&mut self, clock: Clock) -> Line {
+        let why = "the line before this one is not whole: its writer ended in the middle of it".to_owned();
+        Line { why: Some(why), ..self.line("log.torn", clock.boot, clock) }
+    }
+
+    /// The line that declares how many lines before it could not be written.
+    pub fn dropped(&mut self, lines: u64, clock: Clock) -> Line {
+        let why = format!("{lines} lines before this one could not be written and are lost");
+        Line { why: Some(why), ..self.line("log.lost", clock.boot, clock) }
+    }
+
+    /// The line of a run that is about to be launched.
+    pub fn intent(&mut self, clock: Clock) -> Line {
+        Line { argv: Some(self.argv.clone()), user: Some(self.user.clone()), ..self.line("run.intent", clock.boot, clock) }
+    }
+
+    /// The line of a daemon that goes on with the run of an earlier one.
+    pub fn adopted(&mut self, why: String, clock: Clock) -> Line {
+        Line { why: Some(why), ..self.line("run.adopted", clock.boot, clock) }
+    }
+
+    /// The line of somebody who wants the run to end.
+    pub fn stop_asked(&mut self, why: String, clock: Clock) -> Line {
+        Line { why: Some(why), ..self.line("run.stop_asked", clock.boot, clock) }
+    }
+
     /// Names the run's cgroup in its `run.born`.
     pub fn set_cgroup(&mut self, id: u64, path: String) {
         self.cgroup = Some(Cgroup { id, path });
@@ -375,7 +407,7 @@ impl Recorder {
             Outcome::LaunchFailed(failure) => ("launch_failed", None, 0, Some(failure.step.clone())),
             Outcome::NotEmpty { reason, survivors } => ("not_empty", Some(reason.word()), *survivors, None),
         };
-        let from = if summary.status.is_some() { Source::Waitid } else { Source::Unknown };
+        let from = summary.source;
         Line {
             outcome: Some(outcome),
             reason: Some(reason),

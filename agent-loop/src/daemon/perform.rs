@@ -1,0 +1,269 @@
+//! Performs what the fleet asks for: the one place where the daemon has an effect.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use super::keeper::{done, process, signal_result};
+use super::run_log::RunLog;
+use super::shell::{Daemon, Discard, Watched};
+use super::{spec, tree};
+use crate::clock;
+use crate::event::{Action, Event, LaunchFailure, Launched, Signalled, Tree};
+use crate::keeper::launch::sealed;
+use crate::keeper::process::protocol::{Descriptors, Reply, Request};
+use crate::model::{Live, RunTag, StopReason, Totals};
+use crate::run::{RunId, RunName, RunRecord, Stage};
+use crate::store::{RunFiles, Store as _};
+use crate::supervise::fleet::{FleetAction, FleetEvent, StepFailed};
+
+impl Daemon {
+    pub(super) async fn perform(&mut self, action: FleetAction) {
+        match action {
+            FleetAction::Save(record) => self.save(&record),
+            FleetAction::Prepare(name) => {
+                let result = self.prepare(name).await;
+                self.queue.push_back(FleetEvent::Prepared { id: name.id, result });
+            }
+            FleetAction::Launch(name) => {
+                let result = self.launch(name).await;
+                self.queue.push_back(FleetEvent::Launched { id: name.id, result });
+            }
+            FleetAction::Of(id, action) => self.perform_of(id, action).await,
+            FleetAction::Remove(name) => {
+                let result = self.remove(name).await;
+                self.queue.push_back(FleetEvent::Removed { id: name.id, result });
+            }
+            FleetAction::WakeAt(at) => self.wake = Some(at),
+        }
+    }
+
+    fn save(&mut self, record: &RunRecord) {
+        let result = self.store.save(record).map_err(|error| error.to_string());
+        match &result {
+            Ok(()) => drop(self.unsaved.remove(&record.id)),
+            Err(why) => {
+                // Told once, not at every try.
+                if self.unsaved.insert(record.id, why.clone()).is_none() {
+                    self.trouble(&format!("run {}: remembering it: {why}", record.id));
+                }
+            }
+        }
+        if let (Ok(()), Stage::Ended(end)) = (&result, &record.stage) {
+            self.say(&format!("run {} is over: {}", record.id, super::answers::sentence(end)));
+        }
+        self.queue.push_back(FleetEvent::Saved { id: record.id, result });
+    }
+
+    /// The log of a run, opened if it is not yet.
+    pub(super) fn watch(&mut self, record: &RunRecord) -> Result<&mut Watched, String> {
+        if !self.runs.contains_key(&record.id) {
+            let (log, _, trouble) = RunLog::open(&self.log, record, &self.boot_id, self.followers.clone())
+                .map_err(|error| error.to_string())?;
+            if let Some(trouble) = trouble {
+                self.trouble(&format!("run {}: {trouble}", record.id));
+            }
+            let watched = Watched { log, cgroup: None, tag: None, output: 0, output_before: 0 };
+            self.runs.insert(record.id, watched);
+        }
+        self.runs.get_mut(&record.id).ok_or_else(|| "the run is not watched".to_owned())
+    }
+
+    async fn prepare(&mut self, name: RunName) -> Result<Totals, StepFailed> {
+        let record = self.record(name)?;
+        let limits = spec::cgroup_limits(&record.submission.limits);
+        self.watch(&record).map_err(|why| refused("opening its event log", why))?.log.write(|log, now| log.intent(now));
+        self.flush();
+        let request = Request::Prepare { run: name.to_string(), limits };
+        let (cgroup, path, missing) = match self.keeper.ask(request, &[]).await.map(|answered| answered.reply) {
+            Ok(Reply::Prepared { cgroup, path, missing, .. }) => (RunTag(cgroup), path, missing),
+            Ok(Reply::Refused { why, .. }) => return Err(refused("making its cgroup", why)),
+            Ok(other) => return Err(refused("making its cgroup", format!("the keeper answers with {other:?}"))),
+            Err(_) => return Err(StepFailed::Unsure),
+        };
+        if let Some(missing) = missing.first() {
+            let why = format!("{}: {}; leave the limit out, or enable the controller", missing.file, missing.why);
+            return Err(refused("setting its limits", why));
+        }
+        let own = match &self.root {
+            Some(root) => root.cgroup(name, cgroup).map_err(|error| refused("opening its cgroup", error))?,
+            None => return Err(refused("opening its cgroup", "the root of the runs is not there")),
+        };
+        self.tracing.runs.insert(cgroup).map_err(|error| refused("entering it into the kernel's run table", error))?;
+        let baseline = self.totals(cgroup).map_err(|error| refused("reading the kernel's counters", error))?;
+        self.tags.insert(cgroup, name.id);
+        if let Some(watched) = self.runs.get_mut(&name.id) {
+            watched.log.set_cgroup(cgroup.0, path);
+            watched.cgroup = Some(own);
+            watched.tag = Some(cgroup);
+        }
+        Ok(baseline)
+    }
+
+    async fn launch(&mut self, name: RunName) -> Result<Launched, StepFailed> {
+        let record = self.record(name)?;
+        let tag = self.runs.get(&name.id).and_then(|watched| watched.tag);
+        let tag = tag.ok_or_else(|| refused("launching it", "it has no cgroup"))?;
+        let spec = spec::launch(&record.submission, &self.setup.rules)
+            .map_err(|error| refused("preparing its launch", format!("{error:#}")))?;
+        let spec = sealed(&spec).map_err(|error| refused("preparing its launch", error))?;
+        let stdin = match &record.submission.stdin {
+            Some(path) => Some(open_input(path).map_err(|error| refused("opening its standard input", error))?),
+            None => None,
+        };
+        let files = RunFiles::create(&self.state, &self.log, name.id)
+            .map_err(|error| refused("making the files of its output", error))?;
+        let fds = Descriptors { stdin: stdin.is_some(), writers: true, drains: true };
+        let request =
+            Request::Launch { run: name.to_string(), fds, output_bytes: record.submission.limits.output_bytes };
+        let mut send: Vec<BorrowedFd<'_>> = vec![spec.as_fd()];
+        send.extend(stdin.iter().map(|fd| fd.as_fd()));
+        send.extend(files.writers.iter().map(|fd| fd.as_fd()));
+        send.extend(files.drains.iter().flat_map(|(pipe, file)| [pipe.as_fd(), file.as_fd()]));
+        let (pid, ino) = match self.keeper.ask(request, &send).await.map(|answered| answered.reply) {
+            Ok(Reply::Born { pid, ino }) => (pid, ino.map(crate::model::PidfsIno)),
+            Ok(Reply::Refused { why, .. }) => return Err(refused("bearing its process", why)),
+            Ok(other) => return Err(refused("bearing its process", format!("the keeper answers with {other:?}"))),
+            Err(_) => return Err(StepFailed::Unsure),
+        };
+        // The fork hook ran before clone3 returned: the birth is in the live set, or eBPF does not work.
+        let live = self.tracing.live.lookup(pid).map_err(|error| refused("reading the live set", error))?;
+        let live = live.filter(|live| live.run == tag && (ino.is_none() || live.ino == ino));
+        let key = live.ok_or_else(|| refused("finding its birth", "the kernel's live set does not hold it"))?.key;
+        // Its own record is read before its birth is remembered: whoever goes on with the run relies on that.
+        self.drain_all();
+        Ok(Launched { key, ino, run: tag, at: clock::boot(), traced: true })
+    }
+
+    async fn perform_of(&mut self, id: RunId, action: Action) {
+        let Some(name) = self.fleet.record(id).map(RunRecord::name) else { return };
+        match action {
+            Action::Log(fact) => {
+                if let Some(watched) = self.runs.get_mut(&id) {
+                    watched.log.fact(&fact);
+                }
+            }
+            Action::Thaw => {
+                let answer = self.keeper.ask(Request::Thaw { run: name.to_string() }, &[]).await;
+                if let Err(why) = done(answer) {
+                    self.trouble(&format!("run {id}: letting it run: {why}"));
+                    self.of(id, Event::StopRequested(StopReason::Internal));
+                }
+            }
+            Action::ReadCounters => self.read_counters(id),
+            Action::ReadLiveSet => self.read_live_set(id),
+            Action::Signal { key, ino, signal } => {
+                let request = Request::Signal { run: name.to_string(), to: process(key, ino), signal };
+                let result = signal_result(self.keeper.ask(request, &[]).await);
+                self.of(id, Event::Signalled(Signalled { pid: key.tgid, key: Some(key), signal, result }));
+            }
+            Action::SignalMember { pid, signal } => {
+                // For the record: who it is was known before the signal, or is not known.
+                let key = self.fleet.core(id).and_then(|core| core.tracker().registry().by_tgid(pid)).map(|it| it.key);
+                let request = Request::SignalMember { run: name.to_string(), pid, signal };
+                let result = signal_result(self.keeper.ask(request, &[]).await);
+                self.of(id, Event::Signalled(Signalled { pid, key, signal, result }));
+            }
+            Action::KillCgroup => {
+                let result = done(self.keeper.ask(Request::Kill { run: name.to_string() }, &[]).await);
+                self.of(id, Event::CgroupKilled(result));
+            }
+            Action::InspectTree => {
+                let tree = self.inspect(id);
+                self.of(id, Event::Tree(tree));
+            }
+            // Taken by the fleet.
+            Action::WakeAt(_) | Action::Finish(_) => {}
+        }
+    }
+
+    fn of(&mut self, id: RunId, event: Event) {
+        self.queue.push_back(FleetEvent::Of(id, event));
+    }
+
+    fn inspect(&self, id: RunId) -> Tree {
+        let Some(watched) = self.runs.get(&id) else { return Tree::Unknown("the run is not watched".to_owned()) };
+        self.live_of(watched.tag)
+            .and_then(|live| tree::inspect(watched.cgroup.as_ref(), &live))
+            .unwrap_or_else(|error| Tree::Unknown(error.to_string()))
+    }
+
+    /// The live, tracked processes of a run.
+    pub(super) fn live_of(&self, tag: Option<RunTag>) -> std::io::Result<Vec<Live>> {
+        let mut live = self.tracing.live.all()?;
+        live.retain(|live| Some(live.run) == tag);
+        Ok(live)
+    }
+
+    fn read_counters(&mut self, id: RunId) {
+        self.drain_all();
+        let Some(tag) = self.runs.get(&id).and_then(|watched| watched.tag) else { return };
+        match self.totals(tag) {
+            Ok(totals) => self.of(id, Event::Counted(totals)),
+            // Asked again by the next round: a loss is then found later, never missed.
+            Err(error) => self.trouble(&format!("run {id}: reading the kernel's counters: {error}")),
+        }
+    }
+
+    fn read_live_set(&mut self, id: RunId) {
+        // What is in the set was recorded before it was read: the records come first.
+        self.drain_all();
+        match self.live_of(self.runs.get(&id).and_then(|watched| watched.tag)) {
+            Ok(live) => self.of(id, Event::LiveSet(live)),
+            Err(error) => self.trouble(&format!("run {id}: reading the live set: {error}")),
+        }
+    }
+
+    /// The kernel's counters of one run.
+    pub(super) fn totals(&self, _run: RunTag) -> std::io::Result<Totals> {
+        self.tracing.counters.read()
+    }
+
+    /// How the main process of a run ended, by the kernel's run table.
+    pub(super) fn recorded_exit(&self, run: RunTag) -> Option<crate::model::WaitStatus> {
+        let run = self.tracing.runs.get(run).ok().flatten()?;
+        run.exit.map(|(status, _)| status)
+    }
+
+    /// Removes what is left of a run that is over, and forgets it.
+    async fn remove(&mut self, name: RunName) -> Result<(), String> {
+        let tag = self.runs.get(&name.id).and_then(|watched| watched.tag);
+        let there = match &self.root {
+            Some(root) => root.id(name).map_err(|error| error.to_string())?,
+            None => None,
+        };
+        if let Some(cgroup) = there.filter(|there| tag.is_none_or(|tag| tag == *there)) {
+            self.discard(&Discard { name, cgroup }).await?;
+        }
+        if let Some(tag) = tag {
+            self.tags.remove(&tag);
+            self.forget_run(tag);
+        }
+        RunFiles::remove_pipes(&self.state, name.id).map_err(|error| error.to_string())?;
+        if let Some(mut watched) = self.runs.remove(&name.id) {
+            watched.log.flush();
+        }
+        Ok(())
+    }
+
+    /// Takes a run out of the kernel's tables; one that is not there is none.
+    pub(super) fn forget_run(&mut self, tag: RunTag) {
+        let _ = self.tracing.runs.remove(tag);
+    }
+
+    fn record(&self, name: RunName) -> Result<RunRecord, StepFailed> {
+        let record = self.fleet.record(name.id).filter(|record| record.name() == name);
+        record.cloned().ok_or_else(|| refused("launching it", "it is not known"))
+    }
+}
+
+fn refused(step: &str, why: impl std::fmt::Display) -> StepFailed {
+    StepFailed::Refused(LaunchFailure { step: format!("{step}: {why}"), errno: None })
+}
+
+/// Opens what an agent reads, without waiting for the other end of a pipe.
+fn open_input(path: &std::path::Path) -> std::io::Result<OwnedFd> {
+    use nix::fcntl::{OFlag, open};
+    let fd = open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(fd)
+}
+

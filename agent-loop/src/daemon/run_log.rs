@@ -1,0 +1,133 @@
+//! The event log of one run: lines appended to its file, and handed to whoever follows the events.
+
+use std::fs::File;
+use std::io::{BufReader, Write as _};
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+
+use crate::audit::{Clock, Line, Recorder, Replayed};
+use crate::clock;
+use crate::store::{LogDir, RunFiles, StoreError};
+use crate::run::{RunId, RunRecord};
+
+/// How much waits for a disk that cannot be written, before lines are thrown away and counted.
+const PENDING_LIMIT: usize = 8 << 20;
+
+/// Lines as they are written, for followers.
+pub(super) type Followers = broadcast::Sender<Arc<str>>;
+
+/// The log of one run.
+pub(super) struct RunLog {
+    file: File,
+    recorder: Recorder,
+    pending: Vec<u8>,
+    /// Lines that were thrown away since the disk could not be written.
+    dropped: u64,
+    failing: Option<String>,
+    followers: Followers,
+}
+
+impl RunLog {
+    /// Opens the log of a run and reads back what stands in it.
+    ///
+    /// A log that cannot be read back is gone on with all the same: what it said is then declared by the kernel's
+    /// count, and the reason is returned beside an empty past.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub(super) fn open(
+        dir: &LogDir,
+        record: &RunRecord,
+        boot_id: &str,
+        followers: Followers,
+    ) -> Result<(Self, Replayed, Option<String>), StoreError> {
+        let (file, past) = RunFiles::events(dir, record.id)?;
+        let (past, trouble) = match Replayed::read(BufReader::new(past)) {
+            Ok(past) => (past, None),
+            Err(error) => (Replayed::default(), Some(error.to_string())),
+        };
+        let submission = &record.submission;
+        let mut recorder =
+            Recorder::new(boot_id.to_owned(), record.id.to_string(), submission.argv.clone(), submission.user.clone());
+        recorder.go_on_at(past.next_seq);
+        let mut log = Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, followers };
+        if past.torn {
+            log.pending.push(b'\n');
+            log.write(Recorder::torn);
+        }
+        Ok((log, past, trouble))
+    }
+
+    /// Names the cgroup of the run.
+    pub(super) fn set_cgroup(&mut self, id: u64, path: String) {
+        self.recorder.set_cgroup(id, path);
+    }
+
+    /// Appends a line that the recorder makes.
+    pub(super) fn write(&mut self, make: impl FnOnce(&mut Recorder, Clock) -> Line) {
+        let line = make(&mut self.recorder, clock::both());
+        self.append(&line);
+    }
+
+    /// Appends the line of a fact, if it has one.
+    pub(super) fn fact(&mut self, fact: &crate::event::Fact) {
+        if let Some(line) = self.recorder.fact(fact, clock::both()) {
+            self.append(&line);
+        }
+    }
+
+    fn append(&mut self, line: &Line) {
+        let text = match serde_json::to_string(line) {
+            Ok(text) => text,
+            Err(error) => {
+                self.dropped += 1;
+                self.failing.get_or_insert(error.to_string());
+                return;
+            }
+        };
+        if self.pending.len() + text.len() > PENDING_LIMIT {
+            self.dropped += 1;
+            return;
+        }
+        self.pending.extend_from_slice(text.as_bytes());
+        self.pending.push(b'\n');
+        // Nobody follows: that is no failure.
+        let _ = self.followers.send(text.into());
+    }
+
+    /// Writes what waits. Nothing waits for this: a disk that is full loses no deadline.
+    ///
+    /// The reason is returned once, when writing begins to fail.
+    pub(super) fn flush(&mut self) -> Option<String> {
+        while !self.pending.is_empty() {
+            match self.file.write(&self.pending) {
+                Ok(count) => {
+                    self.pending.drain(..count);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let first = self.failing.is_none();
+                    self.failing = Some(error.to_string());
+                    return first.then(|| error.to_string());
+                }
+            }
+        }
+        self.failing = None;
+        if self.dropped > 0 {
+            let dropped = std::mem::take(&mut self.dropped);
+            self.write(|recorder, clock| recorder.dropped(dropped, clock));
+        }
+        None
+    }
+
+    /// Whether something waits for a disk that could not be written.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.pending.is_empty()
+    }
+}
+
+/// The id of a run for messages.
+pub(super) fn short(id: RunId) -> String {
+    id.to_string()
+}

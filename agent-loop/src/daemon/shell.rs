@@ -1,0 +1,407 @@
+//! The loop of the daemon: one source wakes it, its events go through the fleet, the fleet's actions are performed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{broadcast, mpsc};
+
+use super::keeper::Keeper;
+use super::run_log::{Followers, RunLog};
+use super::sources::Sources;
+use super::tree::Root;
+use super::{Rules, Setup};
+use crate::clock;
+use crate::control::api::Question;
+use crate::event::{Event, LaunchFailure};
+use crate::keeper::cgroup::OwnCgroup;
+use crate::keeper::process::protocol::{Notice, OutputState, StartState};
+use crate::kernel::Tracing;
+use crate::model::{BootNs, RunTag, WaitStatus};
+use crate::run::{RunId, RunName};
+use crate::store::{Lock, LogDir, SqliteStore, StateDir};
+use crate::supervise::fleet::{Fleet, FleetEvent, FleetSettings, Now};
+
+/// How often a lost keeper is looked for, and what could not be removed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How many rounds an answer waits for at most: a ring of the largest size, read over and over in a storm.
+const DRAIN_ROUNDS: usize = 64;
+
+/// How many lines a follower of the events may be behind.
+const FOLLOW: usize = 65_536;
+
+/// How a daemon came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was asked to; its agents go on.
+    Asked,
+}
+
+/// Runs the daemon until it is asked to stop. Its agents outlive it.
+///
+/// `reload` reads the configuration again and says what changed; `ready` is called once everything is there.
+///
+/// # Errors
+/// What it cannot be without: its directories, the lock (another daemon), its database, eBPF, the socket.
+pub async fn run(
+    setup: Setup,
+    questions: mpsc::Receiver<Question>,
+    reload: impl FnMut() -> anyhow::Result<(Rules, Vec<String>)>,
+    ready: impl FnOnce(),
+) -> anyhow::Result<Stopped> {
+    let sources = Sources::new()?;
+    let mut daemon = Daemon::start(setup).await?;
+    ready();
+    daemon.serve(sources, questions, reload).await
+}
+
+/// What the shell keeps of a run.
+pub(super) struct Watched {
+    pub(super) log: RunLog,
+    pub(super) cgroup: Option<OwnCgroup>,
+    pub(super) tag: Option<RunTag>,
+    /// Bytes of output, by the keepers that wrote it.
+    pub(super) output: u64,
+    /// What of it earlier keepers had written.
+    pub(super) output_before: u64,
+}
+
+/// Something below the root that belongs to no run.
+pub(super) struct Discard {
+    pub(super) name: RunName,
+    pub(super) cgroup: RunTag,
+}
+
+/// The daemon.
+pub(super) struct Daemon {
+    pub(super) setup: Setup,
+    pub(super) fleet: Fleet,
+    pub(super) queue: VecDeque<FleetEvent>,
+    pub(super) store: SqliteStore,
+    pub(super) state: StateDir,
+    pub(super) log: LogDir,
+    /// Held as long as we live.
+    pub(super) _lock: Lock,
+    pub(super) keeper: Keeper,
+    pub(super) tracing: Tracing,
+    pub(super) degraded: Vec<String>,
+    pub(super) root: Option<Root>,
+    pub(super) runs: HashMap<RunId, Watched>,
+    pub(super) tags: HashMap<RunTag, RunId>,
+    pub(super) discards: Vec<Discard>,
+    pub(super) followers: Followers,
+    pub(super) unsaved: HashMap<RunId, String>,
+    pub(super) boot_id: String,
+    pub(super) since: i64,
+    pub(super) wake: Option<BootNs>,
+    pub(super) more: bool,
+    pub(super) ids: ulid::Generator,
+}
+
+impl Daemon {
+    /// Opens everything and takes stock of what earlier daemons left.
+    async fn start(setup: Setup) -> anyhow::Result<Self> {
+        let state = StateDir::open(&setup.state_dir)?;
+        let lock = state.lock()?;
+        let log = LogDir::open(&setup.log_dir)?;
+        let store = SqliteStore::open(&state)?;
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
+        let boot_id = boot_id.trim().to_owned();
+        let keeper = Keeper::new(&setup);
+        let (tracing, degraded) = super::stock::tracing(&setup)?;
+        let (followers, _) = broadcast::channel(FOLLOW);
+        let fleet = Fleet::new(FleetSettings { max_agents: setup.rules.max_agents });
+        let mut daemon = Self {
+            setup,
+            fleet,
+            queue: VecDeque::new(),
+            store,
+            state,
+            log,
+            _lock: lock,
+            keeper,
+            tracing,
+            degraded,
+            root: None,
+            runs: HashMap::new(),
+            tags: HashMap::new(),
+            discards: Vec::new(),
+            followers,
+            unsaved: HashMap::new(),
+            boot_id,
+            since: unix_ns(),
+            wake: None,
+            more: false,
+            ids: ulid::Generator::new(),
+        };
+        daemon.first_stock().await?;
+        Ok(daemon)
+    }
+
+    /// The loop.
+    async fn serve(
+        &mut self,
+        mut sources: Sources,
+        mut questions: mpsc::Receiver<Question>,
+        mut reload: impl FnMut() -> anyhow::Result<(Rules, Vec<String>)>,
+    ) -> anyhow::Result<Stopped> {
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.settle(&sources).await;
+            let busy = !self.keeper.is_up() || !self.discards.is_empty() || self.is_behind();
+            tokio::select! {
+                biased;
+                _ = sources.terminate.recv() => return Ok(self.stop()),
+                _ = sources.interrupt.recv() => return Ok(self.stop()),
+                () = sources.elapsed() => self.queue.push_back(FleetEvent::Woke),
+                notice = self.keeper.notice() => match notice {
+                    Some(notice) => self.noticed(notice),
+                    None => self.keeper_lost(),
+                },
+                () = records(&mut self.tracing, self.more) => self.round(),
+                Some(question) = questions.recv() => self.answer(question, &sources).await,
+                _ = sources.reload.recv() => self.reload(&mut reload),
+                _ = again.tick(), if busy => self.again().await,
+            }
+        }
+    }
+
+    /// Hands every queued event to the fleet and performs what it answers.
+    pub(super) async fn settle(&mut self, sources: &Sources) {
+        self.work().await;
+        if let Some(at) = self.wake.take()
+            && let Err(error) = sources.arm(at)
+        {
+            // Without a timer no deadline would be kept; the next wake-up of any kind tries again.
+            self.trouble(&format!("setting the timer: {error}"));
+            self.wake = Some(at);
+        }
+    }
+
+    /// As [`Daemon::settle`], without arming the timer.
+    pub(super) async fn work(&mut self) {
+        while let Some(event) = self.queue.pop_front() {
+            for action in self.fleet.handle(now(), event) {
+                self.perform(action).await;
+            }
+        }
+        self.flush();
+    }
+
+    fn stop(&mut self) -> Stopped {
+        self.flush();
+        let going_on = self.runs.values().filter(|watched| watched.tag.is_some()).count();
+        self.say(&format!("stopping as asked; {going_on} runs go on under the keeper"));
+        Stopped::Asked
+    }
+
+    fn keeper_lost(&mut self) {
+        if let Err(why) = self.keeper.state() {
+            self.trouble(&format!("{why}; agents run on, nothing is launched or stopped until there is one"));
+        }
+        self.queue.push_back(FleetEvent::KeeperLost);
+    }
+
+    /// What failed before is tried again.
+    async fn again(&mut self) {
+        if !self.keeper.is_up() {
+            self.next_stock().await;
+        }
+        self.discard_all().await;
+    }
+
+    fn reload(&mut self, reload: &mut impl FnMut() -> anyhow::Result<(Rules, Vec<String>)>) {
+        match reload() {
+            Ok((rules, changes)) => {
+                if changes.is_empty() {
+                    self.say("reload: nothing changed");
+                }
+                for change in changes {
+                    self.say(&format!("reload: {change}"));
+                }
+                self.fleet.set(FleetSettings { max_agents: rules.max_agents });
+                self.setup.rules = rules;
+                // More runs may be let in now.
+                self.queue.push_back(FleetEvent::Woke);
+            }
+            Err(error) => self.trouble(&format!("reload: {error:#}; the old configuration stays")),
+        }
+    }
+
+    /// Reads one round of the rings and says so to every run.
+    fn round(&mut self) {
+        self.drain();
+        self.end_round();
+    }
+
+    fn end_round(&mut self) {
+        for id in self.tags.values() {
+            self.queue.push_back(FleetEvent::Of(*id, Event::RoundEnded));
+        }
+    }
+
+    /// Reads all that was written until now, however much it is.
+    pub(super) fn drain_all(&mut self) {
+        for _ in 0..DRAIN_ROUNDS {
+            self.drain();
+            if !self.more {
+                return;
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        let round = self.tracing.rings.round();
+        self.more = round.more;
+        for event in round.events {
+            let run = match &event {
+                Event::Born(birth) => birth.run,
+                Event::Execed(exec) => exec.run,
+                Event::Died(death) => death.run,
+                // The rings hold nothing else.
+                Event::RoundEnded
+                | Event::Counted(_)
+                | Event::LiveSet(_)
+                | Event::Launched(_)
+                | Event::LaunchFailed(_)
+                | Event::Started
+                | Event::MainExited(_)
+                | Event::Woke
+                | Event::StopRequested(_)
+                | Event::Impatient
+                | Event::Tree(_)
+                | Event::Signalled(_)
+                | Event::CgroupKilled(_) => continue,
+            };
+            // Of observed processes, and of runs that are over: nobody's.
+            if let Some(id) = self.tags.get(&run) {
+                self.queue.push_back(FleetEvent::Of(*id, enrich(event, &self.tracing)));
+            }
+        }
+    }
+
+    fn noticed(&mut self, notice: Notice) {
+        match notice {
+            // Told once, after the hello, and taken there.
+            Notice::Held(_) => {}
+            Notice::Start { run, start } => {
+                if let Some(id) = self.id_of(&run) {
+                    self.started(id, start);
+                }
+            }
+            Notice::Exited { run, status } => {
+                if let Some(id) = self.id_of(&run) {
+                    // Its records first, then the authority on its status.
+                    self.round();
+                    self.main_exited(id, status);
+                }
+            }
+            Notice::Output(output) => self.output(&output),
+        }
+    }
+
+    /// What became of the start of a main process.
+    pub(super) fn started(&mut self, id: RunId, start: StartState) {
+        let event = match start {
+            StartState::Started => Event::Started,
+            StartState::Failed { step, errno, .. } => {
+                Event::LaunchFailed(LaunchFailure { step, errno: Some(errno) })
+            }
+            // Its status says what ended it; of an adopted one nothing is known.
+            StartState::Pending | StartState::Died | StartState::Unknown => return,
+        };
+        self.queue.push_back(FleetEvent::Of(id, event));
+    }
+
+    /// The main process of a run ended: the keeper's answer, else what the kernel's run table holds.
+    pub(super) fn main_exited(&mut self, id: RunId, raw: Option<i32>) {
+        let status = match raw {
+            Some(raw) => Some(WaitStatus::from_raw(raw)),
+            None => {
+                self.fleet.main_is_told_by(id, crate::model::Source::RunTable);
+                self.runs.get(&id).and_then(|watched| watched.tag).and_then(|tag| self.recorded_exit(tag))
+            }
+        };
+        self.queue.push_back(FleetEvent::Of(id, Event::MainExited(status)));
+    }
+
+    pub(super) fn output(&mut self, output: &OutputState) {
+        let Some(id) = self.id_of(&output.run) else { return };
+        if let Some(watched) = self.runs.get_mut(&id) {
+            watched.output = watched.output_before + output.kept;
+        }
+        if let Some(why) = &output.failed {
+            self.trouble(&format!("run {id}: its output can no longer be written: {why}"));
+        }
+        let at = (output.last_ns > 0).then_some(BootNs(output.last_ns));
+        self.queue.push_back(FleetEvent::Output { id, at, over_budget: output.over_budget });
+    }
+
+    /// The run whose present attempt has this name.
+    pub(super) fn id_of(&self, name: &str) -> Option<RunId> {
+        let name: RunName = name.parse().ok()?;
+        self.fleet.record(name.id).filter(|record| record.name() == name).map(|record| record.id)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.runs.values().any(|watched| watched.log.is_behind())
+    }
+
+    pub(super) fn flush(&mut self) {
+        let mut troubles = Vec::new();
+        for (id, watched) in &mut self.runs {
+            troubles.extend(watched.log.flush().map(|why| format!("run {id}: writing its event log: {why}")));
+        }
+        for trouble in troubles {
+            self.trouble(&trouble);
+        }
+    }
+
+    /// Tells a person what goes on.
+    pub(super) fn say(&self, text: &str) {
+        eprintln!("agent-loop: {text}");
+    }
+
+    /// Tells a person what went wrong and is gone on without.
+    pub(super) fn trouble(&self, text: &str) {
+        eprintln!("agent-loop: warning: {text}");
+    }
+
+    /// Hands a line of the daemon's own to whoever follows the events.
+    pub(super) fn tell(&self, line: &serde_json::Value) {
+        let _ = self.followers.send(Arc::from(line.to_string()));
+    }
+}
+
+/// Now, on all three clocks.
+pub(super) fn now() -> Now {
+    Now { boot: clock::boot(), awake: clock::awake(), unix_ns: unix_ns() }
+}
+
+fn unix_ns() -> i64 {
+    i64::try_from(clock::both().real_ns).unwrap_or(0)
+}
+
+/// Waits for records of the kernel.
+async fn records(tracing: &mut Tracing, more: bool) {
+    if more {
+        tokio::task::yield_now().await;
+    } else if tracing.rings.readable().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Adds what only a look at the live process can tell: its working directory.
+fn enrich(event: Event, tracing: &Tracing) -> Event {
+    let Event::Execed(mut exec) = event else { return event };
+    if let Ok(cwd) = std::fs::read_link(format!("/proc/{}/cwd", exec.key.tgid)) {
+        // What was read is of this process only if it is alive after: it held the number all the time then.
+        if tracing.live.lookup(exec.key.tgid).is_ok_and(|live| live.is_some_and(|live| live.key == exec.key)) {
+            exec.cwd = Some(cwd.to_string_lossy().into_owned());
+        }
+    }
+    Event::Execed(exec)
+}

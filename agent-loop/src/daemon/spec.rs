@@ -1,0 +1,75 @@
+//! From what was asked for to what is launched: the user, the environment, the limits of the cgroup.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::Rules;
+use crate::keeper::launch::{LaunchSpec, Session, Stdio, User};
+use crate::keeper::process::protocol::CgroupLimits;
+use crate::run::{Limits, Submission};
+
+/// The specification of a run's launch. Standard input and output are put in by the keeper.
+///
+/// # Errors
+/// When there is no such user, or it is root and that is not allowed.
+pub(super) fn launch(submission: &Submission, rules: &Rules) -> anyhow::Result<LaunchSpec> {
+    let name = &submission.user;
+    let user = User::find(name).with_context(|| format!("looking up the user {name}"))?;
+    anyhow::ensure!(
+        user.uid != 0 || rules.allow_root,
+        "agents do not run as root; name another `user` in `[agent]`, or set `allow_root = true`"
+    );
+    let is_root = user.uid == 0;
+    Ok(LaunchSpec {
+        argv: submission.argv.iter().map(OsString::from).collect(),
+        env: environment(submission, rules, name, &user),
+        cwd: Some(submission.cwd.clone()),
+        session: Session::New,
+        stdio: [Stdio::Null; 3],
+        umask: Some(0o022),
+        rlimits: Vec::new(),
+        user: Some(user),
+        no_new_privs: !is_root,
+        ignored: std::collections::BTreeSet::new(),
+    })
+}
+
+/// What the allow-list lets through, who the user is, and what was asked for; the later wins.
+fn environment(submission: &Submission, rules: &Rules, name: &str, user: &User) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<(OsString, OsString)> = Vec::new();
+    let mut set = |name: OsString, value: OsString| {
+        env.retain(|(known, _)| *known != name);
+        env.push((name, value));
+    };
+    for name in &rules.env {
+        if let Some(value) = std::env::var_os(name) {
+            set(name.into(), value);
+        }
+    }
+    for variable in ["USER", "LOGNAME"] {
+        set(variable.into(), name.into());
+    }
+    if let Some(home) = &user.home {
+        set("HOME".into(), home.into());
+    }
+    for (name, value) in &submission.env {
+        set(name.into(), value.into());
+    }
+    env
+}
+
+/// The home of a user, where runs begin that name no directory.
+///
+/// # Errors
+/// When there is no such user, or it has none.
+pub(super) fn home(user: &str) -> anyhow::Result<PathBuf> {
+    let found = User::find(user).with_context(|| format!("looking up the user {user}"))?;
+    found.home.with_context(|| format!("the user {user} has no home directory; name a working directory"))
+}
+
+/// What the cgroup holds of a run's limits.
+pub(super) const fn cgroup_limits(limits: &Limits) -> CgroupLimits {
+    CgroupLimits { memory_bytes: limits.memory_bytes, tasks: limits.tasks, cpu_percent: limits.cpu_percent }
+}

@@ -1,0 +1,111 @@
+//! A look at the tree of a run: who is left in its cgroup. Numbers for the core, which has each verified.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use nix::dir::{Dir, Type};
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use crate::event::{Member, Tree};
+use crate::keeper::cgroup::OwnCgroup;
+use crate::keeper::scan;
+use crate::model::{Live, RunTag};
+use crate::run::RunName;
+
+/// How many members of a tree are described: more would make a look at a large tree slow.
+const DESCRIBE: usize = 32;
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// The cgroup below which the runs are.
+pub(super) struct Root {
+    dir: OwnedFd,
+}
+
+impl Root {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When it is not there yet: the keeper makes it.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { dir: open(path, DIRECTORY, Mode::empty())? })
+    }
+
+    /// The runs' cgroups that are there, with their ids.
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub(super) fn runs(&self) -> io::Result<Vec<(RunName, RunTag)>> {
+        let mut listing = Dir::openat(&self.dir, ".", DIRECTORY, Mode::empty())?;
+        let mut runs = Vec::new();
+        for entry in listing.iter() {
+            let entry = entry?;
+            let Some(Ok(name)) = entry.file_name().to_str().ok().map(str::parse::<RunName>) else { continue };
+            if entry.file_type() != Some(Type::Directory) {
+                continue;
+            }
+            if let Some(tag) = self.id(name)? {
+                runs.push((name, tag));
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The id of a run's cgroup; `None` if there is none.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub(super) fn id(&self, name: RunName) -> io::Result<Option<RunTag>> {
+        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+        match nix::sys::stat::fstatat(&self.dir, name.to_string().as_str(), flags) {
+            Ok(stat) => Ok(Some(RunTag(stat.st_ino))),
+            Err(nix::errno::Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The cgroup of a run, if it is the recorded one.
+    ///
+    /// # Errors
+    /// When it is not there or another one.
+    pub(super) fn cgroup(&self, name: RunName, recorded: RunTag) -> io::Result<OwnCgroup> {
+        let dir = openat(self.dir.as_fd(), name.to_string().as_str(), DIRECTORY, Mode::empty())?;
+        OwnCgroup::prove(dir, recorded, None).map_err(io::Error::other)
+    }
+}
+
+/// What is left of the tree now. A cgroup that was removed holds nobody, or it could not have been.
+///
+/// # Errors
+/// When it cannot be told.
+pub(super) fn inspect(cgroup: Option<&OwnCgroup>, live: &[Live]) -> io::Result<Tree> {
+    let Some(cgroup) = cgroup else { return Ok(Tree::Empty { proven: true }) };
+    match cgroup.populated() {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {
+            return Ok(Tree::Empty { proven: true });
+        }
+        Err(error) => return Err(error),
+        Ok(false) => return Ok(Tree::Empty { proven: true }),
+        Ok(true) => {}
+    }
+    let pids = cgroup.procs()?.pids;
+    if pids.is_empty() {
+        return Ok(Tree::Unknown("the cgroup is populated by processes that cannot be listed".to_owned()));
+    }
+    Ok(Tree::Populated(describe(&pids, live)))
+}
+
+fn describe(pids: &BTreeSet<u32>, live: &[Live]) -> Vec<Member> {
+    let member = |(index, &pid): (usize, &u32)| {
+        let key = live.iter().find(|live| live.key.tgid == pid).map(|live| live.key);
+        if index < DESCRIBE {
+            scan::member(pid, key)
+        } else {
+            Member { pid, key, state: None, wchan: None, comm: None }
+        }
+    };
+    pids.iter().enumerate().map(member).collect()
+}
