@@ -2,6 +2,7 @@
 
 use crate::event::{Outcome, Summary};
 use crate::model::StopReason;
+use crate::store::StoreError;
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -9,6 +10,18 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
+/// The configuration is wrong.
+pub const CONFIG: u8 = 3;
+/// The forge failed or refused.
+pub const FORGE: u8 = 4;
+/// Refused for safety.
+pub const REFUSED: u8 = 5;
+/// Not permitted to who asked.
+pub const PERMISSION: u8 = 6;
+/// What was asked for is not running or not there.
+pub const NOT_RUNNING: u8 = 7;
+/// It is running already.
+pub const ALREADY: u8 = 8;
 /// `exec`: a limit or budget was reached.
 pub const LIMIT: u8 = 124;
 /// `exec`: agent-loop itself failed, or could not prove the tree gone.
@@ -17,6 +30,16 @@ pub const INTERNAL: u8 = 125;
 pub const NOT_EXECUTABLE: u8 = 126;
 /// `exec`: the command was not found.
 pub const NOT_FOUND: u8 = 127;
+
+/// The exit code of a command that could not open its state.
+#[must_use]
+pub const fn of_store(error: &StoreError) -> u8 {
+    match error {
+        StoreError::Unsafe(_) | StoreError::Corrupt(_) | StoreError::Newer(_) => REFUSED,
+        StoreError::Busy { .. } => ALREADY,
+        StoreError::Failed { .. } => FAILED,
+    }
+}
 
 /// The exit code of `exec` for a run that came to its end.
 ///

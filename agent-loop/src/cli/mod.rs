@@ -3,6 +3,7 @@
 //! Inside: what a person types and reads, and the shells that perform what the core decides.
 //! Not inside: any decision about a run. Called by `main` alone.
 
+mod config;
 mod doctor;
 mod exec;
 
@@ -26,6 +27,7 @@ struct Cli {
 enum Command {
     Exec(exec::Args),
     Doctor(doctor::Args),
+    Config(config::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -47,6 +49,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     match parsed {
         Ok(Cli { command: Command::Exec(args) }) => exec::run(args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
+        Ok(Cli { command: Command::Config(args) }) => config::run(&args),
         Err(error) => {
             let _ = error.print();
             u8::try_from(error.exit_code()).unwrap_or(crate::error::USAGE)

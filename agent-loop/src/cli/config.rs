@@ -1,0 +1,146 @@
+//! `agent-loop config`: whether a configuration is good, and what holds by it.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Args as ClapArgs, Subcommand};
+use serde_json::{Map, Value, json};
+
+use crate::config::{Config, ConfigError, Entry, PLACE};
+use crate::error;
+
+/// Checks or shows the configuration.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Say whether it is good, with the line and the key of what is not.
+    Check(Which),
+    /// Show every setting as it holds, those that are not in the file too.
+    Show(Which),
+}
+
+#[derive(Debug, ClapArgs)]
+struct Which {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = PLACE)]
+    config: PathBuf,
+    /// Print one JSON object instead of lines for people.
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  agent-loop config check && systemctl reload agent-loop
+  agent-loop config show --json | jq .limits
+
+Exit codes: 0 it is good; 3 it is not.";
+
+/// Runs `config` and returns its exit code.
+pub(super) fn run(args: &Args) -> u8 {
+    let (Verb::Check(which) | Verb::Show(which)) = &args.verb;
+    let config = match read(&which.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("agent-loop: reading the configuration: {error}");
+            let said = if which.json { print(&pretty(&refusal(&error))) } else { Ok(()) };
+            return if said.is_ok() { error::CONFIG } else { error::FAILED };
+        }
+    };
+    let text = match &args.verb {
+        Verb::Check(which) if which.json => pretty(&json!({ "ok": true })),
+        Verb::Check(which) => good(&which.config, &config),
+        Verb::Show(which) if which.json => pretty(&object(&config.entries())),
+        Verb::Show(_) => toml(&config.entries()),
+    };
+    match print(&text) {
+        Ok(()) => error::DONE,
+        Err(error) => {
+            eprintln!("agent-loop: writing the answer: {error}");
+            error::FAILED
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Config, ConfigError> {
+    let config = Config::load(path)?;
+    config.check_names(&path.display().to_string())?;
+    Ok(config)
+}
+
+fn good(path: &Path, config: &Config) -> String {
+    let mut text = format!("{}: good\n", path.display());
+    if config.agent.user.is_none() {
+        text.push_str("no run can be started: it names no `user` in [agent]\n");
+    }
+    text
+}
+
+fn refusal(error: &ConfigError) -> Value {
+    let ConfigError { file, line, key, why } = error;
+    json!({ "ok": false, "error": { "file": file, "line": line, "key": key, "message": why } })
+}
+
+/// The settings as a file that says the same.
+fn toml(entries: &[Entry]) -> String {
+    let mut text = String::new();
+    for group in entries.chunk_by(|a, b| a.section == b.section) {
+        let gap = if text.is_empty() { "" } else { "\n" };
+        let section = group.first().map_or("", |entry| entry.section);
+        let _ = writeln!(text, "{gap}[{section}]");
+        for Entry { key, value, .. } in group {
+            let _ = match value {
+                Some(value) => writeln!(text, "{key} = {value}"),
+                None => writeln!(text, "# {key} is not set"),
+            };
+        }
+    }
+    text
+}
+
+fn object(entries: &[Entry]) -> Value {
+    let mut object = Map::new();
+    for Entry { section, key, value, .. } in entries {
+        let section = object.entry(*section).or_insert_with(|| Value::Object(Map::new()));
+        // A setting is a text, a number, a flag or a list of texts: each has its form in JSON.
+        let value = serde_json::to_value(value).unwrap_or(Value::Null);
+        if let Value::Object(settings) = section {
+            settings.insert((*key).to_owned(), value);
+        }
+    }
+    Value::Object(object)
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn print(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_reads_as_the_same_configuration() {
+        let text = "[host]\nmax_agents = 7\n[limits]\nwall = \"1h 30m\"\noutput_bytes = 9\n[agent]\nuser = \"a'b\"\n";
+        let config = Config::parse(text, "c").expect("it is good");
+        let shown = toml(&config.entries());
+        assert_eq!(Config::parse(&shown, "shown"), Ok(config.clone()), "{shown}");
+        assert!(shown.contains("# cgroup_root is not set\n"), "{shown}");
+        let object = object(&config.entries());
+        assert_eq!(object["limits"]["wall"], "1h 30m");
+        assert_eq!(object["host"]["max_agents"], 7);
+        assert_eq!(object["host"]["owner"], Value::Null);
+        assert_eq!(object["kernel"]["watch"], json!(["claude"]));
+    }
+}

@@ -1,0 +1,308 @@
+//! The file as it is written, and the way from there to the domain's types. [pure]
+
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Agent, Config, ConfigError, Host, Keeper, Kernel, Limits};
+use crate::run;
+use crate::supervise::Leftovers;
+
+type Written<T> = Option<Spanned<T>>;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    host: HostSection,
+    kernel: KernelSection,
+    agent: AgentSection,
+    limits: LimitsSection,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HostSection {
+    state_dir: Written<PathBuf>,
+    log_dir: Written<PathBuf>,
+    runtime_dir: Written<PathBuf>,
+    pins: Written<PathBuf>,
+    cgroup_root: Written<PathBuf>,
+    max_agents: Written<u32>,
+    socket_group: Written<String>,
+    owner: Written<String>,
+    keeper: Written<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct KernelSection {
+    require_ebpf: Option<bool>,
+    ring_bytes: Written<u32>,
+    execs_ring_bytes: Written<u32>,
+    live_entries: Written<u32>,
+    watch: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AgentSection {
+    user: Written<String>,
+    allow_root: Option<bool>,
+    env: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsSection {
+    wall: Written<String>,
+    active: Written<String>,
+    idle: Written<String>,
+    grace: Written<String>,
+    output_bytes: Written<u64>,
+    memory_bytes: Written<u64>,
+    tasks: Written<u64>,
+    cpu_percent: Written<u32>,
+    leftovers: Written<String>,
+}
+
+/// The most runs at once: what a keeper holds.
+const MOST_AGENTS: u32 = 1024;
+/// A page, which no ring is smaller than; the largest ring.
+const RINGS: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
+/// Fewer entries would be used up by one build; more are beyond any PID limit.
+const ENTRIES: std::ops::RangeInclusive<u32> = 64..=1 << 22;
+/// The kernel keeps this many bytes of a program's name.
+const LONGEST_NAME: usize = 15;
+/// What is set from the user database.
+const OURS: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
+
+/// Reads a text.
+pub(super) fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
+    let context = Context { text, name };
+    let file: File = toml::from_str(text).map_err(|error| context.of_toml(&error))?;
+    Ok(Config {
+        host: context.host(file.host)?,
+        kernel: context.kernel(file.kernel)?,
+        agent: context.agent(file.agent)?,
+        limits: context.limits(file.limits)?,
+    })
+}
+
+struct Context<'a> {
+    text: &'a str,
+    name: &'a str,
+}
+
+impl Context<'_> {
+    fn host(&self, it: HostSection) -> Result<Host, ConfigError> {
+        let default = Host::default();
+        let or = |key, written: Written<PathBuf>, default| Ok(self.directory(key, written)?.unwrap_or(default));
+        Ok(Host {
+            state_dir: or("host.state_dir", it.state_dir, default.state_dir)?,
+            log_dir: or("host.log_dir", it.log_dir, default.log_dir)?,
+            runtime_dir: or("host.runtime_dir", it.runtime_dir, default.runtime_dir)?,
+            pins: or("host.pins", it.pins, default.pins)?,
+            cgroup_root: self.directory("host.cgroup_root", it.cgroup_root)?,
+            max_agents: self
+                .checked("host.max_agents", it.max_agents, |agents| {
+                    let fits = (1..=MOST_AGENTS).contains(agents);
+                    if fits { Ok(()) } else { Err(format!("write a number from 1 to {MOST_AGENTS}")) }
+                })?
+                .unwrap_or(default.max_agents),
+            socket_group: self.checked("host.socket_group", it.socket_group, |name| known_name(name))?,
+            owner: self.checked("host.owner", it.owner, |name| known_name(name))?,
+            keeper: self
+                .read("host.keeper", it.keeper, |word| match word {
+                    "start" => Ok(Keeper::Start),
+                    "expect" => Ok(Keeper::Expect),
+                    _ => Err("write \"start\" or \"expect\"".to_owned()),
+                })?
+                .unwrap_or(default.keeper),
+        })
+    }
+
+    fn kernel(&self, it: KernelSection) -> Result<Kernel, ConfigError> {
+        let default = Kernel::default();
+        let ring = |bytes: &u32| {
+            let good = bytes.is_power_of_two() && RINGS.contains(bytes);
+            if good { Ok(()) } else { Err(format!("write a power of two from {} to {}", RINGS.start(), RINGS.end())) }
+        };
+        Ok(Kernel {
+            require_ebpf: it.require_ebpf.unwrap_or(default.require_ebpf),
+            ring_bytes: self.checked("kernel.ring_bytes", it.ring_bytes, ring)?.unwrap_or(default.ring_bytes),
+            execs_ring_bytes: self
+                .checked("kernel.execs_ring_bytes", it.execs_ring_bytes, ring)?
+                .unwrap_or(default.execs_ring_bytes),
+            live_entries: self
+                .checked("kernel.live_entries", it.live_entries, |entries| {
+                    let fits = ENTRIES.contains(entries);
+                    let wanted = || format!("write a number from {} to {}", ENTRIES.start(), ENTRIES.end());
+                    if fits { Ok(()) } else { Err(wanted()) }
+                })?
+                .unwrap_or(default.live_entries),
+            watch: self
+                .list("kernel.watch", it.watch, |name| {
+                    let good = (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(['/', '\0']);
+                    let wanted = "write the name of a program without its path, of 15 bytes at most";
+                    if good { Ok(()) } else { Err(wanted.to_owned()) }
+                })?
+                .unwrap_or(default.watch),
+        })
+    }
+
+    fn agent(&self, it: AgentSection) -> Result<Agent, ConfigError> {
+        let default = Agent::default();
+        let allow_root = it.allow_root.unwrap_or(default.allow_root);
+        Ok(Agent {
+            user: self.checked("agent.user", it.user, |user| {
+                known_name(user)?;
+                if user == "root" && !allow_root {
+                    return Err("name a user of its own, or set `allow_root = true` below".to_owned());
+                }
+                Ok(())
+            })?,
+            allow_root,
+            env: self
+                .list("agent.env", it.env, |name| {
+                    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                    if OURS.contains(&name) {
+                        return Err(format!("{name} is set from the user database; leave it out"));
+                    }
+                    let good =
+                        !name.is_empty() && name.chars().all(word) && !name.starts_with(|c: char| c.is_numeric());
+                    if good { Ok(()) } else { Err("write the name of a variable, without a value".to_owned()) }
+                })?
+                .unwrap_or(default.env),
+        })
+    }
+
+    fn limits(&self, it: LimitsSection) -> Result<Limits, ConfigError> {
+        let default = Limits::default();
+        let limit = |key, written| self.read(key, written, |text| span(text).and_then(some_time));
+        let some = |number: &u64| {
+            if *number > 0 { Ok(()) } else { Err("write more than 0, or leave it out for no limit".to_owned()) }
+        };
+        Ok(Limits {
+            run: run::Limits {
+                wall: limit("limits.wall", it.wall)?,
+                active: limit("limits.active", it.active)?,
+                idle: limit("limits.idle", it.idle)?,
+                output_bytes: self.checked("limits.output_bytes", it.output_bytes, some)?,
+                memory_bytes: self.checked("limits.memory_bytes", it.memory_bytes, some)?,
+                tasks: self.checked("limits.tasks", it.tasks, some)?,
+                cpu_percent: self
+                    .checked("limits.cpu_percent", it.cpu_percent, |percent| some(&u64::from(*percent)))?,
+            },
+            grace: self.read("limits.grace", it.grace, span)?.unwrap_or(default.grace),
+            leftovers: self
+                .read("limits.leftovers", it.leftovers, |word| match word {
+                    "kill" => Ok(Leftovers::Kill),
+                    "wait" => Ok(Leftovers::Wait),
+                    _ => Err("write \"kill\" or \"wait\"".to_owned()),
+                })?
+                .unwrap_or(default.leftovers),
+        })
+    }
+
+    fn directory(&self, key: &str, written: Written<PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
+        self.checked(key, written, |path| {
+            let wanted = "write an absolute path, without `..`";
+            if is_plain(path) { Ok(()) } else { Err(wanted.to_owned()) }
+        })
+    }
+
+    fn list(
+        &self,
+        key: &str,
+        written: Option<Vec<Spanned<String>>>,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<Option<Vec<String>>, ConfigError> {
+        let Some(written) = written else { return Ok(None) };
+        let one = |it: Spanned<String>| match check(it.get_ref()) {
+            Ok(()) => Ok(it.into_inner()),
+            Err(why) => Err(self.wrong(key, &it.span(), format!("{:?}: {why}", it.get_ref()))),
+        };
+        written.into_iter().map(one).collect::<Result<_, _>>().map(Some)
+    }
+
+    fn checked<T>(
+        &self,
+        key: &str,
+        written: Written<T>,
+        check: impl Fn(&T) -> Result<(), String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(it) = written else { return Ok(None) };
+        match check(it.get_ref()) {
+            Ok(()) => Ok(Some(it.into_inner())),
+            Err(why) => Err(self.wrong(key, &it.span(), why)),
+        }
+    }
+
+    fn read<T>(
+        &self,
+        key: &str,
+        written: Written<String>,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(it) = written else { return Ok(None) };
+        read(it.get_ref()).map(Some).map_err(|why| self.wrong(key, &it.span(), format!("{:?}: {why}", it.get_ref())))
+    }
+
+    fn wrong(&self, key: &str, span: &Range<usize>, why: String) -> ConfigError {
+        ConfigError { file: self.name.to_owned(), line: Some(self.line(span.start)), key: Some(key.to_owned()), why }
+    }
+
+    /// What the TOML itself is wrong by: a key nobody knows, a value of the wrong type, the form.
+    fn of_toml(&self, error: &toml::de::Error) -> ConfigError {
+        let start = error.span().map(|span| span.start);
+        // The library's own text draws a picture of several lines; its message is one.
+        let why = error.message().replace('\n', "; ");
+        ConfigError {
+            file: self.name.to_owned(),
+            line: start.map(|start| self.line(start)),
+            key: start.and_then(|start| self.key_at(start)),
+            why,
+        }
+    }
+
+    /// The number of the line, from 1.
+    fn line(&self, at: usize) -> usize {
+        1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+    }
+
+    /// The key that the line at this place sets, with its section, as far as the text shows it.
+    fn key_at(&self, at: usize) -> Option<String> {
+        let number = self.line(at);
+        let (key, _) = self.text.lines().nth(number - 1)?.split_once('=')?;
+        let before: Vec<&str> = self.text.lines().take(number - 1).collect();
+        let header = before.iter().rev().find(|line| line.trim_start().starts_with('['));
+        let section = header.map(|line| line.trim().trim_matches(['[', ']']));
+        let key = key.trim();
+        Some(section.map_or_else(|| key.to_owned(), |section| format!("{section}.{key}")))
+    }
+}
+
+fn is_plain(path: &Path) -> bool {
+    let normal = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    path.is_absolute() && path.components().all(normal) && path.file_name().is_some() && !has_control(path)
+}
+
+fn has_control(path: &Path) -> bool {
+    path.to_string_lossy().chars().any(char::is_control)
+}
+
+fn known_name(name: &str) -> Result<(), String> {
+    let odd = |c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/';
+    if name.is_empty() || name.contains(odd) { Err("write the name of a user or group".to_owned()) } else { Ok(()) }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like \"90s\", \"10m\" or \"1h 30m\""))
+}
+
+fn some_time(span: Duration) -> Result<Duration, String> {
+    if span.is_zero() { Err("write more than 0, or leave it out for no limit".to_owned()) } else { Ok(span) }
+}

@@ -1,0 +1,188 @@
+//! The configuration: what an operator wrote, parsed into domain types once, at the edge.
+//!
+//! Inside: the types, reading a file, what differs between two. Not inside: acting on it. Called by the shells in
+//! `cli` and the daemon.
+
+mod file;
+mod load;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use load::{ConfigError, PLACE};
+pub use table::Entry;
+
+use crate::run;
+use crate::supervise::Leftovers;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `[host]`: where things are, and who may ask.
+    pub host: Host,
+    /// `[kernel]`: how the kernel is watched.
+    pub kernel: Kernel,
+    /// `[agent]`: who the agents are.
+    pub agent: Agent,
+    /// `[limits]`: what a run may take where its request says nothing.
+    pub limits: Limits,
+}
+
+/// `[host]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Durable state, closed to all others. Default `/var/lib/agent-loop`.
+    pub state_dir: PathBuf,
+    /// The audit log and the output of runs. Default `/var/log/agent-loop`.
+    pub log_dir: PathBuf,
+    /// The control socket and the keeper's. Default `/run/agent-loop`.
+    pub runtime_dir: PathBuf,
+    /// Where the eBPF program is pinned, so that it outlives a restart. Default `/sys/fs/bpf/agent-loop`.
+    pub pins: PathBuf,
+    /// The cgroup that the runs' cgroups are made in; without it `agent-loop` below the cgroup2 mount.
+    pub cgroup_root: Option<PathBuf>,
+    /// How many runs may be alive at once; more wait. Default 4, at most 1024.
+    pub max_agents: u32,
+    /// The group that may read over the control socket; without it root and the owner alone.
+    pub socket_group: Option<String>,
+    /// The user who may also start and kill runs over the control socket; without it root alone.
+    pub owner: Option<String>,
+    /// Where the keeper comes from. Default `start`.
+    pub keeper: Keeper,
+}
+
+/// Where the keeper comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeper {
+    /// The daemon starts it where none answers: `start`.
+    #[default]
+    Start,
+    /// Something else starts it, a unit of systemd: `expect`.
+    Expect,
+}
+
+/// `[kernel]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Whether the daemon refuses to work without eBPF. Default `false`: it goes on by pidfds and says so.
+    pub require_ebpf: bool,
+    /// Bytes of the ring of births and deaths: a power of two, at least 4096. Default 4 MiB.
+    pub ring_bytes: u32,
+    /// Bytes of the ring of execs: a power of two, at least 4096. Default 4 MiB.
+    pub execs_ring_bytes: u32,
+    /// How many processes can be tracked at once. Default 65536.
+    pub live_entries: u32,
+    /// Names of programs that are observed, never signalled, wherever they run. Default `claude`.
+    pub watch: Vec<String>,
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Who the agents run as; without it no run is started.
+    pub user: Option<String>,
+    /// Whether that may be root. Default `false`.
+    pub allow_root: bool,
+    /// Names of the daemon's environment variables that agents get. Default PATH, LANG, TERM, TZ; HOME, USER, LOGNAME
+    /// and SHELL are set from the user database.
+    pub env: Vec<String>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What a run may take; `None` is no limit, which is the default of each.
+    pub run: run::Limits,
+    /// How long each polite step of a stop is given. Default 10 s.
+    pub grace: Duration,
+    /// What becomes of processes that outlive a run's command. Default `kill`.
+    pub leftovers: Leftovers,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/agent-loop".into(),
+            log_dir: "/var/log/agent-loop".into(),
+            runtime_dir: "/run/agent-loop".into(),
+            pins: "/sys/fs/bpf/agent-loop".into(),
+            cgroup_root: None,
+            max_agents: 4,
+            socket_group: None,
+            owner: None,
+            keeper: Keeper::Start,
+        }
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            require_ebpf: false,
+            ring_bytes: 4 << 20,
+            execs_ring_bytes: 4 << 20,
+            live_entries: 65_536,
+            watch: vec!["claude".to_owned()],
+        }
+    }
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self { user: None, allow_root: false, env: ["PATH", "LANG", "TERM", "TZ"].map(str::to_owned).to_vec() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { run: run::Limits::default(), grace: Duration::from_secs(10), leftovers: Leftovers::Kill }
+    }
+}
+
+impl Config {
+    /// Reads the configuration of a file that nobody but root (or us) can write.
+    ///
+    /// # Errors
+    /// Names the file, and where it can the line and the key, and says what to write.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&load::text(path)?, &path.display().to_string())
+    }
+
+    /// Reads the configuration of a text; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        file::parse(text, name)
+    }
+
+    /// Checks that the users and groups it names are on this host, and that agents are not root by another name.
+    ///
+    /// # Errors
+    /// Names the key, and says what to write; `name` is what the error calls the file.
+    pub fn check_names(&self, name: &str) -> Result<(), ConfigError> {
+        load::check_names(self, name)
+    }
+
+    /// What `other` would change, one sentence each; it says which changes need a restart.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Vec<String> {
+        table::difference(self, other)
+    }
+
+    /// This configuration with those settings of `other` that a reload takes up; the others need a restart.
+    #[must_use]
+    pub fn reloaded(&self, other: &Self) -> Self {
+        let host = Host { max_agents: other.host.max_agents, owner: other.host.owner.clone(), ..self.host.clone() };
+        Self { host, kernel: self.kernel.clone(), agent: other.agent.clone(), limits: other.limits.clone() }
+    }
+
+    /// Every setting with its key, in the order of the example file.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        table::entries(self)
+    }
+}
