@@ -7,6 +7,12 @@ use crate::ProcessKey;
 /// The other bits are then the number of the watch rule. Without the bit a tag is the id of the run's cgroup.
 pub const OBSERVED: u64 = 1 << 63;
 
+/// The value of [`RunEntry::exit_valid`] once the main process ended and its status is known.
+pub const EXIT_KNOWN: u32 = 1;
+
+/// The value of [`RunEntry::exit_valid`] once the main process ended with a status that could not be read for certain.
+pub const EXIT_STATUS_UNKNOWN: u32 = 2;
+
 /// A live, tracked process: the value of `LIVE`, keyed by its number.
 ///
 /// Inserted by the fork hook (by the exec hook or the snapshot when discovered), deleted by the exit hook.
@@ -33,6 +39,10 @@ pub struct LiveEntry {
 ///
 /// A reader copies it while a hook may be writing, so no reader may depend on the order of two stores: the status
 /// and its mark share one word, which the hook stores at once, and a time or a start of 0 is "not yet".
+///
+/// The counters are those of [`crate::counter::Counter`] for the processes of this run alone, added to atomically. A
+/// hook runs on its process's behalf and is over before the process leaves its cgroup: once that is empty they are
+/// exact, whatever else the host does and however many readers came and went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RunEntry {
@@ -42,12 +52,24 @@ pub struct RunEntry {
     pub exit_boot_ns: u64,
     /// The main process's wait status, as `wait(2)` encodes it.
     pub exit_status: i32,
-    /// 1 once `exit_status` holds the status; in one aligned word with it.
+    /// [`EXIT_KNOWN`] or [`EXIT_STATUS_UNKNOWN`] once the main process ended; in one aligned word with the status.
     pub exit_valid: u32,
     /// The number of the main process; 0 until it is born.
     pub main_tgid: u32,
     /// Explicit padding.
     pub pad: u32,
+    /// Births of its processes.
+    pub seen_fork: u64,
+    /// Execs of its processes.
+    pub seen_exec: u64,
+    /// Deaths of its processes.
+    pub seen_exit: u64,
+    /// Births whose record found no room in the ring.
+    pub lost_fork: u64,
+    /// Execs whose record found no room in the ring.
+    pub lost_exec: u64,
+    /// Deaths whose record found no room in the ring.
+    pub lost_exit: u64,
 }
 
 impl RunEntry {
@@ -58,16 +80,18 @@ impl RunEntry {
             .then(|| ProcessKey::new(self.main_tgid, self.main_start_boottime_ns))
     }
 
-    /// The main process's wait status and the time of its end, once both are there.
+    /// The main process's wait status, where it is known, and the time of its end; `None` until it ended.
     #[must_use]
-    pub fn exit(&self) -> Option<(i32, u64)> {
-        (self.exit_valid != 0 && self.exit_boot_ns != 0).then_some((self.exit_status, self.exit_boot_ns))
+    pub fn exit(&self) -> Option<(Option<i32>, u64)> {
+        let status = (self.exit_valid == EXIT_KNOWN).then_some(self.exit_status);
+        (self.exit_valid != 0 && self.exit_boot_ns != 0).then_some((status, self.exit_boot_ns))
     }
 }
 
 const _: () = {
     assert!(size_of::<LiveEntry>() == 40);
-    assert!(size_of::<RunEntry>() == 32);
+    assert!(size_of::<RunEntry>() == 80);
     assert!(core::mem::offset_of!(RunEntry, exit_status) == 16);
     assert!(core::mem::offset_of!(RunEntry, exit_valid) == 20);
+    assert!(core::mem::offset_of!(RunEntry, seen_fork) == 32);
 };

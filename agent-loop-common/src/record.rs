@@ -14,6 +14,8 @@ pub mod flag {
     pub const ARGV_UNREAD: u32 = 1 << 4;
     /// The file name is longer than the record, or could not be read.
     pub const FILENAME_TRUNCATED: u32 = 1 << 5;
+    /// The status of a death could not be read for certain.
+    pub const STATUS_UNKNOWN: u32 = 1 << 6;
 }
 
 /// The kind of a record: its first four bytes.
@@ -76,10 +78,19 @@ pub struct DeathRecord {
     pub tgid: u32,
     /// The number of the process that had forked it, 0 where unknown.
     pub forker_tgid: u32,
-    /// Its status as `wait(2)` encodes it: code, signal and core bit.
+    /// Its status as `wait(2)` encodes it: code, signal and core bit. Means nothing with [`flag::STATUS_UNKNOWN`];
+    /// read it with [`DeathRecord::wait_status`].
     pub status: i32,
     /// The thread that was the last to leave, by its number in the initial PID namespace.
     pub tid: u32,
+}
+
+impl DeathRecord {
+    /// Its status as `wait(2)` encodes it, where it is known.
+    #[must_use]
+    pub fn wait_status(&self) -> Option<i32> {
+        (self.flags & flag::STATUS_UNKNOWN == 0).then_some(self.status)
+    }
 }
 
 /// A process executed a file: from `sched_process_exec`.

@@ -12,7 +12,7 @@ use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 
-use crate::maps::{EVENTS, EXECS, count};
+use crate::maps::{EVENTS, EXECS, Kind, Run, count};
 use crate::task::Binprm;
 
 const HEADER: usize = size_of::<ExecHeader>();
@@ -27,8 +27,8 @@ pub fn now() -> u64 {
 }
 
 /// Records a birth.
-pub fn birth(tgid: u32, entry: &LiveEntry, parent_tgid: u32, uid: u32) {
-    fill_birth(reserve_birth(), tgid, entry, parent_tgid, uid);
+pub fn birth(run: Run, tgid: u32, entry: &LiveEntry, parent_tgid: u32, uid: u32) {
+    fill_birth(reserve_birth(), run, tgid, entry, parent_tgid, uid);
 }
 
 /// Room for a birth, if there is any; goes to [`fill_birth`] or [`discard`].
@@ -47,9 +47,16 @@ pub fn discard(room: Option<RingBufEntry<BirthRecord>>) {
 
 /// Records a birth in the room reserved for it, or counts its loss.
 #[inline(always)]
-pub fn fill_birth(room: Option<RingBufEntry<BirthRecord>>, tgid: u32, entry: &LiveEntry, parent_tgid: u32, uid: u32) {
-    count(Counter::SeenFork);
-    let Some(mut room) = room else { return count(Counter::LostFork) };
+pub fn fill_birth(
+    room: Option<RingBufEntry<BirthRecord>>,
+    run: Run,
+    tgid: u32,
+    entry: &LiveEntry,
+    parent_tgid: u32,
+    uid: u32,
+) {
+    run.seen(Kind::Fork);
+    let Some(mut room) = room else { return run.lost(Kind::Fork) };
     room.write(BirthRecord {
         kind: kind::BIRTH,
         flags: entry.flags,
@@ -67,12 +74,12 @@ pub fn fill_birth(room: Option<RingBufEntry<BirthRecord>>, tgid: u32, entry: &Li
 }
 
 /// Records a death.
-pub fn death(tgid: u32, entry: &LiveEntry, status: i32, tid: u32, boot_ns: u64) {
-    count(Counter::SeenExit);
-    let Some(mut room) = EVENTS.reserve::<DeathRecord>(0) else { return count(Counter::LostExit) };
+pub fn death(run: Run, tgid: u32, entry: &LiveEntry, status: Option<i32>, tid: u32, boot_ns: u64) {
+    run.seen(Kind::Exit);
+    let Some(mut room) = EVENTS.reserve::<DeathRecord>(0) else { return run.lost(Kind::Exit) };
     room.write(DeathRecord {
         kind: kind::DEATH,
-        flags: entry.flags,
+        flags: entry.flags | if status.is_none() { flag::STATUS_UNKNOWN } else { 0 },
         boot_ns,
         start_boottime_ns: entry.start_boottime_ns,
         pidfs_ino: entry.pidfs_ino,
@@ -80,7 +87,7 @@ pub fn death(tgid: u32, entry: &LiveEntry, status: i32, tid: u32, boot_ns: u64) 
         forker_start_boottime_ns: entry.forker_start_boottime_ns,
         tgid,
         forker_tgid: entry.forker_tgid,
-        status,
+        status: status.unwrap_or(0),
         tid,
     });
     room.submit(0);
@@ -92,8 +99,10 @@ pub struct Exec {
     pub key: ProcessKey,
     /// Its pidfd's inode.
     pub pidfs_ino: u64,
-    /// Its run.
+    /// Its run's tag.
     pub run: u64,
+    /// Its run's entry.
+    pub counted: Run,
     /// The thread that called exec.
     pub old_tid: u32,
     /// The user id after it.
@@ -104,7 +113,7 @@ pub struct Exec {
 
 /// Records an exec in the smallest class that its arguments and the file name fit.
 pub fn exec(exec: &Exec, bprm: Binprm) {
-    count(Counter::SeenExec);
+    exec.counted.seen(Kind::Exec);
     let (_, length) = exec.arguments;
     if length <= ARGV_SMALL as u64 && sized::<FILENAME_SMALL, ARGV_SMALL>(exec, bprm, false) {
         return;
@@ -128,7 +137,7 @@ struct ExecRecord<const FILENAME: usize, const ARGV: usize> {
 #[inline(always)]
 fn sized<const FILENAME: usize, const ARGV: usize>(exec: &Exec, bprm: Binprm, largest_name: bool) -> bool {
     let Some(mut room) = EXECS.reserve::<ExecRecord<FILENAME, ARGV>>(0) else {
-        count(Counter::LostExec);
+        exec.counted.lost(Kind::Exec);
         return true;
     };
     let record = room.as_mut_ptr();

@@ -10,7 +10,7 @@ use agent_loop_common::counter::Counter;
 use agent_loop_common::map::OBSERVED;
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_probe_read_kernel};
 
-use crate::maps::{RUNS, WATCH, count};
+use crate::maps::{Run, WATCH, count};
 
 /// The offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -45,6 +45,11 @@ static PIDNS_INUM: u32 = 0;
 /// task's own.
 #[unsafe(no_mangle)]
 static RUN_LEVEL: u32 = 0;
+
+/// The bit of `signal->flags` that says that the whole group exits (linux/sched/signal.h); 0 reads the status as if
+/// no thread had set it.
+#[unsafe(no_mangle)]
+static SIGNAL_GROUP_EXIT: u32 = 4;
 
 /// The value of [`RUN_LEVEL`] where the depth is not known.
 const ANY_LEVEL: u32 = u32::MAX;
@@ -164,8 +169,8 @@ impl Task {
         self.0.follow(&OFF_TASK_THREAD_PID)?.field(&OFF_PID_INO)
     }
 
-    /// The run whose cgroup this task is in, at whatever depth below the run's own; `None` in none.
-    pub fn run_by_cgroup(self) -> Read<Option<u64>> {
+    /// The run whose cgroup this task is in, at whatever depth below the run's own, and its entry; `None` in none.
+    pub fn run_by_cgroup(self) -> Read<Option<(u64, Run)>> {
         let wanted = global(&RUN_LEVEL);
         if wanted == 0 {
             return Ok(None);
@@ -186,7 +191,8 @@ impl Task {
         } else {
             return Ok(None);
         };
-        Ok(RUNS.get_ptr(id).map(|_| id))
+        let run = Run::of(id);
+        Ok(run.entry().map(|_| (id, run)))
     }
 
     /// The tag of the watch rule that its name, which it may have changed, matches.
@@ -205,14 +211,23 @@ impl Task {
         Ok(self.0.follow(&OFF_TASK_SIGNAL)?.field::<i32>(&OFF_SIGNAL_LIVE)? == 0)
     }
 
-    /// The status that `wait(2)` will give for this leader's group, by the kernel's own rule (`wait_task_zombie`).
-    pub fn wait_status(self) -> Read<i32> {
-        const SIGNAL_GROUP_EXIT: u32 = 4;
+    /// The status that `wait(2)` will give for this leader's group, by the kernel's own rule (`wait_task_zombie`),
+    /// as `last`, the thread whose exit hook this is, can know it; `None` where it cannot.
+    ///
+    /// `do_exit` lowers `signal->live`, then stores the thread's `exit_code`, then runs its hook. With
+    /// SIGNAL_GROUP_EXIT the status is `group_exit_code`, stored under the same lock as the flag before the thread
+    /// that set it came to `do_exit`: whoever sees that nobody lives reads it settled. From Linux 6.0 the flag is set
+    /// for every process that ends (`synchronize_group_exit`, commit d80f7d7b2c75). Before it, and where the threads
+    /// leave one by one, the status is the leader's own `exit_code`. In the leader's own hook that is stored, by the
+    /// same thread. A sibling's hook may run between the leader's two steps and would read what is not yet there.
+    pub fn wait_status(self, last: Self) -> Read<Option<i32>> {
         let signal = self.0.follow(&OFF_TASK_SIGNAL)?;
-        if signal.field::<u32>(&OFF_SIGNAL_FLAGS)? & SIGNAL_GROUP_EXIT != 0 {
-            signal.field(&OFF_SIGNAL_GROUP_EXIT_CODE)
+        if signal.field::<u32>(&OFF_SIGNAL_FLAGS)? & global(&SIGNAL_GROUP_EXIT) != 0 {
+            signal.field(&OFF_SIGNAL_GROUP_EXIT_CODE).map(Some)
+        } else if last.is_leader()? {
+            self.0.field(&OFF_TASK_EXIT_CODE).map(Some)
         } else {
-            self.0.field(&OFF_TASK_EXIT_CODE)
+            Ok(None)
         }
     }
 }

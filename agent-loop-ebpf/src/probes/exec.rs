@@ -7,6 +7,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use super::{Track, current_uid, finish, track, tracked};
 use crate::emit;
+use crate::maps::Run;
 use crate::task::{Binprm, Read, Task, watched};
 
 /// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, all supported kernels.
@@ -22,10 +23,16 @@ fn exec(ctx: BtfTracePointContext) -> u32 {
 fn try_exec(task: Task, old_tid: u32, bprm: Binprm) -> Read<()> {
     let leader = task.leader()?;
     let Some(key) = leader.key()? else { return Ok(()) };
-    let entry = match tracked(key.tgid, key.start_boottime_ns) {
-        Some(entry) => entry,
+    let (entry, counted) = match tracked(key.tgid, key.start_boottime_ns) {
+        Some(entry) => (entry, Run::of(entry.run)),
         None => {
-            let Some(run) = leader.run_by_cgroup()?.or_else(watched) else { return Ok(()) };
+            let (run, counted) = match leader.run_by_cgroup()? {
+                Some(found) => found,
+                None => {
+                    let Some(rule) = watched() else { return Ok(()) };
+                    (rule, Run::NONE)
+                }
+            };
             let entry = LiveEntry {
                 start_boottime_ns: key.start_boottime_ns,
                 run,
@@ -34,11 +41,11 @@ fn try_exec(task: Task, old_tid: u32, bprm: Binprm) -> Read<()> {
                 ..LiveEntry::default()
             };
             match track(key.tgid, &entry) {
-                Track::Inserted => emit::birth(key.tgid, &entry, leader.parent_number(), current_uid()),
+                Track::Inserted => emit::birth(counted, key.tgid, &entry, leader.parent_number(), current_uid()),
                 Track::Known => {}
                 Track::Full => return Ok(()),
             }
-            entry
+            (entry, counted)
         }
     };
     let (start, end) = leader.arguments()?;
@@ -46,6 +53,7 @@ fn try_exec(task: Task, old_tid: u32, bprm: Binprm) -> Read<()> {
         key,
         pidfs_ino: entry.pidfs_ino,
         run: entry.run,
+        counted,
         old_tid,
         uid: current_uid(),
         arguments: (start, end.saturating_sub(start)),

@@ -1,11 +1,12 @@
 //! Deaths: once per process, never per thread.
 
+use agent_loop_common::map::{EXIT_KNOWN, EXIT_STATUS_UNKNOWN};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
 use super::{finish, tracked};
 use crate::emit;
-use crate::maps::{LIVE, RUNS};
+use crate::maps::{LIVE, Run};
 use crate::task::{Read, Task};
 
 /// `sched_process_exit(struct task_struct *p, bool group_dead)`, Linux 6.16 and later.
@@ -41,17 +42,22 @@ fn try_exit(task: Task) -> Read<()> {
     if LIVE.remove(key.tgid).is_err() {
         return Ok(());
     }
-    let status = leader.wait_status()?;
-    if let Some(run) = RUNS.get_ptr_mut(entry.run) {
+    let status = leader.wait_status(task)?;
+    let counted = Run::of(entry.run);
+    if let Some(run) = counted.entry() {
         // SAFETY: the map returned it; only the birth of its main process writes these fields, before this death.
         let main = unsafe { (*run).main() };
         if main == Some(key) {
+            let end = match status {
+                Some(status) => u64::from(status as u32) | u64::from(EXIT_KNOWN) << 32,
+                None => u64::from(EXIT_STATUS_UNKNOWN) << 32,
+            };
             // SAFETY: the map returned it; only the death of its main process writes this field, once.
             unsafe { (&raw mut (*run).exit_boot_ns).write_volatile(now) };
             // SAFETY: as above; status and mark are one aligned word, stored at once, the mark in its upper half.
-            unsafe { (&raw mut (*run).exit_status).cast::<u64>().write_volatile(u64::from(status as u32) | 1 << 32) };
+            unsafe { (&raw mut (*run).exit_status).cast::<u64>().write_volatile(end) };
         }
     }
-    emit::death(key.tgid, &entry, status, task.tid()?, now);
+    emit::death(counted, key.tgid, &entry, status, task.tid()?, now);
     Ok(())
 }

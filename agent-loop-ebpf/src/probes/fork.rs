@@ -8,7 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use super::{Track, current_uid, finish, track, tracked};
 use crate::emit;
-use crate::maps::{MAINS, RUNS};
+use crate::maps::{MAINS, Run};
 use crate::task::{Read, Task};
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`, all supported kernels.
@@ -30,11 +30,14 @@ fn try_fork(parent: Task, child: Task) -> Read<()> {
     let forker = parent.leader()?.key()?;
     let inherited = forker.and_then(|key| tracked(key.tgid, key.start_boottime_ns)).map(|entry| entry.run);
     // A run's cgroup outranks a watch rule: an observed agent may start a run of its own.
-    let run = match inherited {
-        Some(run) if run & OBSERVED == 0 => Some(run),
-        Some(_) | None => child.run_by_cgroup()?.or(inherited),
+    let (run, counted) = match inherited {
+        Some(run) if run & OBSERVED == 0 => (run, Run::of(run)),
+        Some(_) | None => match (child.run_by_cgroup()?, inherited) {
+            (Some(found), _) => found,
+            (None, Some(rule)) => (rule, Run::NONE),
+            (None, None) => return Ok(()),
+        },
     };
-    let Some(run) = run else { return Ok(()) };
     let Some(key) = child.key()? else { return Ok(()) };
 
     let mut entry = LiveEntry {
@@ -45,19 +48,19 @@ fn try_fork(parent: Task, child: Task) -> Read<()> {
         forker_tgid: forker.map_or(0, |key| key.tgid),
         flags: 0,
     };
-    if inherited != Some(run) && claim_main(run, &entry, key.tgid) {
+    if inherited != Some(run) && claim_main(run, counted, &entry, key.tgid) {
         entry.flags |= flag::MAIN;
     }
     // The child is on the kernel's lists before this hook runs: a snapshot on another CPU may have found it.
     if track(key.tgid, &entry) == Track::Inserted {
-        emit::birth(key.tgid, &entry, child.parent_number(), current_uid());
+        emit::birth(counted, key.tgid, &entry, child.parent_number(), current_uid());
     }
     Ok(())
 }
 
 /// Makes the first process born in a run's cgroup its main process; whether this one is.
-fn claim_main(run: u64, entry: &LiveEntry, tgid: u32) -> bool {
-    let Some(main) = RUNS.get_ptr_mut(run) else { return false };
+fn claim_main(run: u64, counted: Run, entry: &LiveEntry, tgid: u32) -> bool {
+    let Some(main) = counted.entry() else { return false };
     if MAINS.insert(run, tgid, u64::from(BPF_NOEXIST)).is_err() {
         return false;
     }

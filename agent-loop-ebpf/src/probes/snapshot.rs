@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 
 use super::{EEXIST, tracked};
 use crate::emit;
-use crate::maps::{LIVE, count};
+use crate::maps::{LIVE, Run, count};
 use crate::task::{Read, Task};
 
 /// `struct bpf_iter_meta`, as far as it is read.
@@ -60,7 +60,14 @@ fn try_snapshot(seq: *mut seq_file, task: Task) -> Read<()> {
         Some(entry) => (entry.run, false),
         None => {
             let inherited = parent.and_then(|key| tracked(key.tgid, key.start_boottime_ns)).map(|entry| entry.run);
-            let Some(run) = task.run_by_cgroup()?.or(inherited).or(task.run_by_name()?) else { return Ok(()) };
+            let (run, counted) = match (task.run_by_cgroup()?, inherited) {
+                (Some(found), _) => found,
+                (None, Some(run)) => (run, Run::of(run)),
+                (None, None) => {
+                    let Some(rule) = task.run_by_name()? else { return Ok(()) };
+                    (rule, Run::NONE)
+                }
+            };
             let entry = LiveEntry {
                 start_boottime_ns: key.start_boottime_ns,
                 run,
@@ -68,7 +75,7 @@ fn try_snapshot(seq: *mut seq_file, task: Task) -> Read<()> {
                 flags: flag::AT_SNAPSHOT,
                 ..LiveEntry::default()
             };
-            if !found(task, key, &entry, parent.map_or(0, |key| key.tgid)) {
+            if !found(task, key, counted, &entry, parent.map_or(0, |key| key.tgid)) {
                 return Ok(());
             }
             (run, true)
@@ -94,7 +101,7 @@ fn try_snapshot(seq: *mut seq_file, task: Task) -> Read<()> {
 /// Insert first, then look whether it lives: its exit hook either finds the entry, or has run before and is seen
 /// here. Either way no entry of a dead process stays. The record is reserved before the insert, so that the birth
 /// stands in the ring before a death that follows at once.
-fn found(task: Task, key: ProcessKey, entry: &LiveEntry, parent_tgid: u32) -> bool {
+fn found(task: Task, key: ProcessKey, counted: Run, entry: &LiveEntry, parent_tgid: u32) -> bool {
     if let Some(other) = LIVE.get_ptr(key.tgid) {
         // SAFETY: the map returned it.
         let start = unsafe { (*other).start_boottime_ns };
@@ -122,6 +129,6 @@ fn found(task: Task, key: ProcessKey, entry: &LiveEntry, parent_tgid: u32) -> bo
         emit::discard(room);
         return false;
     }
-    emit::fill_birth(room, key.tgid, entry, parent_tgid, u32::MAX);
+    emit::fill_birth(room, counted, key.tgid, entry, parent_tgid, u32::MAX);
     true
 }

@@ -24,10 +24,6 @@ impl Counters {
     /// # Errors
     /// When the map or a program's information cannot be read.
     pub fn read(&self) -> io::Result<Totals> {
-        let mut missed = self.sum(Counter::Unreadable)?;
-        for program in &self.programs {
-            missed += recursion_misses(program)?;
-        }
         Ok(Totals {
             seen_fork: self.sum(Counter::SeenFork)?,
             seen_exec: self.sum(Counter::SeenExec)?,
@@ -35,9 +31,21 @@ impl Counters {
             lost_fork: self.sum(Counter::LostFork)?,
             lost_exec: self.sum(Counter::LostExec)?,
             lost_exit: self.sum(Counter::LostExit)?,
+            ..self.of_no_run()?
+        })
+    }
+
+    /// What cannot be told by run; the rest is zero.
+    pub(super) fn of_no_run(&self) -> io::Result<Totals> {
+        let mut missed = self.sum(Counter::Unreadable)?;
+        for program in &self.programs {
+            missed += recursion_misses(program)?;
+        }
+        Ok(Totals {
             live_full: self.sum(Counter::LiveFull)?,
             stale: self.sum(Counter::Stale)?,
             missed,
+            ..Totals::default()
         })
     }
 

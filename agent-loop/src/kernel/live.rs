@@ -6,7 +6,8 @@ use agent_loop_common::map::{LiveEntry, RunEntry};
 use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 
-use crate::model::{Birth, BootNs, Discovery, Live, PidfsIno, ProcessKey, RunTag, WaitStatus};
+use super::Counters;
+use crate::model::{Birth, BootNs, Discovery, Live, PidfsIno, ProcessKey, RunTag, Totals, WaitStatus};
 
 /// [`LiveEntry`] as aya wants it.
 #[derive(Clone, Copy)]
@@ -91,8 +92,9 @@ pub struct RunTable {
 pub struct Run {
     /// Its main process, once it was born.
     pub main: Option<ProcessKey>,
-    /// How and when its main process ended, once it did.
-    pub exit: Option<(WaitStatus, BootNs)>,
+    /// How and when its main process ended, once it did. No status is one that the kernel side could not read for
+    /// certain: unknown, never success.
+    pub exit: Option<(Option<WaitStatus>, BootNs)>,
 }
 
 impl RunTable {
@@ -103,10 +105,47 @@ impl RunTable {
     /// Makes a cgroup a run: processes born in it are tracked from now on.
     ///
     /// # Errors
-    /// When the table is full or cannot be written.
+    /// AlreadyExists when it is one; StorageFull when the table is full; else when it cannot be written.
     pub fn insert(&mut self, run: RunTag) -> io::Result<()> {
         const NOEXIST: u64 = 1;
-        self.runs.insert(run.0, RunPod(RunEntry::default()), NOEXIST).map_err(io::Error::other)
+        self.runs.insert(run.0, RunPod(RunEntry::default()), NOEXIST).map_err(|error| {
+            let MapError::SyscallError(why) = &error else { return io::Error::other(error) };
+            match why.io_error.raw_os_error() {
+                Some(libc::E2BIG) => io::Error::new(
+                    io::ErrorKind::StorageFull,
+                    "the kernel's table of runs is full; runs that are over have to be forgotten first",
+                ),
+                Some(libc::EEXIST) => {
+                    io::Error::new(io::ErrorKind::AlreadyExists, "this cgroup is a run in the kernel's table already")
+                }
+                Some(_) | None => io::Error::other(error),
+            }
+        })
+    }
+
+    /// What the hooks saw and lost of one run's processes, whatever else the host did; `None` where the run is not in
+    /// the table. What cannot be told by run (`live_full`, `stale`, `missed`) is the host's.
+    ///
+    /// Exact once the run's cgroup is empty. A process that was tracked before its run was inserted, or dies after it
+    /// was removed, is counted by the host's counters alone.
+    ///
+    /// # Errors
+    /// When the table or the counters cannot be read.
+    pub fn totals(&self, run: RunTag, host: &Counters) -> io::Result<Option<Totals>> {
+        let RunPod(entry) = match self.runs.get(&run.0, 0) {
+            Ok(entry) => entry,
+            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        Ok(Some(Totals {
+            seen_fork: entry.seen_fork,
+            seen_exec: entry.seen_exec,
+            seen_exit: entry.seen_exit,
+            lost_fork: entry.lost_fork,
+            lost_exec: entry.lost_exec,
+            lost_exit: entry.lost_exit,
+            ..host.of_no_run()?
+        }))
     }
 
     /// What the kernel knows of a run; `None` where it is not in the table.
@@ -117,23 +156,32 @@ impl RunTable {
         match self.runs.get(&run.0, 0) {
             Ok(RunPod(entry)) => Ok(Some(Run {
                 main: entry.main(),
-                exit: entry.exit().map(|(status, at)| (WaitStatus::from_raw(status), BootNs(at))),
+                exit: entry.exit().map(|(status, at)| (status.map(WaitStatus::from_raw), BootNs(at))),
             })),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(io::Error::other(error)),
         }
     }
 
-    /// Forgets a run.
+    /// Forgets a run, whether its main process was born or not; one that is not in the table is forgotten already.
+    ///
+    /// Only when its cgroup is empty: a hook still running for one of its processes could otherwise count for the run
+    /// that gets the entry next.
     ///
     /// # Errors
     /// When the table cannot be written.
     pub fn remove(&mut self, run: RunTag) -> io::Result<()> {
-        match self.mains.remove(&run.0) {
-            Ok(()) | Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(io::Error::other(error)),
-        }
-        self.runs.remove(&run.0).map_err(io::Error::other)
+        gone(self.mains.remove(&run.0))?;
+        gone(self.runs.remove(&run.0))
+    }
+}
+
+/// A removal of what may not be there: aya tells that by the kernel's ENOENT.
+fn gone(removed: Result<(), MapError>) -> io::Result<()> {
+    match removed {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(why)) if why.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 

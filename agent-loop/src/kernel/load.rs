@@ -16,6 +16,9 @@ use crate::model::Live;
 /// The inode of the initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 pub(super) const INITIAL_PIDNS: u64 = 0xEFFF_FFFC;
 
+/// The bit of `signal->flags` (linux/sched/signal.h).
+const SIGNAL_GROUP_EXIT: u32 = 4;
+
 /// Why the kernel side could not be brought up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -68,6 +71,9 @@ pub struct Options {
     pub watch: Vec<(String, u32)>,
     /// The exit rule to use where it is not the kernel's own: the older one also works on newer kernels.
     pub exit_hook: Option<ExitHook>,
+    /// Whether SIGNAL_GROUP_EXIT is looked at, which from Linux 6.0 every process that ends has. Without it a death is
+    /// told as on older kernels when the threads of a process leave one by one; for tests.
+    pub group_exit: bool,
     /// Whether the eBPF program says on its error paths what went wrong; see [`Probes::print_log`].
     pub log: bool,
 }
@@ -81,6 +87,7 @@ impl Default for Options {
             live_entries: 65_536,
             watch: Vec::new(),
             exit_hook: None,
+            group_exit: true,
             log: false,
         }
     }
@@ -142,6 +149,8 @@ fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<T
     }
     loader.override_global("PIDNS_INUM", &pidns, true);
     loader.override_global("RUN_LEVEL", &run_level, true);
+    let signal_group_exit = if options.group_exit { SIGNAL_GROUP_EXIT } else { 0 };
+    loader.override_global("SIGNAL_GROUP_EXIT", &signal_group_exit, true);
     let log_level = super::log::level(options.log);
     loader.override_global(aya_log::LEVEL, &log_level, true);
     if !options.log {

@@ -120,7 +120,7 @@ fn death(record: &DeathRecord) -> Death {
         ino: ino(record.pidfs_ino),
         run: RunTag(record.run),
         forker: forker(record.forker_tgid, record.forker_start_boottime_ns),
-        status: Some(WaitStatus::from_raw(record.status)),
+        status: record.wait_status().map(WaitStatus::from_raw),
         at: BootNs(record.boot_ns),
         source: Source::Kernel,
     }

@@ -1,11 +1,13 @@
 //! One death per process with the status of `waitid`, by both exit rules.
 
+use std::ffi::CString;
 use std::path::Path;
 
 use agent_loop::kernel::{ExitHook, Options};
-use agent_loop_tests::harness::skip;
+use agent_loop_tests::harness::{adversary, skip};
 use agent_loop_tests::oracle::{Life, Status};
-use agent_loop_tests::traced::{Run, Traced};
+use agent_loop_tests::sys;
+use agent_loop_tests::traced::{Run, Traced, end, status};
 use agent_loop_tests::{needs, test_name};
 
 use super::{exit_rules, to_the_end};
@@ -51,6 +53,50 @@ fn every_exit_code_and_every_signal_is_told() {
     needs!(cgroup, bpf);
     by_both_rules(test_name!(), &["fork-no-exec", "256"], |lives| assert_eq!(lives.len(), 256));
     by_both_rules(test_name!(), &["every-signal"], |lives| assert!(lives.len() > 50));
+}
+
+fn c_string(bytes: &[u8]) -> CString {
+    CString::new(bytes).expect("no NUL")
+}
+
+#[test]
+fn where_a_siblings_hook_cannot_know_the_leaders_status_it_is_unknown() {
+    needs!(cgroup, bpf);
+    // As before Linux 6.0, where no thread marks the group as exiting unless it was told to exit.
+    for (way, known) in [
+        (&["leader-exits-first", "--code", "7", "--by-thread"][..], None),
+        (&["fork-no-exec", "1"], Some(Status::exited(0))),
+    ] {
+        let run = Run::new();
+        let options = Options { exit_hook: Some(ExitHook::Latch), group_exit: false, ..Options::default() };
+        let mut traced = Traced::of_run(&run, options);
+        let main = run.adversary(&[&["--hold-ms", "10"], way].concat()).spawn().expect("the adversary starts");
+        let (pid, _) = end(main);
+        traced.drain().assert_all_ended();
+        let key = traced.births().find(|birth| birth.key.tgid == pid).expect("its birth").key;
+        assert_eq!(traced.death_of(key).status.map(status), known, "{way:?}");
+    }
+}
+
+#[test]
+fn a_main_process_with_an_unknown_status_is_known_to_have_ended() {
+    needs!(cgroup, bpf);
+    for (group_exit, known) in [(false, None), (true, Some(Status::exited(7)))] {
+        let run = Run::new();
+        let options = Options { exit_hook: Some(ExitHook::Latch), group_exit, ..Options::default() };
+        let mut traced = Traced::of_run(&run, options);
+        let args = ["--hold-ms", "10", "leader-exits-first", "--code", "7", "--by-thread"];
+        let program = c_string(adversary().as_os_str().as_encoded_bytes());
+        let argv = [&["adversary"], &args[..]].concat().iter().map(|arg| c_string(arg.as_bytes())).collect();
+        let pid = sys::born_in(run.dir(), &sys::Image::path(program, argv)).expect("it is born in the run");
+        assert_eq!(sys::wait(pid).expect("our child"), Status::exited(7));
+        traced.drain().assert_all_ended();
+        let told = traced.tracing.runs.get(run.tag()).expect("the table").expect("a run");
+        assert_eq!(told.main.map(|main| main.tgid), Some(pid.cast_unsigned()));
+        let (told_status, at) = told.exit.expect("its end is known");
+        assert_eq!(told_status.map(status), known);
+        assert_eq!(traced.death_of(told.main.expect("it was born")).at, at);
+    }
 }
 
 #[test]

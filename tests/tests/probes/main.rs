@@ -8,6 +8,7 @@ mod loss;
 mod namespaces;
 mod recycled;
 mod snapshot;
+mod totals;
 mod watch;
 
 use agent_loop::kernel::{ExitHook, Layout};

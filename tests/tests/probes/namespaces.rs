@@ -94,7 +94,7 @@ fn numbers_are_our_own() {
     assert_eq!(traced.births().count(), 20 + 1 + 2 + 1, "and nobody from outside");
     let known = traced.tracing.runs.get(run.tag()).expect("a run").expect("it");
     assert_eq!(known.main.map(|main| main.tgid), Some(main.pid.cast_unsigned()));
-    assert_eq!(known.exit.map(|exit| agent_loop_tests::traced::status(exit.0)), Some(Status::exited(9)));
+    assert_eq!(known.exit.map(|exit| exit.0.map(agent_loop_tests::traced::status)), Some(Some(Status::exited(9))));
     let totals = traced.tracing.counters.read().expect("the counters");
     assert_eq!((totals.missed, totals.stale), (0, 0));
 }
