@@ -3,6 +3,7 @@
 //! Inside: what a person types and reads, and the shells that perform what the core decides.
 //! Not inside: any decision about a run. Called by `main` alone.
 
+mod client;
 mod doctor;
 mod exec;
 
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     Exec(exec::Args),
     Doctor(doctor::Args),
+    #[command(flatten)]
+    Client(client::Command),
 }
 
 /// Runs the command that the arguments name.
@@ -47,6 +50,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     match parsed {
         Ok(Cli { command: Command::Exec(args) }) => exec::run(args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
+        Ok(Cli { command: Command::Client(command) }) => client::run(command),
         Err(error) => {
             let _ = error.print();
             u8::try_from(error.exit_code()).unwrap_or(crate::error::USAGE)

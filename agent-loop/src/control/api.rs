@@ -335,7 +335,7 @@ pub struct StatusView {
 }
 
 /// A run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunView {
     /// Its id.
     pub run: String,
