@@ -4,6 +4,7 @@
 //! Not inside: any decision about a run. Called by `main` alone.
 
 mod config;
+mod client;
 mod doctor;
 mod exec;
 
@@ -28,6 +29,8 @@ enum Command {
     Exec(exec::Args),
     Doctor(doctor::Args),
     Config(config::Args),
+    #[command(flatten)]
+    Client(client::Command),
 }
 
 /// Runs the command that the arguments name.
@@ -50,6 +53,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Cli { command: Command::Exec(args) }) => exec::run(args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
         Ok(Cli { command: Command::Config(args) }) => config::run(&args),
+        Ok(Cli { command: Command::Client(command) }) => client::run(command),
         Err(error) => {
             let _ = error.print();
             u8::try_from(error.exit_code()).unwrap_or(crate::error::USAGE)

@@ -1,9 +1,10 @@
 //! The questions and answers of the control socket: a stable schema, version 1 under the path `/v1`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// A question on its way to the daemon's shell.
 #[derive(Debug)]
@@ -44,9 +45,10 @@ pub enum Ask {
     Run(String),
     /// `GET /v1/runs/RUN/tree`
     Tree(String),
-    /// `GET /v1/runs/RUN/logs`: where the output is; the server streams it.
+    /// `GET /v1/runs/RUN/logs?stream=stdout|stderr&follow=BOOL&from=BYTE`: where the output is; the server streams
+    /// it. While it follows it asks again about once a second, to learn whether the run goes on.
     Logs(String),
-    /// `GET /v1/events?follow=BOOL`: lines of the event log from now on.
+    /// `GET /v1/events?follow=BOOL`: the latest lines of the event log, and with `follow` those from now on.
     Events,
     /// `POST /v1/runs`
     Start(Box<StartRequest>),
@@ -74,8 +76,8 @@ pub enum Answer {
     Tree(TreeView),
     /// To [`Ask::Logs`]: the files of standard output and standard error, and whether the run goes on.
     Logs(LogFiles),
-    /// To [`Ask::Events`]: lines as they are written; a reader that falls behind is told how many it missed.
-    Events(tokio::sync::broadcast::Receiver<std::sync::Arc<str>>),
+    /// To [`Ask::Events`].
+    Events(EventFeed),
     /// To [`Ask::Start`]: the id.
     Started {
         /// The id of the run.
@@ -83,6 +85,15 @@ pub enum Answer {
     },
     /// To [`Ask::Kill`]: what is done, or would be.
     Killing(KillView),
+}
+
+/// Lines of the event log, without their line ends.
+#[derive(Debug)]
+pub struct EventFeed {
+    /// The latest ones, oldest first: all that a reader gets who does not follow.
+    pub recent: Vec<Arc<str>>,
+    /// Those after them as they are written; a reader that falls behind is told how many it missed, and dropped.
+    pub live: broadcast::Receiver<Arc<str>>,
 }
 
 /// Why a question has no answer: an error object `{"error": {"code", "message"}}` with an HTTP status.
@@ -106,6 +117,124 @@ pub enum Problem {
     /// 503: the daemon cannot now: no keeper, a full disk.
     #[error("{0}")]
     Unavailable(String),
+}
+
+impl Problem {
+    /// Its code in the error object.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Bad(_) => "bad_request",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotFound(_) => "not_found",
+            Self::Conflict(_) => "conflict",
+            Self::TooMany(_) => "too_many",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+
+    /// Its HTTP status.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::Bad(_) => 400,
+            Self::Forbidden(_) => 403,
+            Self::NotFound(_) => 404,
+            Self::Conflict(_) => 409,
+            Self::TooMany(_) => 429,
+            Self::Unavailable(_) => 503,
+        }
+    }
+}
+
+/// The body of every answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorView,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorView {
+    /// A word for programs: [`Problem::code`], or `too_large`, `wrong_method`, `internal` of the server.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// The body of the answer to `GET /v1/runs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunsView {
+    /// The runs, newest first.
+    pub runs: Vec<RunView>,
+}
+
+/// The body of the answer to `POST /v1/runs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedView {
+    /// The id of the run.
+    pub run: String,
+}
+
+/// The body of `POST /v1/runs/RUN/kill`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KillRequest {
+    /// Why, in words for the log.
+    pub reason: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+impl KillRequest {
+    /// The longest reason, in bytes.
+    pub const LONGEST_REASON: usize = 1000;
+
+    /// Refuses a reason that says nothing, or would not be one line of a log.
+    ///
+    /// # Errors
+    /// [`Problem::Bad`] with what to change.
+    pub fn check(&self) -> Result<(), Problem> {
+        let bad = |text: &str| Err(Problem::Bad(text.to_owned()));
+        if self.reason.trim().is_empty() {
+            return bad("a kill needs a reason in words, it is kept in the log");
+        }
+        if self.reason.len() > Self::LONGEST_REASON || self.reason.contains(char::is_control) {
+            return bad("the reason must be one line of at most 1000 bytes");
+        }
+        Ok(())
+    }
+}
+
+/// One piece of output as `agent-loop logs --json` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputView {
+    /// The run.
+    pub run: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Where in the stream it begins, in bytes.
+    pub from: u64,
+    /// A line without its end, or a part of a very long one; what is not UTF-8 is replaced by U+FFFD.
+    pub text: String,
+    /// Whether a line end follows.
+    pub ended: bool,
+}
+
+/// What stands in the place of lines of the event log that a reader was too slow for; nothing comes after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissedView {
+    /// Always `control.missed`, which no line of the log has.
+    pub kind: String,
+    /// How many lines it missed.
+    pub lines: u64,
+}
+
+impl MissedView {
+    /// The value of `kind`.
+    pub const KIND: &str = "control.missed";
 }
 
 /// The body of `POST /v1/runs`. Times are texts as `1h 30m`.
@@ -152,6 +281,33 @@ pub struct StartRequest {
     pub leftovers: Option<String>,
 }
 
+impl StartRequest {
+    /// Refuses what no process can be started with.
+    ///
+    /// # Errors
+    /// [`Problem::Bad`] with what to change.
+    pub fn check(&self) -> Result<(), Problem> {
+        let bad = |text: &str| Err(Problem::Bad(text.to_owned()));
+        if self.argv.first().is_none_or(String::is_empty) {
+            return bad("argv must name a command");
+        }
+        let paths = [&self.cwd, &self.stdin].into_iter().flatten();
+        let texts = self.argv.iter().chain(self.env.iter().flat_map(|(key, value)| [key, value]));
+        let with_zero = texts.map(String::as_bytes).any(|text| text.contains(&0))
+            || paths.clone().any(|path| path.as_os_str().as_encoded_bytes().contains(&0));
+        if with_zero {
+            return bad("argv, env and paths must not contain a zero byte");
+        }
+        if self.env.iter().any(|(key, _)| key.is_empty() || key.contains('=')) {
+            return bad("the name of an environment variable is neither empty nor contains `=`");
+        }
+        if paths.into_iter().any(|path| !path.is_absolute()) {
+            return bad("cwd and stdin must be absolute paths");
+        }
+        Ok(())
+    }
+}
+
 /// The daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
@@ -163,7 +319,8 @@ pub struct StatusView {
     pub backend: String,
     /// What is missing, in words; empty where everything is there.
     pub degraded: Vec<String>,
-    /// The keeper: its number, or why there is none.
+    /// The keeper: its number, or why there is none; in JSON `{"pid": N}` or `{"missing": "WHY"}`.
+    #[serde(with = "keeper")]
     pub keeper: Result<u32, String>,
     /// When the daemon started, RFC 3339.
     pub since: String,
@@ -178,7 +335,7 @@ pub struct StatusView {
 }
 
 /// A run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunView {
     /// Its id.
     pub run: String,
@@ -264,4 +421,31 @@ pub struct KillView {
     pub processes: Vec<ProcessView>,
     /// Whether it is only said.
     pub dry_run: bool,
+}
+
+/// The JSON form of [`StatusView::keeper`].
+mod keeper {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Form {
+        Pid(u32),
+        Missing(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(keeper: &Result<u32, String>, serializer: S) -> Result<S::Ok, S::Error> {
+        match keeper {
+            Ok(pid) => Form::Pid(*pid),
+            Err(why) => Form::Missing(why.clone()),
+        }
+        .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<u32, String>, D::Error> {
+        Ok(match Form::deserialize(deserializer)? {
+            Form::Pid(pid) => Ok(pid),
+            Form::Missing(why) => Err(why),
+        })
+    }
 }

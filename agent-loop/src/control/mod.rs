@@ -3,3 +3,5 @@
 //! Not inside: a decision about a run, a signal. A question reaches the daemon's shell as an [`api::Ask`].
 
 pub mod api;
+pub mod client;
+pub mod server;

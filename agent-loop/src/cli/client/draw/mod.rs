@@ -1,0 +1,26 @@
+//! What a person reads of the daemon's answers: views in, text out. [pure]
+//!
+//! Inside: tables, trees and sentences, cut to the width of the page; nothing an agent chose reaches the terminal
+//! as a code. Not inside: a question, the clock.
+
+mod event;
+mod facts;
+mod table;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tree;
+
+pub(super) use event::event;
+pub(super) use facts::{ending, killing, run, status, why};
+pub(super) use table::table;
+pub(super) use tree::tree;
+
+/// What the text is drawn on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    /// Columns.
+    pub(super) width: usize,
+    /// Whether colours are seen.
+    pub(super) colour: bool,
+}

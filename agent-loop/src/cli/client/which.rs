@@ -1,0 +1,169 @@
+//! Which run a person means: its whole id, or a piece from either end of it. Never a process number.
+
+use crate::control::client::Client;
+use crate::run::RunId;
+
+use super::{Failure, doing};
+
+/// The shortest piece of an id that is taken.
+const SHORTEST: usize = 4;
+
+/// How many characters an id has.
+pub(super) const WHOLE: usize = 26;
+
+/// Crockford's base 32, of which an id consists.
+const ALPHABET: &str = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// How many ids an ambiguity lists.
+const LISTED: usize = 10;
+
+/// Why no run is meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unresolved {
+    /// A number, which may be somebody else's process by now.
+    #[error(
+        "{0} is a number: agent-loop takes runs, never process numbers, since a number may be another process by now; \
+         `agent-loop ps` lists the runs"
+    )]
+    Number(String),
+    /// Not a piece of an id.
+    #[error(
+        "{0:?} is no id of a run: give at least 4 characters from its beginning or end, `agent-loop ps -a` lists them"
+    )]
+    NoPart(String),
+    /// No run has it.
+    #[error("no run is called {0}: `agent-loop ps -a` lists the latest, an older one needs its whole id")]
+    Unknown(String),
+    /// More than one has it.
+    #[error("{0} may be any of these, give more of it:{list}", list = list(.1))]
+    Ambiguous(String, Vec<String>),
+}
+
+fn list(runs: &[String]) -> String {
+    let mut text: String = runs.iter().take(LISTED).map(|run| format!("\n  {run}")).collect();
+    if let Some(more) = runs.len().checked_sub(LISTED).filter(|more| *more > 0) {
+        text.push_str(&format!("\n  and {more} more"));
+    }
+    text
+}
+
+/// What a person typed, before any run is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Typed {
+    /// The whole id.
+    Whole(String),
+    /// A piece of one, in capitals.
+    Piece(String),
+}
+
+fn read(text: &str) -> Result<Typed, Unresolved> {
+    let piece = text.to_ascii_uppercase();
+    if let Some(id) = Some(&piece).filter(|it| it.len() == WHOLE).and_then(|it| it.parse::<RunId>().ok()) {
+        return Ok(Typed::Whole(id.to_string()));
+    }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Unresolved::Number(text.to_owned()));
+    }
+    let fits = (SHORTEST..WHOLE).contains(&piece.len()) && piece.chars().all(|char| ALPHABET.contains(char));
+    if fits { Ok(Typed::Piece(piece)) } else { Err(Unresolved::NoPart(text.to_owned())) }
+}
+
+/// The one run that begins or ends with this piece.
+fn find(piece: &str, runs: impl IntoIterator<Item = String>) -> Result<String, Unresolved> {
+    let mut found: Vec<String> =
+        runs.into_iter().filter(|run| run.starts_with(piece) || run.ends_with(piece)).collect();
+    found.sort();
+    found.dedup();
+    match found.as_slice() {
+        [] => Err(Unresolved::Unknown(piece.to_owned())),
+        [run] => Ok(run.clone()),
+        [_, _, ..] => Err(Unresolved::Ambiguous(piece.to_owned(), found)),
+    }
+}
+
+/// The whole id of the run that is meant; asks the daemon for its runs where only a piece is given.
+pub(super) async fn run(client: &Client, text: &str) -> Result<String, Failure> {
+    match read(text)? {
+        Typed::Whole(run) => Ok(run),
+        Typed::Piece(piece) => {
+            let runs = client.runs(true).await.map_err(doing("looking for the run"))?.runs;
+            Ok(find(&piece, runs.into_iter().map(|view| view.run))?)
+        }
+    }
+}
+
+/// The shortest endings, from 8 characters on, that tell these runs apart and are no numbers.
+pub(super) fn short(runs: &[&str]) -> Vec<String> {
+    let end = |run: &str, length: usize| run.get(run.len().saturating_sub(length)..).unwrap_or(run).to_owned();
+    let tells = |length: usize| {
+        let ends: std::collections::BTreeSet<String> = runs.iter().map(|run| end(run, length)).collect();
+        ends.len() == runs.len() && ends.iter().all(|end| !end.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let length = (8..WHOLE).find(|length| tells(*length)).unwrap_or(WHOLE);
+    runs.iter().map(|run| end(run, length)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "01K9ZZZZZZ0000000000ABCD12";
+    const TWO: &str = "01K9ZZZZZZ0000000000XYZD12";
+
+    fn both() -> Vec<String> {
+        vec![ONE.to_owned(), TWO.to_owned()]
+    }
+
+    fn resolve(text: &str) -> Result<String, Unresolved> {
+        match read(text)? {
+            Typed::Whole(run) => Ok(run),
+            Typed::Piece(piece) => find(&piece, both()),
+        }
+    }
+
+    #[test]
+    fn a_piece_from_either_end_names_a_run_whatever_its_case() {
+        assert_eq!(resolve("CD12").as_deref(), Ok(ONE));
+        assert_eq!(resolve("xyzd12").as_deref(), Ok(TWO));
+        assert_eq!(resolve("01K9ZZZZZZ0000000000A").as_deref(), Ok(ONE));
+        assert_eq!(resolve(&ONE.to_lowercase()).as_deref(), Ok(ONE));
+        assert_eq!(resolve("ABCD"), Err(Unresolved::Unknown("ABCD".to_owned())), "the middle of an id names none");
+    }
+
+    #[test]
+    fn what_fits_two_runs_lists_them() {
+        let said = resolve("01K9").expect_err("both begin so");
+        assert_eq!(said, Unresolved::Ambiguous("01K9".to_owned(), both()));
+        assert!(said.to_string().contains(ONE) && said.to_string().contains(TWO), "{said}");
+        let many = Unresolved::Ambiguous("01K9".to_owned(), vec![ONE.to_owned(); 13]).to_string();
+        assert!(many.ends_with("and 3 more") && many.lines().count() == 12, "{many}");
+    }
+
+    #[test]
+    fn a_number_is_refused_whatever_runs_there_are() {
+        for number in ["1", "4711", "00000000", "4194304"] {
+            let said = resolve(number).expect_err("a number");
+            assert_eq!(said, Unresolved::Number(number.to_owned()));
+            assert!(said.to_string().contains("never process numbers"), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_part_of_an_id_is_said_so() {
+        for text in ["", "D12", "01K9-", "../..", "ABCDU", "01K9ZZZZZZ0000000000ABCD12A", "ÄÄÄÄ"] {
+            assert_eq!(resolve(text), Err(Unresolved::NoPart(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn short_names_tell_runs_apart_and_are_taken_again() {
+        assert_eq!(short(&[ONE, TWO]), ["00ABCD12", "00XYZD12"]);
+        let alike = ["01K9ZZZZZZ00000A00000ABC12", "01K9ZZZZZZ00000B00000ABC12"];
+        assert_eq!(short(&alike)[0].len(), 12 - 1);
+        let number = ["01K9ZZZZZZZZZZZZZ012345678"];
+        assert_eq!(short(&number), ["Z012345678".get(..).map_or("", |it| it)]);
+        for end in short(&alike) {
+            assert!(find(&end, alike.map(str::to_owned)).is_ok(), "{end}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `GET /metrics`: the daemon's state as OpenMetrics text. Labels have few values: no run, no process, no command.
+//!
+//! Format: OpenMetrics 1.0, <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
+
+use std::fmt::Write as _;
+
+use crate::control::api::StatusView;
+
+/// The media type of the text.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The states of a run that have a value of their own; any other is counted as `other`.
+const STATES: [&str; 7] = ["queued", "launching", "running", "draining", "stopping", "unkillable", "ended"];
+
+/// The metrics of this state.
+pub(super) fn text(status: &StatusView) -> String {
+    let mut text = String::new();
+    family(&mut text, "agent_loop_build", "info", "The daemon's version and how it watches.");
+    let _ = writeln!(
+        text,
+        "agent_loop_build_info{{version=\"{}\",backend=\"{}\"}} 1",
+        escaped(&status.version),
+        escaped(&status.backend)
+    );
+    if let Ok(since) = status.since.parse::<jiff::Timestamp>() {
+        family(&mut text, "agent_loop_start_time_seconds", "gauge", "When the daemon started, seconds since 1970.");
+        let _ = writeln!(text, "agent_loop_start_time_seconds {}", since.as_second());
+    }
+    family(&mut text, "agent_loop_keeper_up", "gauge", "Whether the keeper answers.");
+    let _ = writeln!(text, "agent_loop_keeper_up {}", u8::from(status.keeper.is_ok()));
+    family(&mut text, "agent_loop_degraded_reasons", "gauge", "Things that are missing; 0 where all is there.");
+    let _ = writeln!(text, "agent_loop_degraded_reasons {}", status.degraded.len());
+    family(&mut text, "agent_loop_runs", "gauge", "Runs that the daemon holds, by state.");
+    for state in STATES {
+        let _ = writeln!(text, "agent_loop_runs{{state=\"{state}\"}} {}", status.runs.get(state).unwrap_or(&0));
+    }
+    let other: u64 =
+        status.runs.iter().filter(|(state, _)| !STATES.contains(&state.as_str())).map(|(_, count)| count).sum();
+    let _ = writeln!(text, "agent_loop_runs{{state=\"other\"}} {other}");
+    family(&mut text, "agent_loop_max_agents", "gauge", "How many runs may be alive at once.");
+    let _ = writeln!(text, "agent_loop_max_agents {}", status.max_agents);
+    family(&mut text, "agent_loop_observed_processes", "gauge", "Agents that nobody started through agent-loop.");
+    let _ = writeln!(text, "agent_loop_observed_processes {}", status.observed.len());
+    family(&mut text, "agent_loop_lost_records", "counter", "Records that the kernel could not deliver.");
+    let _ = writeln!(text, "agent_loop_lost_records_total {}", status.lost);
+    text.push_str("# EOF\n");
+    text
+}
+
+fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# TYPE {name} {kind}\n# HELP {name} {help}");
+}
+
+/// A label value with its special characters escaped.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
