@@ -25,6 +25,8 @@ pub enum Event {
     Counted(Totals),
     /// The answer to [`Action::ReadLiveSet`]: the rings were drained before the set was read.
     LiveSet(Vec<Live>),
+    /// The other answer to [`Action::ReadLiveSet`]: it could not be read, which is no proof of anything.
+    LiveSetUnread,
     /// The main process was born, frozen, in its own cgroup (or, degraded, held back by a pipe).
     Launched(Launched),
     /// The launch failed; nothing of the run is left, or [`Event::Tree`] will say so.
@@ -135,7 +137,7 @@ pub enum Action {
     WakeAt(BootNs),
     /// Read the counters and deliver [`Event::Counted`].
     ReadCounters,
-    /// Drain the rings, read the live set, and deliver [`Event::LiveSet`].
+    /// Drain the rings, read the live set, and deliver [`Event::LiveSet`] or [`Event::LiveSetUnread`].
     ReadLiveSet,
     /// Signal a process of the tree if it can be proven to be this one; deliver [`Event::Signalled`].
     Signal {

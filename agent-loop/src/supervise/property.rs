@@ -99,12 +99,14 @@ proptest! {
     #[test]
     fn i08_a_stopped_run_is_over_only_when_its_tree_is_empty(
         ops in ops(true), seed: u64, main in nature(), last in fate(true), works: bool, hurry: bool,
+        unread in 0..5u32,
     ) {
         let mut shadow = Shadow::running(Settings { grace: Duration::from_millis(30), ..Settings::default() }, seed);
         shadow.nature(shadow.main, main);
         shadow.cgroup_kill_works = works;
         play(&mut shadow, &ops);
         shadow.default_fate = last;
+        shadow.unreadable = unread;
         shadow.tell(Event::StopRequested(StopReason::OutputBudget));
         if hurry {
             shadow.tell(Event::Impatient);
@@ -118,7 +120,7 @@ proptest! {
 
     #[test]
     fn i08_a_run_whose_main_process_ends_is_over_only_when_its_tree_is_empty(
-        ops in ops(true), seed: u64, last in fate(true), wait: bool,
+        ops in ops(true), seed: u64, last in fate(true), wait: bool, unread in 0..5u32,
     ) {
         let leftovers = if wait { Leftovers::Wait } else { Leftovers::Kill };
         let settings = Settings { grace: Duration::from_millis(30), leftovers, ..Settings::default() };
@@ -126,6 +128,7 @@ proptest! {
         // A stale entry of the live set is refuted by a signal alone, and who waits sends none.
         shadow.sees_exits = wait;
         play(&mut shadow, &ops);
+        shadow.unreadable = unread;
         shadow.exit(shadow.main, WaitStatus::Exited(3), last);
         shadow.pass(Duration::from_millis(100));
         if wait {
@@ -140,5 +143,24 @@ proptest! {
         prop_assert_eq!(end, Some((Outcome::Ended, Some(WaitStatus::Exited(3)))));
         shadow.assert_repaired();
         shadow.assert_closed();
+    }
+
+    /// Without the live set a run ends too, and its end is never told as proven.
+    #[test]
+    fn a_live_set_that_cannot_be_read_keeps_no_run_from_its_end(
+        ops in ops(true), seed: u64, main in nature(), last in fate(true), stop: bool,
+    ) {
+        let mut shadow = Shadow::running(Settings { grace: Duration::from_millis(30), ..Settings::default() }, seed);
+        shadow.nature(shadow.main, main);
+        play(&mut shadow, &ops);
+        shadow.unreadable = u32::MAX;
+        shadow.default_fate = last;
+        if stop {
+            shadow.tell(Event::StopRequested(StopReason::OutputBudget));
+        } else {
+            shadow.exit(shadow.main, WaitStatus::Exited(3), last);
+        }
+        shadow.pass(Duration::from_secs(10));
+        prop_assert_eq!(shadow.finished.as_ref().map(|summary| summary.proven), Some(false));
     }
 }

@@ -154,6 +154,7 @@ impl Core {
                     self.on_live_set(now, &set, out);
                 }
             }
+            Event::LiveSetUnread => self.on_live_set_unread(now, out),
             Event::Launched(launched) => self.on_launched(now, launched, out),
             Event::LaunchFailed(failure) => self.on_launch_failed(now, failure, out),
             Event::Started => self.on_started(),
@@ -191,6 +192,7 @@ impl Core {
             Event::RoundEnded
             | Event::Counted(_)
             | Event::LiveSet(_)
+            | Event::LiveSetUnread
             | Event::Launched(_)
             | Event::LaunchFailed(_)
             | Event::Started
@@ -310,12 +312,14 @@ impl Core {
             State::Born | State::Running => self.stop(now, Goal::Stopped, reason, out),
             State::Failed { .. } => self.kill_now(now, Goal::LaunchFailed, reason, out),
             State::Draining { .. } => match self.settings.leftovers {
-                // The main process ended by itself and nobody meant to wait for the others: its end stands.
-                Leftovers::Kill => self.stop(now, Goal::MainEnded, reason, out),
-                Leftovers::Wait => self.stop(now, Goal::Stopped, reason, out),
+                // The main process ended by itself and nobody meant to wait for the others: its end stands, unless
+                // it is we who failed.
+                Leftovers::Kill if reason != StopReason::Internal => self.stop(now, Goal::MainEnded, reason, out),
+                Leftovers::Kill | Leftovers::Wait => self.stop(now, Goal::Stopped, reason, out),
             },
             // The first reason stands; the tree is empty, or on its way to be.
-            State::Stopping(_) | State::Unkillable(_) | State::Closing(_) | State::Ended => {}
+            State::Stopping(stop) | State::Unkillable(stop) => stop.fails(reason),
+            State::Closing(_) | State::Ended => {}
         }
     }
 

@@ -270,6 +270,28 @@ fn a_command_that_cannot_be_executed_is_a_failed_launch_in_either_order() {
 }
 
 #[test]
+fn a_failure_of_ours_is_told_although_the_main_process_ended_by_itself() {
+    for told in [false, true] {
+        let mut shadow = run(Settings { grace: GRACE, ..Settings::default() });
+        child(&mut shadow, DEAF);
+        shadow.round();
+        if told {
+            shadow.exit(shadow.main, WaitStatus::Exited(0), Fate::default());
+            shadow.pass(Duration::from_millis(100));
+            shadow.tell(Event::StopRequested(StopReason::Internal));
+        } else {
+            let ended = Event::MainExited(Some(WaitStatus::Exited(0)));
+            assert_eq!(shadow.core.handle(BootNs(shadow.now), ended).first(), Some(&Action::InspectTree));
+            shadow.tell(Event::StopRequested(StopReason::Internal));
+            shadow.exit(shadow.main, WaitStatus::Exited(0), Fate::default());
+            shadow.tell(Event::Tree(members(1)));
+        }
+        shadow.pass(secs(12));
+        assert_eq!(end(&shadow).outcome, Outcome::Stopped(StopReason::Internal), "leftovers told: {told}");
+    }
+}
+
+#[test]
 fn what_a_failed_launch_leaves_behind_is_killed_after_the_grace() {
     let mut shadow = Shadow::new(Settings { grace: GRACE, ..Settings::default() }, 1);
     shadow.launch(DEAF);

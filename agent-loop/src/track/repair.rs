@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::loss::{CONFIRM_AFTER, MAIN_TRIES, Open, Stage, Suspects};
+use super::loss::{CONFIRM_AFTER, MAIN_TRIES, Open, Stage, Suspects, Unread};
 use super::registry::Life;
 use super::tracker::Tracker;
 use crate::event::{Action, Fact, GapCause};
@@ -18,6 +18,7 @@ use crate::model::{Birth, BootNs, Death, Discovery, Live, ProcessKey, Source};
 impl Tracker {
     /// Takes the live set, as of the last drain of the rings; true if it is as new as was last asked for.
     pub fn live_set(&mut self, now: BootNs, set: &[Live], out: &mut Vec<Action>) -> bool {
+        self.loss.unread = Unread::default();
         let fresh = self.loss.set.answered(Action::ReadLiveSet, out);
         if fresh {
             self.compare_live(now, set, out);

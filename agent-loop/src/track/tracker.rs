@@ -100,7 +100,7 @@ impl Tracker {
     #[must_use]
     pub fn wake(&self) -> Option<BootNs> {
         let count = self.loss.count_due(!self.held.is_empty());
-        [count, self.repair_due()].into_iter().flatten().min()
+        [count, self.repair_due(), self.loss.unread.due()].into_iter().flatten().min()
     }
 
     /// Takes the main process; its birth is told by `run.born`, not by `proc.fork`.
@@ -207,6 +207,7 @@ impl Tracker {
     pub fn tick(&mut self, now: BootNs, out: &mut Vec<Action>) {
         self.loss.count_if_due(now, !self.held.is_empty(), out);
         self.look_again(now, out);
+        self.loss.read_again_if_due(now, out);
     }
 
     /// Asks for the counters as they are from now on.
@@ -221,6 +222,17 @@ impl Tracker {
         if self.loss.traced {
             self.loss.set.fresh(Action::ReadLiveSet, out);
         }
+    }
+
+    /// Takes the news that the live set could not be read; it is tried again after a pause.
+    pub fn live_set_unread(&mut self, now: BootNs) {
+        self.loss.unread.failed(now);
+    }
+
+    /// Whether the live set could not be read for so long that nothing is made to depend on it.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.loss.unread.is_blind()
     }
 
     pub(super) fn is_main(&self, key: &ProcessKey) -> bool {

@@ -16,7 +16,7 @@ use super::ground::Ground;
 use super::report::{Destinations, Report};
 use super::scan::{Scan, identity};
 use super::sink::SinkFailed;
-use super::sources::{Sources, next_signal, readable, records, taken};
+use super::sources::{Sources, next_signal, readable, records, strikes, taken};
 use crate::clock;
 use crate::error;
 use crate::event::{
@@ -80,6 +80,8 @@ pub(super) struct Shell {
     guard_end: Option<AsyncFd<OwnedFd>>,
     pub(super) queue: VecDeque<Event>,
     pub(super) wake: Option<BootNs>,
+    /// Stands in for a timer that could not be set.
+    alarm: Option<tokio::time::Instant>,
     pub(super) totals: Totals,
     pub(super) launch_code: Option<u8>,
     pub(super) stop_asked: bool,
@@ -106,6 +108,7 @@ impl Shell {
             guard_end: None,
             queue: VecDeque::new(),
             wake: None,
+            alarm: None,
             totals: Totals::default(),
             launch_code: None,
             stop_asked: false,
@@ -172,6 +175,10 @@ impl Shell {
                 number = next_signal(&mut sources.stop) => self.asked_to_stop(number),
                 Some(failure) = failures.recv() => self.cannot_write(&failure),
                 () = taken(&sources.elapsed) => self.queue.push_back(Event::Woke),
+                () = strikes(self.alarm) => {
+                    self.alarm = None;
+                    self.queue.push_back(Event::Woke);
+                }
                 () = readable(self.main.as_ref().filter(|main| !main.exited).map(|main| &main.exit)) => self.main_exited(),
                 () = readable(self.main.as_ref().and_then(|main| main.start.as_ref())) => self.main_started(),
                 _ = sources.child.recv() => {
@@ -188,24 +195,41 @@ impl Shell {
 
     /// Hands every queued event to the core and performs what it answers.
     fn settle(&mut self, sources: &Sources) -> Option<Summary> {
-        while let Some(event) = self.queue.pop_front() {
-            let actions = self.core.handle(clock::boot(), event);
-            for action in actions {
-                if let Action::Finish(summary) = action {
-                    return Some(summary);
+        loop {
+            while let Some(event) = self.queue.pop_front() {
+                let actions = self.core.handle(clock::boot(), event);
+                for action in actions {
+                    if let Action::Finish(summary) = action {
+                        return Some(summary);
+                    }
+                    self.perform(action);
                 }
-                self.perform(action);
             }
-        }
-        if let Some(at) = self.wake.take()
-            && let Err(error) = sources.arm(at)
-        {
-            // Without a timer no deadline would be kept: the tree is stopped now.
-            self.report.trouble("setting the timer", &error);
-            self.queue.push_back(Event::StopRequested(StopReason::Internal));
+            if let Some(at) = self.wake.take() {
+                self.arm(sources, at);
+            }
+            // A timer that failed asks for a stop, which must not wait for the next wake-up.
+            if self.queue.is_empty() {
+                break;
+            }
         }
         self.report.flush();
         None
+    }
+
+    /// Sets the timer. If that fails, the tree is stopped, by a clock that suspend may hold up.
+    fn arm(&mut self, sources: &Sources, at: BootNs) {
+        let had_failed = self.alarm.is_some();
+        self.alarm = match sources.arm(at) {
+            Ok(()) => None,
+            Err(error) => {
+                if !had_failed {
+                    self.report.trouble("setting the timer", &error);
+                    self.queue.push_back(Event::StopRequested(StopReason::Internal));
+                }
+                Some(tokio::time::Instant::now() + clock::boot().until(at))
+            }
+        };
     }
 
     fn perform(&mut self, action: Action) {
@@ -284,8 +308,10 @@ impl Shell {
         self.drain_all();
         match self.ground.live() {
             Ok(live) => self.queue.push_back(Event::LiveSet(live)),
-            // No answer is no proof: the run does not end on it.
-            Err(error) => self.report.trouble("reading the live set", &error),
+            Err(error) => {
+                self.report.trouble("reading the live set", &error);
+                self.queue.push_back(Event::LiveSetUnread);
+            }
         }
     }
 
