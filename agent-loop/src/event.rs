@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    Birth, BootNs, Death, Exec, Live, PidfsIno, ProcessKey, ProofKind, RunTag, StopReason, Totals, WaitStatus,
+    Birth, BootNs, Death, Exec, Live, PidfsIno, ProcessKey, ProofKind, RunTag, Source, StopReason, Totals,
+    WaitStatus,
 };
 
 /// Something that happened.
@@ -35,6 +36,8 @@ pub enum Event {
     Started,
     /// `waitid` on the main process answered: the authority for its status.
     MainExited(Option<WaitStatus>),
+    /// The main process is dead and `waitid` has no answer: a tracer holds it. The status is the run table's.
+    MainHeld(Option<WaitStatus>),
     /// The time of the last [`Action::WakeAt`] has come.
     Woke,
     /// Somebody wants the run to end.
@@ -135,6 +138,8 @@ pub enum Action {
     Thaw,
     /// Deliver [`Event::Woke`] at this time; replaces the time asked for before.
     WakeAt(BootNs),
+    /// Ask `waitid` again for a main process that a tracer holds; deliver [`Event::MainExited`] if it answers.
+    WaitMain,
     /// Read the counters and deliver [`Event::Counted`].
     ReadCounters,
     /// Drain the rings, read the live set, and deliver [`Event::LiveSet`] or [`Event::LiveSetUnread`].
@@ -372,6 +377,8 @@ pub struct Summary {
     pub outcome: Outcome,
     /// The main process's status; `None` is unknown.
     pub status: Option<WaitStatus>,
+    /// Where the status came from.
+    pub status_source: Source,
     /// Births of the tree, the main process included.
     pub births: u64,
     /// Deaths of the tree, the main process included.

@@ -622,6 +622,16 @@ pub fn refuse_call(number: libc::c_long, errno: u16) -> io::Result<()> {
     Ok(())
 }
 
+/// Becomes the tracer of a process, which runs on: its end is then told to this thread first.
+///
+/// # Errors
+/// EPERM without the right to, or where it has a tracer.
+pub fn trace(pid: i32) -> io::Result<()> {
+    // SAFETY: PTRACE_SEIZE takes a number and flags, of which there are none.
+    check_long(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) })?;
+    Ok(())
+}
+
 /// An execve as it is given to the kernel, prepared before the fork.
 #[derive(Debug)]
 pub struct Image {

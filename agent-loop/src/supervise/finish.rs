@@ -6,7 +6,7 @@ use super::Leftovers;
 use super::ladder::{Goal, Rung, Stop};
 use super::run::{Core, State};
 use crate::event::{Action, Fact, GapCause, Outcome, Summary};
-use crate::model::{BootNs, StopReason};
+use crate::model::{BootNs, Source, StopReason};
 
 /// How long records of a tree that is empty are waited for.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -151,9 +151,12 @@ impl Core {
             (End::Main | End::LaunchFailed, None) => Outcome::Ended,
         };
         let registry = self.tracker.registry();
+        let waited = self.reaped.flatten().map(|status| (status, Source::Waitid));
+        let status = waited.or(self.recorded);
         let summary = Summary {
             outcome,
-            status: self.reaped.flatten().or(self.recorded),
+            status: status.map(|(status, _)| status),
+            status_source: status.map_or(Source::Unknown, |(_, source)| source),
             births: registry.births(),
             deaths: registry.deaths(),
             leftovers: self.leftovers,

@@ -74,6 +74,12 @@ pub(crate) struct Shadow {
     pub(crate) sees_exits: bool,
     /// How often the live set cannot be read from now on.
     pub(crate) unreadable: u32,
+    /// Until when a tracer keeps `waitid` from answering for the main process.
+    pub(crate) held_until: u64,
+    /// No signal tells that a tracer has let go: only who asks again is told.
+    pub(crate) is_silent: bool,
+    held_told: bool,
+    main_recorded: bool,
 }
 
 impl Shadow {
@@ -105,7 +111,17 @@ impl Shadow {
             default_fate: Fate::default(),
             sees_exits: false,
             unreadable: 0,
+            held_until: 0,
+            is_silent: false,
+            held_told: false,
+            main_recorded: false,
         }
+    }
+
+    /// From now on a tracer holds the main process for this long, for ever if `None`.
+    pub(crate) fn is_held_for(&mut self, span: Option<Duration>, is_silent: bool) {
+        self.held_until = span.map_or(u64::MAX, |span| self.now + u64::try_from(span.as_nanos()).unwrap());
+        self.is_silent = is_silent;
     }
 
     /// A run whose command executes.
@@ -203,6 +219,7 @@ impl Shadow {
         self.leave_hooks(key);
         if key == self.main {
             self.main_status = Some(status);
+            self.main_recorded = !fate.missed;
         }
         if fate.missed {
             self.totals.missed += 1;
@@ -268,9 +285,23 @@ impl Shadow {
     }
 
     fn tell_main(&mut self) {
-        if self.main_status.is_some() && !std::mem::replace(&mut self.main_told, true) {
-            self.tell(Event::MainExited(self.main_status));
+        if let Some(event) = self.main_end(false) {
+            self.tell(event);
         }
+    }
+
+    /// What is to be told of the end of the main process now.
+    fn main_end(&mut self, asked: bool) -> Option<Event> {
+        if self.main_status.is_none() || self.main_told {
+            return None;
+        }
+        let is_free = self.held_until <= self.now;
+        if is_free && (asked || !self.held_told || !self.is_silent) {
+            self.main_told = true;
+            return Some(Event::MainExited(self.main_status));
+        }
+        let is_news = !is_free && !std::mem::replace(&mut self.held_told, true);
+        is_news.then(|| Event::MainHeld(self.main_status.filter(|_| self.main_recorded)))
     }
 
     /// Lets time pass, a round every 5 ms and each timer when it is due.
@@ -356,11 +387,10 @@ impl Shadow {
                 let tree = self.tree();
                 events.push_back(Event::Tree(tree));
             }
+            Action::WaitMain => events.extend(self.main_end(true)),
             Action::Finish(summary) => self.finished = Some(summary),
         }
-        if self.main_status.is_some() && !std::mem::replace(&mut self.main_told, true) {
-            events.push_back(Event::MainExited(self.main_status));
-        }
+        events.extend(self.main_end(false));
     }
 
     fn tree(&mut self) -> Tree {

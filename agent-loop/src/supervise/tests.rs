@@ -292,6 +292,34 @@ fn a_failure_of_ours_is_told_although_the_main_process_ended_by_itself() {
 }
 
 #[test]
+fn a_main_process_that_a_tracer_holds_for_ever_ends_its_run_with_the_kernels_status() {
+    for lost in [false, true] {
+        let mut shadow = run(Settings::default());
+        shadow.is_held_for(None, true);
+        shadow.exit(shadow.main, WaitStatus::Exited(7), Fate { lost, ..Fate::default() });
+        shadow.pass(secs(3));
+        let summary = end(&shadow);
+        assert_eq!((summary.outcome.clone(), summary.status), (Outcome::Ended, Some(WaitStatus::Exited(7))));
+        let source = if lost { Source::RunTable } else { Source::Kernel };
+        assert_eq!((summary.status_source, summary.proven), (source, true));
+        assert!(summary.elapsed < secs(2), "{:?}", summary.elapsed);
+        shadow.assert_closed();
+    }
+}
+
+#[test]
+fn a_tracer_that_lets_go_while_others_are_awaited_leaves_the_status_to_waitid() {
+    let mut shadow = run(Settings { leftovers: Leftovers::Wait, ..Settings::default() });
+    let daemon = child(&mut shadow, Nature::default());
+    shadow.is_held_for(Some(secs(20)), true);
+    shadow.exit(shadow.main, WaitStatus::Exited(7), Fate::default());
+    shadow.pass(secs(30));
+    shadow.exit(daemon, WaitStatus::Exited(0), Fate::default());
+    shadow.pass(secs(3));
+    assert_eq!((end(&shadow).status_source, end(&shadow).leftovers), (Source::Waitid, 1));
+}
+
+#[test]
 fn what_a_failed_launch_leaves_behind_is_killed_after_the_grace() {
     let mut shadow = Shadow::new(Settings { grace: GRACE, ..Settings::default() }, 1);
     shadow.launch(DEAF);

@@ -150,7 +150,7 @@ impl Tracker {
 
     fn confirm(&mut self, now: BootNs, set: &[Live], suspects: Suspects, out: &mut Vec<Action>) {
         let Some(open) = &mut self.loss.open else { return };
-        let id = open.gap.id;
+        let (id, is_last_try) = (open.gap.id, open.tries + 1 >= MAIN_TRIES);
         let set = self.proven(set);
         let mut again = Suspects::default();
         let mut births: Vec<_> = suspects.births.into_values().collect();
@@ -177,6 +177,8 @@ impl Tracker {
             match (entry.life, self.is_main(&key)) {
                 (Life::Dead, _) => {}
                 (Life::Alive, true) => again.deaths.push(key),
+                // By `waitid` if the tracer lets go meanwhile.
+                (Life::Reaped, _) if self.is_main_held() && !is_last_try => again.deaths.push(key),
                 (Life::Reaped, _) => self.bury_main(now, Some(id), out),
                 (Life::Alive, false) => {
                     let (ino, run, forker) = (entry.ino, entry.run, entry.forker);
@@ -192,6 +194,10 @@ impl Tracker {
         } else {
             self.wait(now, again);
         }
+    }
+
+    fn is_main_held(&self) -> bool {
+        self.main.as_ref().is_some_and(|main| main.held.is_some() && main.reaped.is_none())
     }
 
     fn wait(&mut self, now: BootNs, suspects: Suspects) {

@@ -28,6 +28,8 @@ pub(super) struct Main {
     launcher_execed: bool,
     /// The answer of `waitid`, once there is one.
     pub(super) reaped: Option<Option<WaitStatus>>,
+    /// It is dead and `waitid` has no answer; the status is the run table's.
+    pub(super) held: Option<Option<WaitStatus>>,
 }
 
 /// Normalises the kernel's records.
@@ -108,7 +110,7 @@ impl Tracker {
         self.loss.traced = launched.traced;
         self.loss.clean_at = launched.at;
         self.main =
-            Some(Main { key: launched.key, run: launched.run, launcher_execed: !launched.traced, reaped: None });
+            Some(Main { key: launched.key, run: launched.run, launcher_execed: !launched.traced, reaped: None, held: None });
         let birth = Birth {
             key: launched.key,
             ino: launched.ino,
@@ -203,6 +205,14 @@ impl Tracker {
         }
     }
 
+    /// Takes the news that the main process is dead while `waitid` has no answer for it.
+    pub fn main_held(&mut self, status: Option<WaitStatus>) {
+        let Some(main) = &mut self.main else { return };
+        main.held = Some(status);
+        let key = main.key;
+        self.registry.reap(&key);
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, now: BootNs, out: &mut Vec<Action>) {
         self.loss.count_if_due(now, !self.held.is_empty(), out);
@@ -274,12 +284,17 @@ impl Tracker {
         }
     }
 
-    /// Buries the reaped main process with the status of `waitid`.
+    /// Buries the dead main process with the status of `waitid`, else with the run table's.
     pub(super) fn bury_main(&mut self, now: BootNs, inferred: Option<GapId>, out: &mut Vec<Action>) {
-        let Some(Main { key, run, reaped: Some(status), .. }) = &self.main else { return };
-        let source = if status.is_some() { Source::Waitid } else { Source::Unknown };
+        let Some(Main { key, run, reaped, held, .. }) = &self.main else { return };
+        if reaped.is_none() && held.is_none() {
+            return;
+        }
+        let waited = reaped.flatten().map(|status| (status, Source::Waitid));
+        let known = waited.or(held.flatten().map(|status| (status, Source::RunTable)));
+        let (status, source) = known.map_or((None, Source::Unknown), |(status, source)| (Some(status), source));
         let ino = self.registry.get(key).and_then(|entry| entry.ino);
-        let death = Death { key: *key, ino, run: *run, forker: None, status: *status, at: now, source };
+        let death = Death { key: *key, ino, run: *run, forker: None, status, at: now, source };
         self.bury_inferred(now, death, inferred, out);
     }
 

@@ -179,10 +179,13 @@ impl Shell {
                     self.alarm = None;
                     self.queue.push_back(Event::Woke);
                 }
-                () = readable(self.main.as_ref().filter(|main| !main.exited).map(|main| &main.exit)) => self.main_exited(),
+                () = readable(self.main.as_ref().filter(|main| !main.dead).map(|main| &main.exit)) => self.main_exited(),
                 () = readable(self.main.as_ref().and_then(|main| main.start.as_ref())) => self.main_started(),
                 _ = sources.child.recv() => {
                     self.children_ended();
+                    if self.main.as_ref().is_some_and(|main| main.dead) {
+                        self.wait_main();
+                    }
                     self.main_stopped();
                 }
                 () = taken(&sources.continued) => self.continued(),
@@ -237,6 +240,7 @@ impl Shell {
             Action::Log(fact) => self.log(fact),
             Action::Thaw => self.thaw(),
             Action::WakeAt(at) => self.wake = Some(at),
+            Action::WaitMain => self.wait_main(),
             Action::ReadCounters => self.read_counters(),
             Action::ReadLiveSet => self.read_live_set(),
             Action::Signal { key, ino, signal } => {
@@ -348,18 +352,31 @@ impl Shell {
             // Whom it left behind is known before its end is told.
             self.look();
         }
-        let Some(main) = &mut self.main else { return };
+        self.wait_main();
+        let Some(main) = self.main.as_mut().filter(|main| !main.exited) else { return };
+        // Readable, and no answer: a tracer has it, which has to be told of its end first.
+        if main.child.pidfd.has_exited().is_ok_and(|exited| exited) {
+            main.dead = true;
+            // Its group is gone: Ctrl-C is for us again.
+            let _ = self.terminal.take_back();
+            let recorded = self.ground.main_status();
+            self.queue.push_back(Event::MainHeld(recorded));
+        }
+    }
+
+    /// Asks for the status of the main process.
+    fn wait_main(&mut self) {
+        let Some(main) = self.main.as_mut().filter(|main| !main.exited) else { return };
         match main.child.pidfd.try_wait() {
             Ok(None) => {}
             Ok(status) => {
-                main.exited = true;
-                // Its group is gone: Ctrl-C is for us again.
+                (main.exited, main.dead) = (true, true);
                 let _ = self.terminal.take_back();
                 self.queue.push_back(Event::MainExited(status));
             }
             Err(error) => {
                 self.report.trouble("waiting for the command", &error);
-                main.exited = true;
+                (main.exited, main.dead) = (true, true);
                 self.queue.push_back(Event::MainExited(None));
             }
         }
@@ -434,12 +451,14 @@ impl Shell {
         if matches!(summary.outcome, Outcome::NotEmpty { .. }) {
             return;
         }
+        // A tracer that holds the main process may do so for ever.
+        let held = self.main.as_ref().filter(|main| main.dead && !main.exited).map(|main| main.child.pid);
         let guard: BTreeSet<u32> = self.ground.guard.iter().map(|guard| guard.pidfd.pid()).collect();
         let began = clock::boot();
         while began.until(clock::boot()) < REAP_LIMIT {
             let _ = reap::reap_orphans(&guard);
             match scan::children(std::process::id()) {
-                Ok(children) if children.iter().all(|&child| self.ground.is_ours(child)) => return,
+                Ok(children) if children.iter().all(|&child| self.ground.is_ours(child) || Some(child) == held) => return,
                 Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                 Err(_) => return,
             }
