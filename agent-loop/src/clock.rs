@@ -11,6 +11,12 @@ pub fn boot() -> BootNs {
     BootNs(u64::try_from(nanoseconds(ClockId::CLOCK_BOOTTIME)).unwrap_or(0))
 }
 
+/// Now, on CLOCK_MONOTONIC: the time that the host was awake.
+#[must_use]
+pub fn awake() -> BootNs {
+    BootNs(u64::try_from(nanoseconds(ClockId::CLOCK_MONOTONIC)).unwrap_or(0))
+}
+
 /// Now, on both clocks.
 #[must_use]
 pub fn both() -> Clock {

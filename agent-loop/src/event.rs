@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    Birth, BootNs, Death, Exec, Live, PidfsIno, ProcessKey, ProofKind, RunTag, Source, StopReason, Totals, WaitStatus,
+    Birth, BootNs, Death, Exec, Live, PidfsIno, ProcessKey, ProofKind, RunTag, Source, StopReason, Totals,
+    WaitStatus,
 };
 
 /// Something that happened.
@@ -25,6 +26,8 @@ pub enum Event {
     Counted(Totals),
     /// The answer to [`Action::ReadLiveSet`]: the rings were drained before the set was read.
     LiveSet(Vec<Live>),
+    /// The other answer to [`Action::ReadLiveSet`]: it could not be read, which is no proof of anything.
+    LiveSetUnread,
     /// The main process was born, frozen, in its own cgroup (or, degraded, held back by a pipe).
     Launched(Launched),
     /// The launch failed; nothing of the run is left, or [`Event::Tree`] will say so.
@@ -33,6 +36,8 @@ pub enum Event {
     Started,
     /// `waitid` on the main process answered: the authority for its status.
     MainExited(Option<WaitStatus>),
+    /// The main process is dead and `waitid` has no answer: a tracer holds it. The status is the run table's.
+    MainHeld(Option<WaitStatus>),
     /// The time of the last [`Action::WakeAt`] has come.
     Woke,
     /// Somebody wants the run to end.
@@ -133,9 +138,11 @@ pub enum Action {
     Thaw,
     /// Deliver [`Event::Woke`] at this time; replaces the time asked for before.
     WakeAt(BootNs),
+    /// Ask `waitid` again for a main process that a tracer holds; deliver [`Event::MainExited`] if it answers.
+    WaitMain,
     /// Read the counters and deliver [`Event::Counted`].
     ReadCounters,
-    /// Drain the rings, read the live set, and deliver [`Event::LiveSet`].
+    /// Drain the rings, read the live set, and deliver [`Event::LiveSet`] or [`Event::LiveSetUnread`].
     ReadLiveSet,
     /// Signal a process of the tree if it can be proven to be this one; deliver [`Event::Signalled`].
     Signal {
@@ -373,8 +380,8 @@ pub struct Summary {
     pub outcome: Outcome,
     /// The main process's status; `None` is unknown.
     pub status: Option<WaitStatus>,
-    /// Where it comes from.
-    pub source: Source,
+    /// Where the status came from.
+    pub status_source: Source,
     /// Births of the tree, the main process included.
     pub births: u64,
     /// Deaths of the tree, the main process included.

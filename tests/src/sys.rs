@@ -602,6 +602,36 @@ pub fn before_exec(
     unsafe { command.pre_exec(hook) }
 }
 
+/// Lets this process and its children have `errno` for the system call `number`; needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// What prctl reports.
+pub fn refuse_call(number: libc::c_long, errno: u16) -> io::Result<()> {
+    let number = u32::try_from(number).map_err(io::Error::other)?;
+    let line = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let mut lines = [
+        // The number is the first word of `struct seccomp_data`.
+        line((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0, 0),
+        line((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 1, number),
+        line((libc::BPF_RET | libc::BPF_K) as u16, 0, libc::SECCOMP_RET_ERRNO | u32::from(errno)),
+        line((libc::BPF_RET | libc::BPF_K) as u16, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: lines.as_mut_ptr() };
+    // SAFETY: the program and its lines outlive the call, which copies them.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) })?;
+    Ok(())
+}
+
+/// Becomes the tracer of a process, which runs on: its end is then told to this thread first.
+///
+/// # Errors
+/// EPERM without the right to, or where it has a tracer.
+pub fn trace(pid: i32) -> io::Result<()> {
+    // SAFETY: PTRACE_SEIZE takes a number and flags, of which there are none.
+    check_long(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) })?;
+    Ok(())
+}
+
 /// An execve as it is given to the kernel, prepared before the fork.
 #[derive(Debug)]
 pub struct Image {

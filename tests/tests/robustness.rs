@@ -161,6 +161,81 @@ fn output_on_a_full_disk_stops_the_tree() {
     outcome.assert_nothing_left();
 }
 
+#[test]
+fn without_a_timer_the_tree_is_stopped_all_the_same() {
+    needs!(root, bpf, cgroup);
+    let exec = Exec::new().limit("1h").grace("300ms").with(|command| {
+        sys::before_exec(command, || sys::refuse_call(libc::SYS_timerfd_settime, libc::EPERM as u16))
+    });
+    let outcome = exec.adversary(["term-ignorer", "2"]).run();
+    assert_eq!(outcome.code, 125, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("setting the timer"), "{}", outcome.stderr);
+    outcome.assert_tree_accounted();
+    outcome.assert_nothing_left();
+}
+
+/// An `exec` whose command this thread traces; it exits with 7 once its standard input ends.
+fn traced_command(exec: Exec) -> (Running, i32) {
+    let script = "echo > \"$0\"; read line; exit 7";
+    let exec = exec.with(|command| command.stdin(Stdio::piped()));
+    let ready = exec.path("ready");
+    let running = exec.cmd(["sh".as_ref(), "-c".as_ref(), script.as_ref(), ready.as_os_str()]).start();
+    running.wait_ready();
+    let main = running.wait_event("the birth", |event| event.kind == "run.born").who().pid;
+    sys::trace(main).expect("root may trace");
+    (running, main)
+}
+
+#[test]
+fn a_tracer_that_holds_the_dead_command_holds_up_nothing() {
+    needs!(root, bpf, cgroup);
+    let (mut running, main) = traced_command(Exec::new());
+    running.feed("go\n");
+    let outcome = running.finish();
+    sys::wait(main).expect("the tracer has not been told before");
+    assert_eq!(outcome.code, 7, "{}", outcome.stderr);
+    assert_eq!(outcome.run_exit().value["exit"]["source"], "kernel", "{}", outcome.run_exit().value);
+    assert_eq!(outcome.run_exit().value["tree"], "empty");
+    outcome.assert_tree_accounted();
+    outcome.assert_nothing_left();
+}
+
+#[test]
+fn without_ebpf_the_status_of_a_command_that_a_tracer_holds_is_unknown() {
+    needs!(root, cgroup);
+    let (mut running, main) = traced_command(Exec::new().arg("--backend").arg("pidfd"));
+    running.feed("go\n");
+    let outcome = running.finish();
+    sys::wait(main).expect("the tracer has not been told before");
+    assert_eq!(outcome.code, 125, "{}", outcome.stderr);
+    assert!(outcome.run_exit().value["exit"]["code"].is_null(), "{}", outcome.run_exit().value);
+    outcome.assert_nothing_left();
+}
+
+#[test]
+fn a_tracer_that_lets_go_leaves_the_status_to_waitid() {
+    needs!(root, bpf, cgroup);
+    // Somebody whom the command leaves behind keeps the run until the tracer has let go.
+    let exec = Exec::new().arg("--leftovers").arg("wait").with(|command| command.stdin(Stdio::piped()));
+    let (ready, go) = (exec.path("ready"), exec.path("go"));
+    let script = "(while ! test -e \"$1\"; do sleep 0.05; done) </dev/null & echo > \"$0\"; read line; exit 7";
+    let arguments = ["sh".as_ref(), "-c".as_ref(), script.as_ref(), ready.as_os_str(), go.as_os_str()];
+    let mut running = exec.cmd(arguments).start();
+    running.wait_ready();
+    let main = running.wait_event("the birth", |event| event.kind == "run.born").who().clone();
+    sys::trace(main.pid).expect("root may trace");
+    running.feed("go\n");
+    running.wait_event("its death", |event| event.is_death() && event.who().id == main.id);
+    sys::wait(main.pid).expect("the tracer has not been told before");
+    eventually("its end by waitid", || host::state(&main).is_none().then_some(()));
+    fs::write(&go, "").expect("our directory");
+    let outcome = running.finish();
+    assert_eq!(outcome.code, 7, "{}", outcome.stderr);
+    assert_eq!(outcome.run_exit().value["exit"]["source"], "waitid", "{}", outcome.run_exit().value);
+    outcome.assert_tree_accounted();
+    outcome.assert_nothing_left();
+}
+
 /// Lets `change` mounts in a mount namespace that only `exec` has.
 fn mounts(exec: Exec, change: impl Fn() -> nix::Result<()> + Send + Sync + 'static) -> Exec {
     let hook = move || {

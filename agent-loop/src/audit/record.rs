@@ -407,12 +407,15 @@ impl Recorder {
             Outcome::LaunchFailed(failure) => ("launch_failed", None, 0, Some(failure.step.clone())),
             Outcome::NotEmpty { reason, survivors } => ("not_empty", Some(reason.word()), *survivors, None),
         };
-        let from = summary.source;
         Line {
             outcome: Some(outcome),
             reason: Some(reason),
             why,
-            exit: Some(exit(summary.status, if summary.status.is_some() { "observed" } else { "unknown" }, from)),
+            exit: Some(exit(
+                summary.status,
+                if summary.status.is_some() { "observed" } else { "unknown" },
+                summary.status_source,
+            )),
             births: Some(summary.births),
             deaths: Some(summary.deaths),
             leftovers: Some(summary.leftovers),

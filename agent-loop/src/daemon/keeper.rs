@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{KeeperMode, Setup};
+use super::Setup;
+use crate::config::Keeper as KeeperMode;
 use crate::event::SignalResult;
 use crate::keeper::process::client::{Answered, Client, ClientError, Welcome};
 use crate::keeper::process::protocol::{Held, Notice, Process, Reply, Request};
@@ -33,15 +34,15 @@ pub(super) struct Keeper {
 impl Keeper {
     /// No connection yet.
     pub(super) fn new(setup: &Setup) -> Self {
-        let socket = setup.runtime_dir.join("keeper").join("socket");
+        let socket = setup.config.host.runtime_dir.join("keeper").join("socket");
         let mut args: Vec<std::ffi::OsString> = vec!["keeper".into(), "--socket".into(), socket.clone().into()];
-        args.extend(["--runs".into(), setup.cgroup_root.clone().into(), "--pins".into(), setup.pins.clone().into()]);
-        if setup.rules.allow_root {
+        args.extend(["--runs".into(), setup.cgroup_root.clone().into(), "--pins".into(), setup.config.host.pins.clone().into()]);
+        if setup.config.agent.allow_root {
             args.push("--allow-root".into());
         }
         Self {
             socket,
-            mode: setup.keeper,
+            mode: setup.config.host.keeper,
             command: (setup.program.clone(), args),
             client: None,
             why: "not connected yet".to_owned(),

@@ -8,7 +8,6 @@ use super::shell::{Daemon, Discard, Watched};
 use super::{spec, tree};
 use crate::clock;
 use crate::event::{Action, Event, LaunchFailure, Launched, Signalled, Tree};
-use crate::keeper::launch::sealed;
 use crate::keeper::process::protocol::{Descriptors, Reply, Request};
 use crate::model::{Live, RunTag, StopReason, Totals};
 use crate::run::{RunId, RunName, RunRecord, Stage};
@@ -102,9 +101,9 @@ impl Daemon {
         let record = self.record(name)?;
         let tag = self.runs.get(&name.id).and_then(|watched| watched.tag);
         let tag = tag.ok_or_else(|| refused("launching it", "it has no cgroup"))?;
-        let spec = spec::launch(&record.submission, &self.setup.rules)
+        let spec = spec::launch(&record.submission, &self.setup.config.agent)
             .map_err(|error| refused("preparing its launch", format!("{error:#}")))?;
-        let spec = sealed(&spec).map_err(|error| refused("preparing its launch", error))?;
+        let spec = spec::sealed(&spec).map_err(|error| refused("preparing its launch", format!("{error:#}")))?;
         let stdin = match &record.submission.stdin {
             Some(path) => Some(open_input(path).map_err(|error| refused("opening its standard input", error))?),
             None => None,
@@ -208,13 +207,21 @@ impl Daemon {
         self.drain_all();
         match self.live_of(self.runs.get(&id).and_then(|watched| watched.tag)) {
             Ok(live) => self.of(id, Event::LiveSet(live)),
-            Err(error) => self.trouble(&format!("run {id}: reading the live set: {error}")),
+            Err(error) => {
+                self.trouble(&format!("run {id}: reading the live set: {error}"));
+                self.of(id, Event::LiveSetUnread);
+            }
         }
     }
 
     /// The kernel's counters of one run.
-    pub(super) fn totals(&self, _run: RunTag) -> std::io::Result<Totals> {
-        self.tracing.counters.read()
+    ///
+    /// # Errors
+    /// When they cannot be read, or the run is not in the kernel's run table.
+    pub(super) fn totals(&self, run: RunTag) -> std::io::Result<Totals> {
+        let host = self.tracing.counters.read()?;
+        let totals = self.tracing.runs.totals(run, &host)?;
+        totals.ok_or_else(|| std::io::Error::other("the run is not in the kernel's run table"))
     }
 
     /// How the main process of a run ended, by the kernel's run table.

@@ -11,7 +11,8 @@ use super::keeper::Keeper;
 use super::run_log::{Followers, RunLog};
 use super::sources::Sources;
 use super::tree::Root;
-use super::{Rules, Setup};
+use super::Setup;
+use crate::config::Config;
 use crate::clock;
 use crate::control::api::Question;
 use crate::event::{Event, LaunchFailure};
@@ -41,14 +42,14 @@ pub enum Stopped {
 
 /// Runs the daemon until it is asked to stop. Its agents outlive it.
 ///
-/// `reload` reads the configuration again and says what changed; `ready` is called once everything is there.
+/// `reload` reads the configuration again; `ready` is called once everything is there.
 ///
 /// # Errors
 /// What it cannot be without: its directories, the lock (another daemon), its database, eBPF, the socket.
 pub async fn run(
     setup: Setup,
     questions: mpsc::Receiver<Question>,
-    reload: impl FnMut() -> anyhow::Result<(Rules, Vec<String>)>,
+    reload: impl FnMut() -> anyhow::Result<Config>,
     ready: impl FnOnce(),
 ) -> anyhow::Result<Stopped> {
     let sources = Sources::new()?;
@@ -103,16 +104,16 @@ pub(super) struct Daemon {
 impl Daemon {
     /// Opens everything and takes stock of what earlier daemons left.
     async fn start(setup: Setup) -> anyhow::Result<Self> {
-        let state = StateDir::open(&setup.state_dir)?;
+        let state = StateDir::open(&setup.config.host.state_dir)?;
         let lock = state.lock()?;
-        let log = LogDir::open(&setup.log_dir)?;
+        let log = LogDir::open(&setup.config.host.log_dir)?;
         let store = SqliteStore::open(&state)?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
         let boot_id = boot_id.trim().to_owned();
         let keeper = Keeper::new(&setup);
         let (tracing, degraded) = super::stock::tracing(&setup)?;
         let (followers, _) = broadcast::channel(FOLLOW);
-        let fleet = Fleet::new(FleetSettings { max_agents: setup.rules.max_agents });
+        let fleet = Fleet::new(FleetSettings { max_agents: setup.config.host.max_agents });
         let mut daemon = Self {
             setup,
             fleet,
@@ -145,7 +146,7 @@ impl Daemon {
         &mut self,
         mut sources: Sources,
         mut questions: mpsc::Receiver<Question>,
-        mut reload: impl FnMut() -> anyhow::Result<(Rules, Vec<String>)>,
+        mut reload: impl FnMut() -> anyhow::Result<Config>,
     ) -> anyhow::Result<Stopped> {
         let mut again = tokio::time::interval(AGAIN);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -213,22 +214,23 @@ impl Daemon {
         self.discard_all().await;
     }
 
-    fn reload(&mut self, reload: &mut impl FnMut() -> anyhow::Result<(Rules, Vec<String>)>) {
-        match reload() {
-            Ok((rules, changes)) => {
-                if changes.is_empty() {
-                    self.say("reload: nothing changed");
-                }
-                for change in changes {
-                    self.say(&format!("reload: {change}"));
-                }
-                self.fleet.set(FleetSettings { max_agents: rules.max_agents });
-                self.setup.rules = rules;
-                // More runs may be let in now.
-                self.queue.push_back(FleetEvent::Woke);
-            }
-            Err(error) => self.trouble(&format!("reload: {error:#}; the old configuration stays")),
+    /// Reads the configuration again: says what changes, and takes it up or keeps the old one.
+    fn reload(&mut self, reload: &mut impl FnMut() -> anyhow::Result<Config>) {
+        let new = match reload() {
+            Ok(new) => new,
+            Err(error) => return self.trouble(&format!("reload: {error:#}; the old configuration stays")),
+        };
+        let changes = self.setup.config.difference(&new);
+        if changes.is_empty() {
+            self.say("reload: nothing changed");
         }
+        for change in changes {
+            self.say(&format!("reload: {change}"));
+        }
+        self.setup.config = self.setup.config.reloaded(&new);
+        self.fleet.set(FleetSettings { max_agents: self.setup.config.host.max_agents });
+        // More runs may be let in now.
+        self.queue.push_back(FleetEvent::Woke);
     }
 
     /// Reads one round of the rings and says so to every run.
@@ -265,6 +267,8 @@ impl Daemon {
                 Event::RoundEnded
                 | Event::Counted(_)
                 | Event::LiveSet(_)
+                | Event::LiveSetUnread
+                | Event::MainHeld(_)
                 | Event::Launched(_)
                 | Event::LaunchFailed(_)
                 | Event::Started

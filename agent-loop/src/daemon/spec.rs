@@ -1,11 +1,16 @@
 //! From what was asked for to what is launched: the user, the environment, the limits of the cgroup.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::Rules;
+use crate::config::Agent;
 use crate::keeper::launch::{LaunchSpec, Session, Stdio, User};
 use crate::keeper::process::protocol::CgroupLimits;
 use crate::run::{Limits, Submission};
@@ -14,7 +19,7 @@ use crate::run::{Limits, Submission};
 ///
 /// # Errors
 /// When there is no such user, or it is root and that is not allowed.
-pub(super) fn launch(submission: &Submission, rules: &Rules) -> anyhow::Result<LaunchSpec> {
+pub(super) fn launch(submission: &Submission, rules: &Agent) -> anyhow::Result<LaunchSpec> {
     let name = &submission.user;
     let user = User::find(name).with_context(|| format!("looking up the user {name}"))?;
     anyhow::ensure!(
@@ -37,7 +42,7 @@ pub(super) fn launch(submission: &Submission, rules: &Rules) -> anyhow::Result<L
 }
 
 /// What the allow-list lets through, who the user is, and what was asked for; the later wins.
-fn environment(submission: &Submission, rules: &Rules, name: &str, user: &User) -> Vec<(OsString, OsString)> {
+fn environment(submission: &Submission, rules: &Agent, name: &str, user: &User) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = Vec::new();
     let mut set = |name: OsString, value: OsString| {
         env.retain(|(known, _)| *known != name);
@@ -54,10 +59,29 @@ fn environment(submission: &Submission, rules: &Rules, name: &str, user: &User) 
     if let Some(home) = &user.home {
         set("HOME".into(), home.into());
     }
+    let shell = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(user.uid)).ok().flatten();
+    if let Some(found) = shell.filter(|found| !found.shell.as_os_str().is_empty()) {
+        set("SHELL".into(), found.shell.into());
+    }
     for (name, value) in &submission.env {
         set(name.into(), value.into());
     }
     env
+}
+
+/// The specification in a memory file that nobody can change any more: that is what the keeper takes.
+///
+/// # Errors
+/// When there is no descriptor or no memory left.
+pub(super) fn sealed(spec: &LaunchSpec) -> anyhow::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"agent-loop launch", flags).context("making a memory file")?);
+    // In one write: a serialiser writes each token by itself.
+    file.write_all(&serde_json::to_vec(spec)?).context("writing the specification")?;
+    file.rewind()?;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("sealing the specification")?;
+    Ok(file.into())
 }
 
 /// The home of a user, where runs begin that name no directory.

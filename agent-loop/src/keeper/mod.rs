@@ -12,6 +12,7 @@ pub mod pidfd;
 pub mod probe;
 pub mod process;
 pub mod reap;
+pub mod root;
 pub mod scan;
 pub mod signal;
 pub mod streams;

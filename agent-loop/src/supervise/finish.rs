@@ -32,12 +32,21 @@ enum End {
 impl Core {
     /// Whether the main process is dead and its tree is empty (I8).
     pub(super) fn is_over(&self) -> bool {
-        let unwatched = !self.traced();
-        self.main_dead() && self.look.empty_since.is_some() && (unwatched || self.look.cleared && self.living() == 0)
+        // Where the live set cannot be read, the records say alone who left the cgroup: the end is not proven.
+        let cleared = !self.traced() || self.look.cleared || self.tracker.is_blind();
+        let nobody = !self.traced() || self.living() == 0;
+        self.main_dead() && self.look.empty_since.is_some() && cleared && nobody
+    }
+
+    /// Whether nothing can tell any more if those that the registry knows alive outside of an empty tree are.
+    fn is_lost(&self, now: BootNs) -> bool {
+        let long = self.look.empty_since.is_some_and(|since| since.after(DRAIN) <= now);
+        self.tracker.is_blind() && self.is_killing() && long
     }
 
     /// Begins the end of a run that is over.
     pub(super) fn over(&mut self, now: BootNs, out: &mut Vec<Action>) {
+        self.look.proven &= !self.traced() || self.look.cleared;
         let end = match &self.state {
             State::Failed { .. } => End::LaunchFailed,
             State::Draining { .. } => End::Main,
@@ -58,6 +67,16 @@ impl Core {
             State::Intent(_) | State::Born | State::Running | State::Closing(_) | State::Ended => return,
         };
         self.close(now, end, out);
+    }
+
+    /// The live set could not be read: it will be tried again, and the end is not made to wait for it for ever.
+    pub(super) fn on_live_set_unread(&mut self, now: BootNs, out: &mut Vec<Action>) {
+        self.tracker.live_set_unread(now);
+        if self.is_over() {
+            self.over(now, out);
+        } else if self.is_lost(now) {
+            self.give_up(now, out);
+        }
     }
 
     /// Ends a run whose rest cannot be killed.
@@ -131,16 +150,13 @@ impl Core {
             (End::Main | End::LaunchFailed, Some(failure)) => Outcome::LaunchFailed(failure),
             (End::Main | End::LaunchFailed, None) => Outcome::Ended,
         };
-        let (status, source) = match (self.reaped.flatten(), self.recorded) {
-            (Some(status), _) => (Some(status), self.reaped_source),
-            (None, Some(status)) => (Some(status), Source::Kernel),
-            (None, None) => (None, Source::Unknown),
-        };
         let registry = self.tracker.registry();
+        let waited = self.reaped.flatten().map(|status| (status, self.reaped_source));
+        let status = waited.or(self.recorded);
         let summary = Summary {
             outcome,
-            status,
-            source,
+            status: status.map(|(status, _)| status),
+            status_source: status.map_or(Source::Unknown, |(_, source)| source),
             births: registry.births(),
             deaths: registry.deaths(),
             leftovers: self.leftovers,

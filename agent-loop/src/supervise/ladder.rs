@@ -62,6 +62,13 @@ impl Stop {
         }
     }
 
+    /// Takes another reason: our own failure is not hidden behind the end of the main process.
+    pub(super) fn fails(&mut self, reason: StopReason) {
+        if reason == StopReason::Internal && self.goal == Goal::MainEnded {
+            (self.goal, self.reason) = (Goal::Stopped, reason);
+        }
+    }
+
     /// When something of it is due.
     pub(super) fn due(&self, give_up: Option<Duration>) -> Option<BootNs> {
         match &self.rung {

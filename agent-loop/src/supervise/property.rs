@@ -47,6 +47,15 @@ fn ops(lossy: bool) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 0..150)
 }
 
+/// For how long a tracer holds the dead main process; for ever if `None`.
+fn held() -> impl Strategy<Value = Option<Duration>> {
+    prop_oneof![
+        3 => Just(Some(Duration::ZERO)),
+        1 => (1..1500u64).prop_map(|ms| Some(Duration::from_millis(ms))),
+        1 => Just(None),
+    ]
+}
+
 fn play(shadow: &mut Shadow, ops: &[Op]) {
     for op in ops {
         let living = shadow.living();
@@ -99,12 +108,15 @@ proptest! {
     #[test]
     fn i08_a_stopped_run_is_over_only_when_its_tree_is_empty(
         ops in ops(true), seed: u64, main in nature(), last in fate(true), works: bool, hurry: bool,
+        unread in 0..5u32, held in held(), silent: bool,
     ) {
         let mut shadow = Shadow::running(Settings { grace: Duration::from_millis(30), ..Settings::default() }, seed);
         shadow.nature(shadow.main, main);
         shadow.cgroup_kill_works = works;
         play(&mut shadow, &ops);
         shadow.default_fate = last;
+        shadow.unreadable = unread;
+        shadow.is_held_for(held, silent);
         shadow.tell(Event::StopRequested(StopReason::OutputBudget));
         if hurry {
             shadow.tell(Event::Impatient);
@@ -118,7 +130,8 @@ proptest! {
 
     #[test]
     fn i08_a_run_whose_main_process_ends_is_over_only_when_its_tree_is_empty(
-        ops in ops(true), seed: u64, last in fate(true), wait: bool,
+        ops in ops(true), seed: u64, last in fate(true), wait: bool, unread in 0..5u32, held in held(),
+        silent: bool,
     ) {
         let leftovers = if wait { Leftovers::Wait } else { Leftovers::Kill };
         let settings = Settings { grace: Duration::from_millis(30), leftovers, ..Settings::default() };
@@ -126,6 +139,8 @@ proptest! {
         // A stale entry of the live set is refuted by a signal alone, and who waits sends none.
         shadow.sees_exits = wait;
         play(&mut shadow, &ops);
+        shadow.unreadable = unread;
+        shadow.is_held_for(held, silent);
         shadow.exit(shadow.main, WaitStatus::Exited(3), last);
         shadow.pass(Duration::from_millis(100));
         if wait {
@@ -137,8 +152,30 @@ proptest! {
         }
         shadow.pass(Duration::from_secs(5));
         let end = shadow.finished.as_ref().map(|summary| (summary.outcome.clone(), summary.status));
-        prop_assert_eq!(end, Some((Outcome::Ended, Some(WaitStatus::Exited(3)))));
+        // Held for ever, and its exit hook skipped: nobody knows.
+        let unknown = held.is_none() && last.missed && !wait;
+        let status = (!unknown).then_some(WaitStatus::Exited(3));
+        prop_assert_eq!(end, Some((Outcome::Ended, status)));
         shadow.assert_repaired();
         shadow.assert_closed();
+    }
+
+    /// Without the live set a run ends too, and its end is never told as proven.
+    #[test]
+    fn a_live_set_that_cannot_be_read_keeps_no_run_from_its_end(
+        ops in ops(true), seed: u64, main in nature(), last in fate(true), stop: bool,
+    ) {
+        let mut shadow = Shadow::running(Settings { grace: Duration::from_millis(30), ..Settings::default() }, seed);
+        shadow.nature(shadow.main, main);
+        play(&mut shadow, &ops);
+        shadow.unreadable = u32::MAX;
+        shadow.default_fate = last;
+        if stop {
+            shadow.tell(Event::StopRequested(StopReason::OutputBudget));
+        } else {
+            shadow.exit(shadow.main, WaitStatus::Exited(3), last);
+        }
+        shadow.pass(Duration::from_secs(10));
+        prop_assert_eq!(shadow.finished.as_ref().map(|summary| summary.proven), Some(false));
     }
 }

@@ -16,7 +16,7 @@ impl Core {
         core.tracker = Tracker::restored(now, restored);
         core.begun = Some(restored.launched.at);
         core.main = Some(restored.launched.clone());
-        core.recorded = restored.main_died.flatten();
+        core.recorded = restored.main_died.flatten().map(|status| (status, Source::Kernel));
         core.state = State::Running;
         core
     }

@@ -14,8 +14,11 @@
 //!             |                                                                    |
 //!             +---------------------------- empty ---------------------------------+
 //! ```
+//! A main process that is dead and held by a tracer ([`Event::MainHeld`]) has ended; its status is still asked for.
 //! Empty: the main process is dead, nothing was found in its tree, and, where eBPF watches, no process of the
 //! run is alive in the registry (I8). Records of the kernel are taken in every state but Ended.
+
+use std::time::Duration;
 
 use super::finish::Closing;
 use super::ladder::{Goal, Stop};
@@ -27,6 +30,18 @@ use crate::track::Tracker;
 
 /// The signal of Ctrl-C, assumed where impatience comes before any request.
 const SIGINT: u8 = 2;
+
+/// `waitid` is asked again for a dead main process after this long, then after twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(5);
+/// It is asked at least this often: the signal of a child's end tells it too.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// A dead main process that a tracer holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    due: BootNs,
+    pause: Duration,
+}
 
 /// Where a run stands.
 #[derive(Debug)]
@@ -70,8 +85,10 @@ pub struct Core {
     pub(super) reaped: Option<Option<WaitStatus>>,
     /// Who answered: `waitid`, or the kernel's run table for a main process that is not our child.
     pub(super) reaped_source: Source,
-    /// The status by the kernel's record.
-    pub(super) recorded: Option<WaitStatus>,
+    /// The status by the kernel's record, or by its run table.
+    pub(super) recorded: Option<(WaitStatus, Source)>,
+    /// The main process is dead, and a tracer keeps `waitid` from answering.
+    pub(super) held: Option<Held>,
     pub(super) failure: Option<LaunchFailure>,
     pub(super) look: Look,
     pub(super) leftovers: u64,
@@ -94,6 +111,7 @@ impl Core {
             reaped: None,
             reaped_source: Source::Waitid,
             recorded: None,
+            held: None,
             failure: None,
             look: Look::new(),
             leftovers: 0,
@@ -129,6 +147,7 @@ impl Core {
         while self.climb(now, &mut out) {}
         self.tracker.tick(now, &mut out);
         self.look.if_due(now, &mut out);
+        self.wait_if_due(now, &mut out);
         self.finish_if_settled(now, &mut out);
         match &self.state {
             State::Ended => {}
@@ -157,10 +176,12 @@ impl Core {
                     self.on_live_set(now, &set, out);
                 }
             }
+            Event::LiveSetUnread => self.on_live_set_unread(now, out),
             Event::Launched(launched) => self.on_launched(now, launched, out),
             Event::LaunchFailed(failure) => self.on_launch_failed(now, failure, out),
             Event::Started => self.on_started(),
             Event::MainExited(status) => self.on_main_exited(now, status, out),
+            Event::MainHeld(status) => self.on_main_held(now, status, out),
             Event::Woke => self.armed = None,
             Event::StopRequested(reason) => self.on_stop(now, reason, out),
             Event::Impatient => self.on_impatient(now, out),
@@ -194,10 +215,12 @@ impl Core {
             Event::RoundEnded
             | Event::Counted(_)
             | Event::LiveSet(_)
+            | Event::LiveSetUnread
             | Event::Launched(_)
             | Event::LaunchFailed(_)
             | Event::Started
             | Event::MainExited(_)
+            | Event::MainHeld(_)
             | Event::Woke
             | Event::StopRequested(_)
             | Event::Impatient
@@ -209,7 +232,7 @@ impl Core {
 
     fn on_died(&mut self, now: BootNs, death: Death, out: &mut Vec<Action>) {
         if self.main.as_ref().is_some_and(|main| main.key == death.key) {
-            self.recorded = death.status;
+            self.recorded = death.status.map(|status| (status, death.source));
         }
         let before = self.living();
         self.tracker.died(now, death, out);
@@ -294,7 +317,34 @@ impl Core {
             return;
         }
         self.reaped = Some(status);
+        let known = self.held.take().is_some();
         self.tracker.main_exited(now, status, out);
+        if !known {
+            self.main_ended(now, out);
+        }
+    }
+
+    /// The main process is dead; its status is not known, or not by `waitid`.
+    fn on_main_held(&mut self, now: BootNs, status: Option<WaitStatus>, out: &mut Vec<Action>) {
+        if self.main.is_none() || self.reaped.is_some() || self.held.is_some() {
+            return;
+        }
+        self.held = Some(Held { due: now.after(FIRST_WAIT), pause: FIRST_WAIT });
+        self.recorded = self.recorded.or(status.map(|status| (status, Source::RunTable)));
+        self.tracker.main_held(status);
+        self.main_ended(now, out);
+    }
+
+    /// Asks `waitid` again: it answers once the tracer lets go.
+    fn wait_if_due(&mut self, now: BootNs, out: &mut Vec<Action>) {
+        if let Some(held) = self.held.as_mut().filter(|held| held.due <= now) {
+            held.pause = held.pause.saturating_mul(2).min(LONGEST_WAIT);
+            held.due = now.after(held.pause);
+            out.push(Action::WaitMain);
+        }
+    }
+
+    fn main_ended(&mut self, now: BootNs, out: &mut Vec<Action>) {
         match &self.state {
             State::Born | State::Running => {
                 self.state = State::Draining { since: now, told: false };
@@ -313,12 +363,14 @@ impl Core {
             State::Born | State::Running => self.stop(now, Goal::Stopped, reason, out),
             State::Failed { .. } => self.kill_now(now, Goal::LaunchFailed, reason, out),
             State::Draining { .. } => match self.settings.leftovers {
-                // The main process ended by itself and nobody meant to wait for the others: its end stands.
-                Leftovers::Kill => self.stop(now, Goal::MainEnded, reason, out),
-                Leftovers::Wait => self.stop(now, Goal::Stopped, reason, out),
+                // The main process ended by itself and nobody meant to wait for the others: its end stands, unless
+                // it is we who failed.
+                Leftovers::Kill if reason != StopReason::Internal => self.stop(now, Goal::MainEnded, reason, out),
+                Leftovers::Kill | Leftovers::Wait => self.stop(now, Goal::Stopped, reason, out),
             },
             // The first reason stands; the tree is empty, or on its way to be.
-            State::Stopping(_) | State::Unkillable(_) | State::Closing(_) | State::Ended => {}
+            State::Stopping(stop) | State::Unkillable(stop) => stop.fails(reason),
+            State::Closing(_) | State::Ended => {}
         }
     }
 
@@ -362,7 +414,7 @@ impl Core {
     /// Whether the main process is dead, or was never born.
     pub(super) fn main_dead(&self) -> bool {
         let Some(main) = &self.main else { return true };
-        self.reaped.is_some() || !self.tracker.registry().is_alive(&main.key)
+        self.reaped.is_some() || self.held.is_some() || !self.tracker.registry().is_alive(&main.key)
     }
 
     /// How many processes of the run the registry knows alive.
@@ -372,7 +424,8 @@ impl Core {
 
     /// Asks to be woken for whatever is due next.
     fn arm(&mut self, out: &mut Vec<Action>) {
-        let next = [self.tracker.wake(), self.look.due(), self.state_due()].into_iter().flatten().min();
+        let wait = self.held.as_ref().map(|held| held.due);
+        let next = [self.tracker.wake(), self.look.due(), self.state_due(), wait].into_iter().flatten().min();
         if let Some(at) = next
             && self.armed != next
         {

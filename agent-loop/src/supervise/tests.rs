@@ -270,6 +270,56 @@ fn a_command_that_cannot_be_executed_is_a_failed_launch_in_either_order() {
 }
 
 #[test]
+fn a_failure_of_ours_is_told_although_the_main_process_ended_by_itself() {
+    for told in [false, true] {
+        let mut shadow = run(Settings { grace: GRACE, ..Settings::default() });
+        child(&mut shadow, DEAF);
+        shadow.round();
+        if told {
+            shadow.exit(shadow.main, WaitStatus::Exited(0), Fate::default());
+            shadow.pass(Duration::from_millis(100));
+            shadow.tell(Event::StopRequested(StopReason::Internal));
+        } else {
+            let ended = Event::MainExited(Some(WaitStatus::Exited(0)));
+            assert_eq!(shadow.core.handle(BootNs(shadow.now), ended).first(), Some(&Action::InspectTree));
+            shadow.tell(Event::StopRequested(StopReason::Internal));
+            shadow.exit(shadow.main, WaitStatus::Exited(0), Fate::default());
+            shadow.tell(Event::Tree(members(1)));
+        }
+        shadow.pass(secs(12));
+        assert_eq!(end(&shadow).outcome, Outcome::Stopped(StopReason::Internal), "leftovers told: {told}");
+    }
+}
+
+#[test]
+fn a_main_process_that_a_tracer_holds_for_ever_ends_its_run_with_the_kernels_status() {
+    for lost in [false, true] {
+        let mut shadow = run(Settings::default());
+        shadow.is_held_for(None, true);
+        shadow.exit(shadow.main, WaitStatus::Exited(7), Fate { lost, ..Fate::default() });
+        shadow.pass(secs(3));
+        let summary = end(&shadow);
+        assert_eq!((summary.outcome.clone(), summary.status), (Outcome::Ended, Some(WaitStatus::Exited(7))));
+        let source = if lost { Source::RunTable } else { Source::Kernel };
+        assert_eq!((summary.status_source, summary.proven), (source, true));
+        assert!(summary.elapsed < secs(2), "{:?}", summary.elapsed);
+        shadow.assert_closed();
+    }
+}
+
+#[test]
+fn a_tracer_that_lets_go_while_others_are_awaited_leaves_the_status_to_waitid() {
+    let mut shadow = run(Settings { leftovers: Leftovers::Wait, ..Settings::default() });
+    let daemon = child(&mut shadow, Nature::default());
+    shadow.is_held_for(Some(secs(20)), true);
+    shadow.exit(shadow.main, WaitStatus::Exited(7), Fate::default());
+    shadow.pass(secs(30));
+    shadow.exit(daemon, WaitStatus::Exited(0), Fate::default());
+    shadow.pass(secs(3));
+    assert_eq!((end(&shadow).status_source, end(&shadow).leftovers), (Source::Waitid, 1));
+}
+
+#[test]
 fn what_a_failed_launch_leaves_behind_is_killed_after_the_grace() {
     let mut shadow = Shadow::new(Settings { grace: GRACE, ..Settings::default() }, 1);
     shadow.launch(DEAF);

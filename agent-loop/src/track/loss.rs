@@ -127,8 +127,45 @@ impl Ask {
         !stale
     }
 
+    /// Puts a question again that had no answer: the new one is as fresh as any that was asked for meanwhile.
+    fn retry(&mut self, action: Action, out: &mut Vec<Action>) {
+        if self.open {
+            self.again = false;
+            out.push(action);
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.open
+    }
+}
+
+/// How often the live set may fail to be read in a row before nothing is made to depend on it.
+const BLIND_AFTER: u32 = 6;
+/// The pause before it is read again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The failures in a row to read the live set: its question stays open, and is put again.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    times: u32,
+    due: Option<BootNs>,
+}
+
+impl Unread {
+    pub(super) fn failed(&mut self, now: BootNs) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.times.min(10)).min(LONGEST_PAUSE);
+        self.times = self.times.saturating_add(1);
+        self.due = Some(now.after(pause));
+    }
+
+    pub(super) fn due(&self) -> Option<BootNs> {
+        self.due
+    }
+
+    pub(super) fn is_blind(&self) -> bool {
+        self.times >= BLIND_AFTER
     }
 }
 
@@ -188,6 +225,7 @@ pub(super) struct Loss {
     pub(super) flow: bool,
     pub(super) count: Ask,
     pub(super) set: Ask,
+    pub(super) unread: Unread,
     pub(super) open: Option<Open>,
     next_id: u64,
     untracked: u64,
@@ -208,6 +246,7 @@ impl Loss {
             flow: false,
             count: Ask::default(),
             set: Ask::default(),
+            unread: Unread::default(),
             open: None,
             next_id: 1,
             untracked: 0,
@@ -236,6 +275,14 @@ impl Loss {
             self.counted_at = Some(now);
             self.flow = false;
             self.count.any(Action::ReadCounters, out);
+        }
+    }
+
+    /// Reads the live set again once the pause after a failure is over.
+    pub(super) fn read_again_if_due(&mut self, now: BootNs, out: &mut Vec<Action>) {
+        if self.unread.due.is_some_and(|due| due <= now) {
+            self.unread.due = None;
+            self.set.retry(Action::ReadLiveSet, out);
         }
     }
 

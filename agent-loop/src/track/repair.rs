@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::loss::{CONFIRM_AFTER, MAIN_TRIES, Open, Stage, Suspects};
+use super::loss::{CONFIRM_AFTER, MAIN_TRIES, Open, Stage, Suspects, Unread};
 use super::registry::Life;
 use super::tracker::Tracker;
 use crate::event::{Action, Fact, GapCause};
@@ -18,6 +18,7 @@ use crate::model::{Birth, BootNs, Death, Discovery, Live, ProcessKey, Source};
 impl Tracker {
     /// Takes the live set, as of the last drain of the rings; true if it is as new as was last asked for.
     pub fn live_set(&mut self, now: BootNs, set: &[Live], out: &mut Vec<Action>) -> bool {
+        self.loss.unread = Unread::default();
         let fresh = self.loss.set.answered(Action::ReadLiveSet, out);
         if fresh {
             self.compare_live(now, set, out);
@@ -152,7 +153,7 @@ impl Tracker {
 
     fn confirm(&mut self, now: BootNs, set: &[Live], suspects: Suspects, out: &mut Vec<Action>) {
         let Some(open) = &mut self.loss.open else { return };
-        let id = open.gap.id;
+        let (id, is_last_try) = (open.gap.id, open.tries + 1 >= MAIN_TRIES);
         let set = self.proven(set);
         let mut again = Suspects::default();
         let mut births: Vec<_> = suspects.births.into_values().collect();
@@ -179,6 +180,8 @@ impl Tracker {
             match (entry.life, self.is_main(&key)) {
                 (Life::Dead, _) => {}
                 (Life::Alive, true) => again.deaths.push(key),
+                // By `waitid` if the tracer lets go meanwhile.
+                (Life::Reaped, _) if self.is_main_held() && !is_last_try => again.deaths.push(key),
                 (Life::Reaped, _) => self.bury_main(now, Some(id), out),
                 (Life::Alive, false) => {
                     let (ino, run, forker) = (entry.ino, entry.run, entry.forker);
@@ -194,6 +197,10 @@ impl Tracker {
         } else {
             self.wait(now, again);
         }
+    }
+
+    fn is_main_held(&self) -> bool {
+        self.main.as_ref().is_some_and(|main| main.held.is_some() && main.reaped.is_none())
     }
 
     fn wait(&mut self, now: BootNs, suspects: Suspects) {

@@ -28,6 +28,8 @@ pub(super) struct Main {
     launcher: Launcher,
     /// The answer of `waitid`, once there is one.
     pub(super) reaped: Option<Option<WaitStatus>>,
+    /// It is dead and `waitid` has no answer; the status is the run table's.
+    pub(super) held: Option<Option<WaitStatus>>,
 }
 
 /// What is known of the launcher's own exec, which is left out of the log.
@@ -129,7 +131,7 @@ impl Tracker {
     #[must_use]
     pub fn wake(&self) -> Option<BootNs> {
         let count = self.loss.count_due(!self.held.is_empty());
-        [count, self.repair_due()].into_iter().flatten().min()
+        [count, self.repair_due(), self.loss.unread.due()].into_iter().flatten().min()
     }
 
     /// Takes the main process; its birth is told by `run.born`, not by `proc.fork`.
@@ -137,7 +139,7 @@ impl Tracker {
         self.loss.traced = launched.traced;
         self.loss.clean_at = launched.at;
         let launcher = if launched.traced { Launcher::Awaited } else { Launcher::Done };
-        self.main = Some(Main { key: launched.key, run: launched.run, launcher, reaped: None });
+        self.main = Some(Main { key: launched.key, run: launched.run, launcher, reaped: None, held: None });
         let birth = Birth {
             key: launched.key,
             ino: launched.ino,
@@ -233,10 +235,19 @@ impl Tracker {
         }
     }
 
+    /// Takes the news that the main process is dead while `waitid` has no answer for it.
+    pub fn main_held(&mut self, status: Option<WaitStatus>) {
+        let Some(main) = &mut self.main else { return };
+        main.held = Some(status);
+        let key = main.key;
+        self.registry.reap(&key);
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, now: BootNs, out: &mut Vec<Action>) {
         self.loss.count_if_due(now, !self.held.is_empty(), out);
         self.look_again(now, out);
+        self.loss.read_again_if_due(now, out);
     }
 
     /// Asks for the counters as they are from now on.
@@ -251,6 +262,17 @@ impl Tracker {
         if self.loss.traced {
             self.loss.set.fresh(Action::ReadLiveSet, out);
         }
+    }
+
+    /// Takes the news that the live set could not be read; it is tried again after a pause.
+    pub fn live_set_unread(&mut self, now: BootNs) {
+        self.loss.unread.failed(now);
+    }
+
+    /// Whether the live set could not be read for so long that nothing is made to depend on it.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.loss.unread.is_blind()
     }
 
     pub(super) fn is_main(&self, key: &ProcessKey) -> bool {
@@ -292,12 +314,17 @@ impl Tracker {
         }
     }
 
-    /// Buries the reaped main process with the status of `waitid`.
+    /// Buries the dead main process with the status of `waitid`, else with the run table's.
     pub(super) fn bury_main(&mut self, now: BootNs, inferred: Option<GapId>, out: &mut Vec<Action>) {
-        let Some(Main { key, run, reaped: Some(status), .. }) = &self.main else { return };
-        let source = if status.is_some() { Source::Waitid } else { Source::Unknown };
+        let Some(Main { key, run, reaped, held, .. }) = &self.main else { return };
+        if reaped.is_none() && held.is_none() {
+            return;
+        }
+        let waited = reaped.flatten().map(|status| (status, Source::Waitid));
+        let known = waited.or(held.flatten().map(|status| (status, Source::RunTable)));
+        let (status, source) = known.map_or((None, Source::Unknown), |(status, source)| (Some(status), source));
         let ino = self.registry.get(key).and_then(|entry| entry.ino);
-        let death = Death { key: *key, ino, run: *run, forker: None, status: *status, at: now, source };
+        let death = Death { key: *key, ino, run: *run, forker: None, status, at: now, source };
         self.bury_inferred(now, death, inferred, out);
     }
 

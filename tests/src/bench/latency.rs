@@ -167,6 +167,7 @@ fn perform(core: &mut Core, tracing: &Tracing, event: Event) -> anyhow::Result<u
                 Action::ReadLiveSet => next.push(Event::LiveSet(tracing.live.all()?)),
                 // The generator is not ours to stop, and nothing else is asked for while it runs.
                 Action::Thaw
+                | Action::WaitMain
                 | Action::WakeAt(_)
                 | Action::Signal { .. }
                 | Action::SignalMember { .. }

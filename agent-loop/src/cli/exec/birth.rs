@@ -21,6 +21,9 @@ pub(super) struct Main {
     pub(super) child: Child,
     pub(super) exit: AsyncFd<OwnedFd>,
     pub(super) start: Option<AsyncFd<OwnedFd>>,
+    /// Its descriptor says that it is dead; `waitid` may still have no answer.
+    pub(super) dead: bool,
+    /// `waitid` has answered.
     pub(super) exited: bool,
 }
 
@@ -29,7 +32,7 @@ impl Main {
     pub(super) fn watch(child: Child) -> io::Result<Self> {
         let exit = register(child.pidfd.as_fd().try_clone_to_owned()?)?;
         let start = register(child.start.as_fd().try_clone_to_owned()?)?;
-        Ok(Self { child, exit, start: Some(start), exited: false })
+        Ok(Self { child, exit, start: Some(start), dead: false, exited: false })
     }
 
     /// Signals it, through the descriptor of its birth.

@@ -11,7 +11,7 @@ use crate::keeper::cgroup::{Home, RunCgroup};
 use crate::keeper::guard::Guard;
 use crate::keeper::scan;
 use crate::kernel::{self, RunsBy, Tracing};
-use crate::model::{ProcessKey, RunTag};
+use crate::model::{ProcessKey, RunTag, WaitStatus};
 
 const ADVICE: &str = "`agent-loop doctor` shows what is missing and what mends it";
 
@@ -92,6 +92,12 @@ impl Ground {
                 Err(error)
             }
         }
+    }
+
+    /// How the main process ended by the kernel's run table, where eBPF keeps one.
+    pub(super) fn main_status(&self) -> Option<WaitStatus> {
+        let run = self.tracing.as_ref()?.runs.get(self.tag).ok()??;
+        run.exit.map(|(status, _)| status)
     }
 
     /// Removes the empty cgroup and dismisses the guard.

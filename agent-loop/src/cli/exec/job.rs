@@ -14,7 +14,7 @@ impl Shell {
     /// The whole tree is frozen meanwhile, or it could stop us and run on beyond its limit; a limit that passed
     /// strikes when we are continued. Where nothing can be frozen and a limit is set, the command goes on instead.
     pub(super) fn main_stopped(&mut self) {
-        let Some(main) = self.main.as_ref().filter(|main| !main.exited) else { return };
+        let Some(main) = self.main.as_ref().filter(|main| !main.dead) else { return };
         let Ok(Some(signal)) = terminal::stopped_by(&main.child.pidfd) else { return };
         // A stop of the tree is not put off: what is stopped now ends with its last step.
         if self.stop_asked || self.stopping {

@@ -16,7 +16,7 @@ use super::ground::Ground;
 use super::report::{Destinations, Report};
 use super::scan::{Scan, identity};
 use super::sink::SinkFailed;
-use super::sources::{Sources, next_signal, readable, records, taken};
+use super::sources::{Sources, next_signal, readable, records, strikes, taken};
 use crate::clock;
 use crate::error;
 use crate::event::{
@@ -80,6 +80,8 @@ pub(super) struct Shell {
     guard_end: Option<AsyncFd<OwnedFd>>,
     pub(super) queue: VecDeque<Event>,
     pub(super) wake: Option<BootNs>,
+    /// Stands in for a timer that could not be set.
+    alarm: Option<tokio::time::Instant>,
     pub(super) totals: Totals,
     pub(super) launch_code: Option<u8>,
     pub(super) stop_asked: bool,
@@ -106,6 +108,7 @@ impl Shell {
             guard_end: None,
             queue: VecDeque::new(),
             wake: None,
+            alarm: None,
             totals: Totals::default(),
             launch_code: None,
             stop_asked: false,
@@ -172,10 +175,17 @@ impl Shell {
                 number = next_signal(&mut sources.stop) => self.asked_to_stop(number),
                 Some(failure) = failures.recv() => self.cannot_write(&failure),
                 () = taken(&sources.elapsed) => self.queue.push_back(Event::Woke),
-                () = readable(self.main.as_ref().filter(|main| !main.exited).map(|main| &main.exit)) => self.main_exited(),
+                () = strikes(self.alarm) => {
+                    self.alarm = None;
+                    self.queue.push_back(Event::Woke);
+                }
+                () = readable(self.main.as_ref().filter(|main| !main.dead).map(|main| &main.exit)) => self.main_exited(),
                 () = readable(self.main.as_ref().and_then(|main| main.start.as_ref())) => self.main_started(),
                 _ = sources.child.recv() => {
                     self.children_ended();
+                    if self.main.as_ref().is_some_and(|main| main.dead) {
+                        self.wait_main();
+                    }
                     self.main_stopped();
                 }
                 () = taken(&sources.continued) => self.continued(),
@@ -188,24 +198,41 @@ impl Shell {
 
     /// Hands every queued event to the core and performs what it answers.
     fn settle(&mut self, sources: &Sources) -> Option<Summary> {
-        while let Some(event) = self.queue.pop_front() {
-            let actions = self.core.handle(clock::boot(), event);
-            for action in actions {
-                if let Action::Finish(summary) = action {
-                    return Some(summary);
+        loop {
+            while let Some(event) = self.queue.pop_front() {
+                let actions = self.core.handle(clock::boot(), event);
+                for action in actions {
+                    if let Action::Finish(summary) = action {
+                        return Some(summary);
+                    }
+                    self.perform(action);
                 }
-                self.perform(action);
             }
-        }
-        if let Some(at) = self.wake.take()
-            && let Err(error) = sources.arm(at)
-        {
-            // Without a timer no deadline would be kept: the tree is stopped now.
-            self.report.trouble("setting the timer", &error);
-            self.queue.push_back(Event::StopRequested(StopReason::Internal));
+            if let Some(at) = self.wake.take() {
+                self.arm(sources, at);
+            }
+            // A timer that failed asks for a stop, which must not wait for the next wake-up.
+            if self.queue.is_empty() {
+                break;
+            }
         }
         self.report.flush();
         None
+    }
+
+    /// Sets the timer. If that fails, the tree is stopped, by a clock that suspend may hold up.
+    fn arm(&mut self, sources: &Sources, at: BootNs) {
+        let had_failed = self.alarm.is_some();
+        self.alarm = match sources.arm(at) {
+            Ok(()) => None,
+            Err(error) => {
+                if !had_failed {
+                    self.report.trouble("setting the timer", &error);
+                    self.queue.push_back(Event::StopRequested(StopReason::Internal));
+                }
+                Some(tokio::time::Instant::now() + clock::boot().until(at))
+            }
+        };
     }
 
     fn perform(&mut self, action: Action) {
@@ -213,6 +240,7 @@ impl Shell {
             Action::Log(fact) => self.log(fact),
             Action::Thaw => self.thaw(),
             Action::WakeAt(at) => self.wake = Some(at),
+            Action::WaitMain => self.wait_main(),
             Action::ReadCounters => self.read_counters(),
             Action::ReadLiveSet => self.read_live_set(),
             Action::Signal { key, ino, signal } => {
@@ -284,8 +312,10 @@ impl Shell {
         self.drain_all();
         match self.ground.live() {
             Ok(live) => self.queue.push_back(Event::LiveSet(live)),
-            // No answer is no proof: the run does not end on it.
-            Err(error) => self.report.trouble("reading the live set", &error),
+            Err(error) => {
+                self.report.trouble("reading the live set", &error);
+                self.queue.push_back(Event::LiveSetUnread);
+            }
         }
     }
 
@@ -322,18 +352,31 @@ impl Shell {
             // Whom it left behind is known before its end is told.
             self.look();
         }
-        let Some(main) = &mut self.main else { return };
+        self.wait_main();
+        let Some(main) = self.main.as_mut().filter(|main| !main.exited) else { return };
+        // Readable, and no answer: a tracer has it, which has to be told of its end first.
+        if main.child.pidfd.has_exited().is_ok_and(|exited| exited) {
+            main.dead = true;
+            // Its group is gone: Ctrl-C is for us again.
+            let _ = self.terminal.take_back();
+            let recorded = self.ground.main_status();
+            self.queue.push_back(Event::MainHeld(recorded));
+        }
+    }
+
+    /// Asks for the status of the main process.
+    fn wait_main(&mut self) {
+        let Some(main) = self.main.as_mut().filter(|main| !main.exited) else { return };
         match main.child.pidfd.try_wait() {
             Ok(None) => {}
             Ok(status) => {
-                main.exited = true;
-                // Its group is gone: Ctrl-C is for us again.
+                (main.exited, main.dead) = (true, true);
                 let _ = self.terminal.take_back();
                 self.queue.push_back(Event::MainExited(status));
             }
             Err(error) => {
                 self.report.trouble("waiting for the command", &error);
-                main.exited = true;
+                (main.exited, main.dead) = (true, true);
                 self.queue.push_back(Event::MainExited(None));
             }
         }
@@ -408,12 +451,14 @@ impl Shell {
         if matches!(summary.outcome, Outcome::NotEmpty { .. }) {
             return;
         }
+        // A tracer that holds the main process may do so for ever.
+        let held = self.main.as_ref().filter(|main| main.dead && !main.exited).map(|main| main.child.pid);
         let guard: BTreeSet<u32> = self.ground.guard.iter().map(|guard| guard.pidfd.pid()).collect();
         let began = clock::boot();
         while began.until(clock::boot()) < REAP_LIMIT {
             let _ = reap::reap_orphans(&guard);
             match scan::children(std::process::id()) {
-                Ok(children) if children.iter().all(|&child| self.ground.is_ours(child)) => return,
+                Ok(children) if children.iter().all(|&child| self.ground.is_ours(child) || Some(child) == held) => return,
                 Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                 Err(_) => return,
             }

@@ -84,6 +84,14 @@ pub(super) async fn taken(source: &AsyncFd<OwnedFd>) {
     let _ = nix::unistd::read(source.get_ref(), &mut [0; 128]);
 }
 
+/// Waits for an alarm, for ever where none is set.
+pub(super) async fn strikes(alarm: Option<tokio::time::Instant>) {
+    match alarm {
+        Some(alarm) => tokio::time::sleep_until(alarm).await,
+        None => pending().await,
+    }
+}
+
 /// Waits for records of the kernel.
 pub(super) async fn records(ground: &mut Ground, more: bool) {
     match &mut ground.tracing {

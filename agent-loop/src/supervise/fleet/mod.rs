@@ -135,6 +135,13 @@ impl Fleet {
         })
     }
 
+    /// Names who tells how the main process of a run ended, where that is not the keeper that launched it.
+    pub fn main_is_told_by(&mut self, id: RunId, source: Source) {
+        if let Some(Member { phase: Phase::Live(core), .. }) = self.members.get_mut(&id) {
+            core.main_is_told_by(source);
+        }
+    }
+
     /// The runs whose launch was cut off by the loss of the keeper.
     pub fn unsure(&self) -> impl Iterator<Item = RunId> {
         self.members.iter().filter(|(_, member)| matches!(member.phase, Phase::Unsure)).map(|(id, _)| *id)
@@ -509,7 +516,7 @@ impl End {
         Self {
             outcome: RunOutcome::Finished(summary.outcome.clone()),
             status: summary.status,
-            source: summary.source,
+            source: summary.status_source,
             births: summary.births,
             deaths: summary.deaths,
             leftovers: summary.leftovers,

@@ -1,0 +1,408 @@
+//! What the daemon answers over the control socket.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::shell::{Daemon, now};
+use super::sources::Sources;
+use super::spec;
+use crate::control::api::{
+    Answer, Ask, Caller, EventFeed, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest,
+    StatusView, TreeView,
+};
+use crate::event::Outcome;
+use crate::model::{StopReason, WaitStatus};
+use crate::run::{End, Limits, RunId, RunOutcome, RunRecord, Stage, Submission};
+use crate::store::{RunFiles, Store as _};
+use crate::supervise::Leftovers;
+use crate::supervise::fleet::FleetEvent;
+
+/// The longest command line that is taken, in bytes: what execve takes is more.
+const LONGEST_ARGV: usize = 128 << 10;
+
+/// How many runs may wait for their turn.
+const MOST_QUEUED: usize = 1_000;
+
+/// SIGTERM: what an operator's kill is told as.
+const SIGTERM: u8 = 15;
+
+impl Daemon {
+    pub(super) async fn answer(&mut self, question: Question, sources: &Sources) {
+        let Question { ask, from, reply } = question;
+        let answer = match ask {
+            Ask::Status => Ok(Answer::Status(self.status())),
+            Ask::Runs { all, limit } => self.list(all, limit).map(Answer::Runs),
+            Ask::Run(run) => self.find(&run).map(|record| Answer::Run(Box::new(self.view(&record)))),
+            Ask::Tree(run) => self.find(&run).map(|record| Answer::Tree(self.tree(&record))),
+            Ask::Logs(run) => self.find(&run).map(|record| Answer::Logs(self.logs(&record))),
+            Ask::Events => Ok(Answer::Events(EventFeed { recent: Vec::new(), live: self.followers.subscribe() })),
+            Ask::Start(request) => self.start_run(&request, from, sources).await,
+            Ask::Kill { run, reason, dry_run } => self.kill(&run, &reason, dry_run, from, sources).await,
+        };
+        // Who asked may have gone.
+        let _ = reply.send(answer);
+    }
+
+    fn status(&self) -> StatusView {
+        let mut runs = BTreeMap::new();
+        for record in self.fleet.records() {
+            *runs.entry(self.fleet.state(record.id).unwrap_or("ended").to_owned()).or_insert(0) += 1;
+        }
+        let mut degraded = self.degraded.clone();
+        degraded.extend(self.unsaved.iter().map(|(id, why)| format!("run {id} cannot be remembered: {why}")));
+        degraded.extend(self.discards.iter().map(|discard| format!("{} is still being discarded", discard.name)));
+        let lost = self.tracing.counters.read().map_or(0, |it| it.lost_fork + it.lost_exec + it.lost_exit);
+        StatusView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            backend: "ebpf".to_owned(),
+            degraded,
+            keeper: self.keeper.state(),
+            since: time(self.since),
+            runs,
+            max_agents: self.setup.config.host.max_agents,
+            observed: self.observed(),
+            lost,
+        }
+    }
+
+    /// Processes of agents that nobody launched through us.
+    fn observed(&self) -> Vec<ProcessView> {
+        let live = self.tracing.live.all().unwrap_or_default();
+        let observed = live.iter().filter(|live| live.run.0 & agent_loop_common::map::OBSERVED != 0);
+        let view = |live: &crate::model::Live| ProcessView {
+            pid: live.key.tgid,
+            start_ns: live.key.start_boottime_ns,
+            parent: live.forker.map(|forker| forker.tgid),
+            command: crate::keeper::scan::member(live.key.tgid, None).comm.unwrap_or_default(),
+        };
+        observed.map(view).collect()
+    }
+
+    fn list(&self, all: bool, limit: u32) -> Result<Vec<RunView>, Problem> {
+        let mut views: Vec<RunView> = self.fleet.records().map(|record| self.view(record)).collect();
+        if all {
+            let latest = self.store.latest(limit).map_err(|error| Problem::Unavailable(error.to_string()))?;
+            let known: Vec<String> = views.iter().map(|view| view.run.clone()).collect();
+            views.extend(latest.iter().map(|record| self.view(record)).filter(|view| !known.contains(&view.run)));
+        }
+        views.sort_by(|a, b| b.run.cmp(&a.run));
+        views.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(views)
+    }
+
+    fn find(&self, run: &str) -> Result<RunRecord, Problem> {
+        let id: RunId = run.parse().map_err(|_| Problem::Bad(format!("{run:?} is not the id of a run")))?;
+        if let Some(record) = self.fleet.record(id) {
+            return Ok(record.clone());
+        }
+        let stored = self.store.run(id).map_err(|error| Problem::Unavailable(error.to_string()))?;
+        stored.ok_or_else(|| Problem::NotFound(format!("there is no run {run}; `agent-loop ps --all` lists them")))
+    }
+
+    fn tree(&self, record: &RunRecord) -> TreeView {
+        let registry = self.fleet.core(record.id).map(|core| core.tracker().registry());
+        let tag = self.runs.get(&record.id).and_then(|watched| watched.tag);
+        let mut processes: Vec<ProcessView> = match (registry, tag) {
+            (Some(registry), Some(tag)) => registry
+                .living(tag)
+                .map(|entry| ProcessView {
+                    pid: entry.key.tgid,
+                    start_ns: entry.key.start_boottime_ns,
+                    parent: entry.forker.map(|forker| forker.tgid),
+                    command: entry.name.as_deref().unwrap_or_default().to_owned(),
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
+        processes.sort_by_key(|process| process.pid);
+        TreeView { run: record.id.to_string(), processes }
+    }
+
+    fn logs(&self, record: &RunRecord) -> LogFiles {
+        let [stdout, stderr] = RunFiles::paths(&self.log, record.id);
+        // Until its cgroup is removed a keeper may still be draining.
+        LogFiles { stdout, stderr, open: self.fleet.record(record.id).is_some() }
+    }
+
+    async fn start_run(&mut self, request: &StartRequest, from: Caller, sources: &Sources) -> Result<Answer, Problem> {
+        if !from.may_write {
+            return Err(Problem::Forbidden("only root and the owner of the configuration start runs".to_owned()));
+        }
+        let waiting = self.fleet.records().filter(|record| matches!(record.stage, Stage::Queued)).count();
+        if waiting >= MOST_QUEUED {
+            return Err(Problem::TooMany(format!("{waiting} runs are waiting already; try again later")));
+        }
+        let submission = self.submission(request, from)?;
+        let id = RunId(self.ids.generate().map_err(|error| Problem::Unavailable(format!("making an id: {error}")))?);
+        let record = RunRecord {
+            id,
+            attempt: 1,
+            submission,
+            submitted_unix_ns: now().unix_ns,
+            boot_id: self.boot_id.clone(),
+            stage: Stage::Queued,
+        };
+        self.queue.push_back(FleetEvent::Submitted(Box::new(record)));
+        self.settle(sources).await;
+        match self.unsaved.get(&id).cloned() {
+            None => Ok(Answer::Started { run: id.to_string() }),
+            Some(why) => {
+                // Not remembered is not accepted.
+                let reason = StopReason::Operator { signal: SIGTERM };
+                self.queue.push_back(FleetEvent::StopAsked { id, reason });
+                self.settle(sources).await;
+                Err(Problem::Unavailable(format!("the run cannot be remembered: {why}; free some space and try again")))
+            }
+        }
+    }
+
+    fn submission(&self, request: &StartRequest, from: Caller) -> Result<Submission, Problem> {
+        let bad = |text: &str| Problem::Bad(text.to_owned());
+        let agent = &self.setup.config.agent;
+        let user = agent.user.clone().ok_or_else(|| {
+            Problem::Conflict("no `user` is set in `[agent]` of the configuration: nobody to run it as".to_owned())
+        })?;
+        if request.argv.first().is_none_or(|command| command.is_empty()) {
+            return Err(bad("there is no command"));
+        }
+        if request.argv.iter().map(String::len).sum::<usize>() > LONGEST_ARGV {
+            return Err(bad("the command line is longer than 128 KiB; hand long texts over by --stdin"));
+        }
+        let texts = request.argv.iter().chain(request.env.iter().flat_map(|(name, value)| [name, value]));
+        if texts.into_iter().any(|text| text.contains('\0')) {
+            return Err(bad("a zero byte cannot be part of a command line or of the environment"));
+        }
+        if request.env.iter().any(|(name, _)| name.is_empty() || name.contains('=')) {
+            return Err(bad("the name of a variable is empty or holds `=`"));
+        }
+        let stdin = match &request.stdin {
+            // It is opened with the daemon's rights.
+            Some(_) if from.uid != 0 => {
+                return Err(Problem::Forbidden("only root names a file as standard input".to_owned()));
+            }
+            Some(path) if !path.is_absolute() => return Err(bad("standard input must be an absolute path")),
+            other => other.clone(),
+        };
+        let cwd = match &request.cwd {
+            Some(path) if !path.is_absolute() => return Err(bad("the working directory must be an absolute path")),
+            Some(path) => path.clone(),
+            None => spec::home(&user).map_err(|error| Problem::Bad(format!("{error:#}")))?,
+        };
+        let defaults = &self.setup.config.limits;
+        let limits = Limits {
+            wall: span("limit", request.limit.as_deref())?.or(defaults.run.wall),
+            active: span("active_limit", request.active_limit.as_deref())?.or(defaults.run.active),
+            idle: span("idle_limit", request.idle_limit.as_deref())?.or(defaults.run.idle),
+            output_bytes: request.output_bytes.or(defaults.run.output_bytes),
+            memory_bytes: request.memory_bytes.or(defaults.run.memory_bytes),
+            tasks: request.tasks.or(defaults.run.tasks),
+            cpu_percent: request.cpu_percent.or(defaults.run.cpu_percent),
+        };
+        Ok(Submission {
+            argv: request.argv.clone(),
+            env: request.env.clone(),
+            cwd,
+            user,
+            stdin,
+            limits,
+            grace: grace(request.grace.as_deref())?.unwrap_or(defaults.grace),
+            leftovers: match request.leftovers.as_deref() {
+                None => defaults.leftovers,
+                Some("kill") => Leftovers::Kill,
+                Some("wait") => Leftovers::Wait,
+                Some(other) => return Err(Problem::Bad(format!("leftovers is `kill` or `wait`, not {other:?}"))),
+            },
+            asked_by: from.uid,
+        })
+    }
+
+    async fn kill(
+        &mut self,
+        run: &str,
+        reason: &str,
+        dry_run: bool,
+        from: Caller,
+        sources: &Sources,
+    ) -> Result<Answer, Problem> {
+        if !from.may_write {
+            return Err(Problem::Forbidden("only root and the owner of the configuration stop runs".to_owned()));
+        }
+        let record = self.find(run)?;
+        let state = self.fleet.state(record.id).unwrap_or("ended").to_owned();
+        if state == "ended" {
+            return Err(Problem::Conflict(format!("run {run} is over already")));
+        }
+        let view = KillView { run: record.id.to_string(), state, processes: self.tree(&record).processes, dry_run };
+        if !dry_run {
+            if let Some(watched) = self.runs.get_mut(&record.id) {
+                let why = format!("asked by user {} over the control socket: {reason}", from.uid);
+                watched.log.write(|recorder, clock| recorder.stop_asked(why, clock));
+            }
+            let reason = StopReason::Operator { signal: SIGTERM };
+            self.queue.push_back(FleetEvent::StopAsked { id: record.id, reason });
+            self.settle(sources).await;
+        }
+        Ok(Answer::Killing(view))
+    }
+
+    fn view(&self, record: &RunRecord) -> RunView {
+        let (born, end) = match &record.stage {
+            Stage::Born(born) => (Some(born), None),
+            Stage::Ended(end) => (None, Some(end)),
+            Stage::Queued | Stage::Intended => (None, None),
+        };
+        let here = now();
+        let wall = |at: crate::model::BootNs| {
+            let since = i64::try_from(at.until(here.boot).as_nanos()).unwrap_or(i64::MAX);
+            time(here.unix_ns.saturating_sub(since))
+        };
+        let status = end.map(|end| end.status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()));
+        let (code, signal) = match end.and_then(|end| end.status) {
+            Some(WaitStatus::Exited(code)) => (Some(code), None),
+            Some(WaitStatus::Signaled { signal, .. }) => (None, Some(signal)),
+            None => (None, None),
+        };
+        let elapsed = match (born, end) {
+            (Some(born), _) => Some(born.at.until(here.boot)),
+            (None, Some(end)) => Some(end.elapsed),
+            (None, None) => None,
+        };
+        let tag = born.map(|born| born.cgroup);
+        let alive = self.fleet.core(record.id).zip(tag).map_or(0, |(core, tag)| core.tracker().registry().living_count(tag));
+        RunView {
+            run: record.id.to_string(),
+            state: self.fleet.state(record.id).unwrap_or("ended").to_owned(),
+            argv: record.submission.argv.clone(),
+            user: record.submission.user.clone(),
+            submitted: time(record.submitted_unix_ns),
+            born: born.map(|born| wall(born.at)),
+            elapsed_ms: elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+            remaining_ms: born.and_then(|born| born.deadline).map(|deadline| remaining(here.boot.0, deadline.0)),
+            main_pid: born.map(|born| born.main.tgid),
+            alive: u64::try_from(alive).unwrap_or(u64::MAX),
+            output_bytes: self.runs.get(&record.id).map_or_else(|| self.written(record.id), |watched| watched.output),
+            reason: reason(record),
+            outcome: end.map(|end| outcome(&end.outcome)),
+            status,
+            code,
+            signal,
+            leftovers: end.map_or(0, |end| end.leftovers),
+            proven: end.map(|end| end.proven),
+            why: why(record),
+        }
+    }
+
+    fn written(&self, id: RunId) -> u64 {
+        let length = |path: &std::path::PathBuf| std::fs::metadata(path).map_or(0, |it| it.len());
+        RunFiles::paths(&self.log, id).iter().map(length).sum()
+    }
+}
+
+fn remaining(now: u64, deadline: u64) -> i64 {
+    let ms = |ns: u64| i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX);
+    ms(deadline).saturating_sub(ms(now))
+}
+
+fn span(name: &str, text: Option<&str>) -> Result<Option<Duration>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    match humantime::parse_duration(text) {
+        Ok(span) if span.is_zero() => {
+            Err(Problem::Bad(format!("{name} must be longer than 0; leave it out for no limit")))
+        }
+        Ok(span) => Ok(Some(span)),
+        Err(error) => Err(Problem::Bad(format!("{name} {text:?}: {error}; write it like `90s`, `10m` or `1h 30m`"))),
+    }
+}
+
+fn grace(text: Option<&str>) -> Result<Option<Duration>, Problem> {
+    text.map(humantime::parse_duration)
+        .transpose()
+        .map_err(|error| Problem::Bad(format!("grace: {error}; write it like `10s`")))
+}
+
+fn time(unix_ns: i64) -> String {
+    Timestamp::from_nanosecond(i128::from(unix_ns)).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
+}
+
+/// Why a run is or was stopped.
+fn reason(record: &RunRecord) -> Option<String> {
+    match &record.stage {
+        Stage::Born(born) => born.stopping.map(|reason| reason.word().to_owned()),
+        Stage::Ended(End { outcome: RunOutcome::Finished(outcome), .. }) => match outcome {
+            Outcome::Stopped(reason) | Outcome::NotEmpty { reason, .. } => Some(reason.word().to_owned()),
+            Outcome::Ended | Outcome::LaunchFailed(_) => None,
+        },
+        Stage::Ended(_) | Stage::Queued | Stage::Intended => None,
+    }
+}
+
+fn outcome(outcome: &RunOutcome) -> String {
+    match outcome {
+        RunOutcome::Finished(Outcome::Ended) => "ended",
+        RunOutcome::Finished(Outcome::Stopped(reason)) => reason.word(),
+        RunOutcome::Finished(Outcome::LaunchFailed(_)) => "launch_failed",
+        RunOutcome::Finished(Outcome::NotEmpty { .. }) => "not_empty",
+        RunOutcome::LostToReboot => "lost_to_reboot",
+        RunOutcome::Lost => "lost",
+        RunOutcome::Withdrawn => "withdrawn",
+    }
+    .to_owned()
+}
+
+/// How a run ended, in one sentence without its full stop.
+pub(super) fn sentence(end: &End) -> String {
+    let status = end.status.map_or_else(|| "its status is not known".to_owned(), |status| format!("its status: {status}"));
+    let stopped = |reason: StopReason| match reason {
+        StopReason::Deadline => "its wall limit was reached",
+        StopReason::ActiveLimit => "its limit of waking time was reached",
+        StopReason::Idle => "it wrote nothing for too long",
+        StopReason::OutputBudget => "its output budget was reached",
+        StopReason::Leftovers => "its command left others behind",
+        StopReason::Operator { .. } => "somebody asked for it",
+        StopReason::OutputFailed => "its output could not be written",
+        StopReason::Internal => "agent-loop failed",
+    };
+    match &end.outcome {
+        RunOutcome::Finished(Outcome::Ended) => format!("its command ended by itself; {status}"),
+        RunOutcome::Finished(Outcome::Stopped(reason)) => format!("it was stopped, since {}; {status}", stopped(*reason)),
+        RunOutcome::Finished(Outcome::LaunchFailed(failure)) => {
+            let errno = failure.errno.map(|errno| format!(": {}", std::io::Error::from_raw_os_error(errno)));
+            format!("it was never started: {}{}", failure.step, errno.unwrap_or_default())
+        }
+        RunOutcome::Finished(Outcome::NotEmpty { survivors, .. }) => {
+            format!("{survivors} of its processes could not be ended; {status}")
+        }
+        RunOutcome::LostToReboot => "the host was started again meanwhile, and nobody saw its end".to_owned(),
+        RunOutcome::Lost => "what was remembered of it is older than what was found; how it ran is not known".to_owned(),
+        RunOutcome::Withdrawn => "it was withdrawn before it was launched".to_owned(),
+    }
+}
+
+/// What ended a run, by whom, on what evidence: one sentence each.
+fn why(record: &RunRecord) -> Vec<String> {
+    let Stage::Ended(end) = &record.stage else { return Vec::new() };
+    let mut why = vec![format!("Run {}: {}.", record.id, sentence(end))];
+    let source = match end.source {
+        crate::model::Source::Waitid => "the keeper's waitid on its own child",
+        crate::model::Source::RunTable => "the kernel's run table, written by the exit hook",
+        crate::model::Source::Kernel => "the kernel's record of its exit",
+        crate::model::Source::LiveSet => "the kernel's live set",
+        crate::model::Source::Scan => "a look at the processes",
+        crate::model::Source::Unknown => "nobody, so that it stays unknown",
+    };
+    if !matches!(end.outcome, RunOutcome::Withdrawn | RunOutcome::Finished(Outcome::LaunchFailed(_))) {
+        why.push(format!("The status was told by {source}."));
+        let tree = if end.proven { "proven empty" } else { "not proven empty" };
+        why.push(format!("{} processes were born in its tree and {} died; it was {tree}.", end.births, end.deaths));
+    }
+    if end.leftovers > 0 {
+        why.push(format!("{} processes outlived its command and were stopped.", end.leftovers));
+    }
+    if let Some(kills) = end.oom_kills.filter(|kills| *kills > 0) {
+        why.push(format!("The kernel killed {kills} of its processes for want of memory."));
+    }
+    why
+}

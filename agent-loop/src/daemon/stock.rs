@@ -1,0 +1,321 @@
+//! Taking stock: what earlier daemons and keepers left is found, and each of it goes on, is ended or is discarded.
+//!
+//! Done at the start, and again whenever a keeper was lost and one is there again. The decisions are
+//! [`crate::supervise::fleet::plan`]'s; nothing is signalled but through the keeper, which proves it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd as _;
+
+use anyhow::Context as _;
+
+use super::Setup;
+use super::keeper::{done, process, signal_result};
+use super::run_log::RunLog;
+use super::shell::{Daemon, Discard, Watched, now};
+use super::tree::Root;
+use crate::event::{Event, Launched, SignalResult};
+use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
+use crate::kernel::{self, RunsBy, Tracing};
+use crate::model::RunTag;
+use crate::run::{Born, RunId, RunName, RunRecord, Stage};
+use crate::store::{RunFiles, Store as _};
+use crate::supervise::Core;
+use crate::supervise::fleet::{Findings, FleetEvent, HeldRun, Step, plan, settings_of};
+
+/// The kernel side: the one that an earlier daemon left running, else a new one; what is missing is named.
+pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Vec<String>)> {
+    let kernel = &setup.config.kernel;
+    let options = kernel::Options {
+        // Runs are made directly below the root.
+        runs: setup.root_level.map_or(RunsBy::Exact, |level| RunsBy::Level(level + 1)),
+        events_bytes: kernel.ring_bytes,
+        execs_bytes: kernel.execs_ring_bytes,
+        live_entries: kernel.live_entries,
+        watch: kernel.watch.iter().cloned().zip(0..).collect(),
+        ..kernel::Options::default()
+    };
+    let tracing = kernel::load(&options)
+        .context("bringing up eBPF, without which `serve` knows no process; `agent-loop doctor` shows what mends it")?;
+    Ok((tracing, Vec::new()))
+}
+
+impl Daemon {
+    /// The first stock: all that the store remembers, the keeper holds and the root of the runs shows.
+    pub(super) async fn first_stock(&mut self) -> anyhow::Result<()> {
+        let records = self.store.open_runs()?;
+        for id in RunFiles::with_pipes(&self.state)? {
+            if !records.iter().any(|record| record.id == id) {
+                RunFiles::remove_pipes(&self.state, id)?;
+            }
+        }
+        let held = match self.keeper.connect(&self.boot_id).await {
+            Ok(held) => held,
+            Err(error) => {
+                self.trouble(&format!("no keeper: {error:#}; nothing is launched or stopped until there is one"));
+                Vec::new()
+            }
+        };
+        self.take_stock(records, held, true).await?;
+        Ok(())
+    }
+
+    /// A stock taken again, once a lost keeper is back or another one has come.
+    pub(super) async fn next_stock(&mut self) {
+        let Ok(held) = self.keeper.connect(&self.boot_id).await else { return };
+        let records = self.fleet.records().cloned().collect();
+        if let Err(error) = self.take_stock(records, held, false).await {
+            self.trouble(&format!("taking stock: {error:#}"));
+        }
+    }
+
+    async fn take_stock(&mut self, records: Vec<RunRecord>, held: Vec<Held>, first: bool) -> anyhow::Result<()> {
+        self.root = match Root::open(&self.setup.cgroup_root) {
+            Ok(root) => Some(root),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+            Err(error) => {
+                return Err(error).with_context(|| format!("opening {}", self.setup.cgroup_root.display()));
+            }
+        };
+        let by_name: BTreeMap<RunName, Held> =
+            held.into_iter().filter_map(|held| Some((held.run.parse().ok()?, held))).collect();
+        let cgroups = match &self.root {
+            Some(root) => root.runs().context("listing the cgroups of runs")?.into_iter().collect(),
+            None => BTreeMap::new(),
+        };
+        let findings = Findings {
+            ended: self.ended(&by_name, &cgroups)?,
+            held: by_name
+                .iter()
+                .map(|(name, held)| (*name, HeldRun { cgroup: RunTag(held.cgroup), thawed: held.thawed }))
+                .collect(),
+            boot_id: self.boot_id.clone(),
+            records,
+            cgroups,
+        };
+        let mut going_on = Vec::new();
+        for step in plan(&findings) {
+            match step {
+                Step::Discard { name, cgroup, held: _, why } => {
+                    self.say(&format!("discarding {name}: {}", why.text()));
+                    self.discards.push(Discard { name, cgroup });
+                }
+                Step::Queue(record) if first => self.queue.push_back(FleetEvent::Submitted(record)),
+                Step::Again(mut record) if first => {
+                    record.attempt += 1;
+                    record.stage = Stage::Queued;
+                    self.queue.push_back(FleetEvent::Submitted(record));
+                }
+                Step::Queue(_) => {}
+                Step::Again(record) => {
+                    self.forget_attempt(record.id);
+                    self.queue.push_back(FleetEvent::Again(record.id));
+                }
+                Step::End(record, outcome) => self.queue.push_back(FleetEvent::Ended(record, outcome)),
+                Step::GoOn { record, held, cgroup } => going_on.push((record, held, cgroup)),
+            }
+        }
+        let total = going_on.len();
+        let mut exits = Vec::new();
+        for (record, is_held, cgroup) in going_on {
+            let held = by_name.get(&record.name()).filter(|_| is_held);
+            exits.extend(self.go_on(*record, held, cgroup, first).await);
+        }
+        // Their records first, then the authority on how each ended.
+        self.work().await;
+        self.drain_all();
+        for (id, status) in exits {
+            self.main_exited(id, status);
+        }
+        self.discard_all().await;
+        if self.keeper.is_up() {
+            // The keeper makes the root: it may not have been there before.
+            self.root = Root::open(&self.setup.cgroup_root).ok();
+            self.queue.push_back(FleetEvent::KeeperReady);
+        }
+        self.work().await;
+        let keeper = self.keeper.state().map_or_else(|why| why, |pid| format!("keeper {pid}"));
+        self.say(&format!("{total} runs go on, {keeper}"));
+        Ok(())
+    }
+
+    /// Those of the found names whose runs are remembered as over.
+    fn ended(
+        &self,
+        held: &BTreeMap<RunName, Held>,
+        cgroups: &BTreeMap<RunName, RunTag>,
+    ) -> anyhow::Result<Vec<RunName>> {
+        let names: BTreeSet<RunName> = held.keys().chain(cgroups.keys()).copied().collect();
+        let mut ended = Vec::new();
+        for name in names {
+            if self.store.run(name.id)?.is_some_and(|record| matches!(record.stage, Stage::Ended(_))) {
+                ended.push(name);
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Goes on with a run; its main process's end, if that has come, is returned to be told later.
+    async fn go_on(
+        &mut self,
+        record: RunRecord,
+        held: Option<&Held>,
+        cgroup: bool,
+        first: bool,
+    ) -> Option<(RunId, Option<i32>)> {
+        let (id, name) = (record.id, record.name());
+        let Stage::Born(born) = record.stage.clone() else { return None };
+        if first && let Err(error) = self.resume(record, &born, cgroup) {
+            self.trouble(&format!("run {id}: going on with it: {error:#}"));
+        }
+        let Some(held) = held else { return self.adopt(name, &born, cgroup).await };
+        self.output(&held.output);
+        self.started(id, held.start.clone());
+        if !held.thawed && born.stopping.is_none() && held.exited.is_none() {
+            self.thaw(name).await;
+        }
+        held.exited.map(|status| (id, status))
+    }
+
+    /// Restores the state machine of a run from what its log says.
+    fn resume(&mut self, record: RunRecord, born: &Born, cgroup: bool) -> anyhow::Result<()> {
+        let id = record.id;
+        let (mut log, past, trouble) = RunLog::open(&self.log, &record, &self.boot_id, self.followers.clone())?;
+        if let Some(trouble) = trouble {
+            self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
+        }
+        let own = match &self.root {
+            Some(root) if cgroup => Some(root.cgroup(record.name(), born.cgroup)?),
+            Some(_) | None => None,
+        };
+        log.set_cgroup(born.cgroup.0, self.setup.cgroup_root.join(record.name().to_string()).display().to_string());
+        let launched =
+            Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
+        if !past.is_born() {
+            log.fact(&crate::event::Fact::RunBorn(launched.clone()));
+        }
+        log.write(|recorder, clock| recorder.adopted("another daemon goes on with it".to_owned(), clock));
+        let restored = past.restored(launched, born.baseline);
+        let core = Core::resumed(now().boot, settings_of(&record, born.baseline), &restored);
+        self.tags.insert(born.cgroup, id);
+        self.runs.insert(id, Watched { log, cgroup: own, tag: Some(born.cgroup), output: 0, output_before: 0 });
+        self.queue.push_back(FleetEvent::Resumed { record: Box::new(record), core: Box::new(core) });
+        self.queue.push_back(FleetEvent::Of(id, Event::Started));
+        Ok(())
+    }
+
+    /// Has the keeper take up a run that another one launched; without a cgroup its tree is gone.
+    async fn adopt(&mut self, name: RunName, born: &Born, cgroup: bool) -> Option<(RunId, Option<i32>)> {
+        if !cgroup {
+            return Some((name.id, None));
+        }
+        if !self.keeper.is_up() {
+            return None;
+        }
+        let output = match RunFiles::reopen(&self.state, &self.log, name.id) {
+            Ok(output) => Some(output),
+            Err(error) => {
+                self.trouble(&format!("run {}: going on with its output: {error}", name.id));
+                None
+            }
+        };
+        if let (Some(output), Some(watched)) = (&output, self.runs.get_mut(&name.id)) {
+            watched.output_before = output.held.iter().sum();
+            watched.output = watched.output_before;
+        }
+        let before = output.as_ref().map_or(0, |output| output.held.iter().sum());
+        let budget = self.fleet.record(name.id).and_then(|record| record.submission.limits.output_bytes);
+        let request = Request::Adopt {
+            run: name.to_string(),
+            cgroup: born.cgroup.0,
+            main: Some(process(born.main, born.ino)),
+            fds: Descriptors { drains: output.is_some(), ..Descriptors::default() },
+            output_bytes: budget.map(|budget| budget.saturating_sub(before)),
+        };
+        let drains = output.iter().flat_map(|output| &output.drains);
+        let fds: Vec<_> = drains.flat_map(|(pipe, file)| [pipe.as_fd(), file.as_fd()]).collect();
+        match self.keeper.ask(request, &fds).await.map(|answered| answered.reply) {
+            Ok(Reply::Adopted { main_alive: true }) => {
+                if born.stopping.is_none() {
+                    self.thaw(name).await;
+                }
+                None
+            }
+            Ok(Reply::Adopted { main_alive: false }) => Some((name.id, None)),
+            Ok(other) => {
+                self.trouble(&format!("run {}: the keeper does not adopt it: {other:?}", name.id));
+                None
+            }
+            Err(why) => {
+                self.trouble(&format!("run {}: having it adopted: {why}", name.id));
+                None
+            }
+        }
+    }
+
+    /// Its birth is durable: it may run, whoever thawed it before.
+    async fn thaw(&mut self, name: RunName) {
+        if let Err(why) = done(self.keeper.ask(Request::Thaw { run: name.to_string() }, &[]).await) {
+            self.trouble(&format!("run {}: letting it run: {why}", name.id));
+        }
+    }
+
+    /// Forgets what was prepared for an attempt that came to nothing.
+    fn forget_attempt(&mut self, id: RunId) {
+        let Some(watched) = self.runs.get_mut(&id) else { return };
+        watched.cgroup = None;
+        if let Some(tag) = watched.tag.take() {
+            self.tags.remove(&tag);
+            self.forget_run(tag);
+        }
+    }
+
+    /// Tries to discard everything that is to be.
+    pub(super) async fn discard_all(&mut self) {
+        if !self.keeper.is_up() {
+            return;
+        }
+        for discard in std::mem::take(&mut self.discards) {
+            match self.discard(&discard).await {
+                Ok(()) => {
+                    self.forget_run(discard.cgroup);
+                    self.tell(&serde_json::json!({ "kind": "host.discarded", "cgroup": discard.name.to_string() }));
+                }
+                // Told by its own line in status; tried again until it is gone.
+                Err(_) => self.discards.push(discard),
+            }
+        }
+    }
+
+    /// Kills and removes a cgroup of the root; the keeper proves that it is this one.
+    pub(super) async fn discard(&mut self, discard: &Discard) -> Result<(), String> {
+        let run = discard.name.to_string();
+        if self.try_remove(&run).await.is_ok() {
+            return Ok(());
+        }
+        let fds = Descriptors::default();
+        let adopt = Request::Adopt { run: run.clone(), cgroup: discard.cgroup.0, main: None, fds, output_bytes: None };
+        // Refused where it is held already.
+        let _ = self.keeper.ask(adopt, &[]).await?;
+        let killed = done(self.keeper.ask(Request::Kill { run: run.clone() }, &[]).await);
+        for pid in self.members(discard) {
+            let request = Request::SignalMember { run: run.clone(), pid, signal: 9 };
+            match signal_result(self.keeper.ask(request, &[]).await) {
+                SignalResult::Sent(_) | SignalResult::Gone | SignalResult::Refused(_) => {}
+            }
+        }
+        self.try_remove(&run).await.map_err(|why| match killed {
+            Ok(()) => why,
+            Err(kill) => format!("{kill}; {why}"),
+        })
+    }
+
+    async fn try_remove(&mut self, run: &str) -> Result<(), String> {
+        done(self.keeper.ask(Request::Remove { run: run.to_owned() }, &[]).await)
+    }
+
+    fn members(&self, discard: &Discard) -> Vec<u32> {
+        let root = self.root.as_ref();
+        let cgroup = root.and_then(|root| root.cgroup(discard.name, discard.cgroup).ok());
+        cgroup.and_then(|cgroup| cgroup.procs().ok()).map(|procs| procs.pids.into_iter().collect()).unwrap_or_default()
+    }
+}
