@@ -9,6 +9,10 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
+/// Refused for safety.
+pub const REFUSED: u8 = 5;
+/// Already running.
+pub const ALREADY_RUNNING: u8 = 8;
 /// `exec`: a limit or budget was reached.
 pub const LIMIT: u8 = 124;
 /// `exec`: agent-loop itself failed, or could not prove the tree gone.

@@ -5,6 +5,7 @@
 
 mod doctor;
 mod exec;
+mod keeper;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ struct Cli {
 enum Command {
     Exec(exec::Args),
     Doctor(doctor::Args),
+    Keeper(keeper::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -47,6 +49,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     match parsed {
         Ok(Cli { command: Command::Exec(args) }) => exec::run(args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
+        Ok(Cli { command: Command::Keeper(args) }) => keeper::run(args),
         Err(error) => {
             let _ = error.print();
             u8::try_from(error.exit_code()).unwrap_or(crate::error::USAGE)
