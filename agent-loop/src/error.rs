@@ -23,7 +23,7 @@ pub const PERMISSION: u8 = 6;
 /// What was asked for is not running or not there.
 pub const NOT_RUNNING: u8 = 7;
 /// It is running already.
-pub const ALREADY: u8 = 8;
+pub const ALREADY_RUNNING: u8 = 8;
 /// `exec`: a limit or budget was reached.
 pub const LIMIT: u8 = 124;
 /// `exec`: agent-loop itself failed, or could not prove the tree gone.
@@ -38,7 +38,7 @@ pub const NOT_FOUND: u8 = 127;
 pub const fn of_store(error: &StoreError) -> u8 {
     match error {
         StoreError::Unsafe(_) | StoreError::Corrupt(_) | StoreError::Newer(_) => REFUSED,
-        StoreError::Busy { .. } => ALREADY,
+        StoreError::Busy { .. } => ALREADY_RUNNING,
         StoreError::Failed { .. } => FAILED,
     }
 }

@@ -285,7 +285,11 @@ impl Recorder {
 
     /// The line of a run that is about to be launched.
     pub fn intent(&mut self, clock: Clock) -> Line {
-        Line { argv: Some(self.argv.clone()), user: Some(self.user.clone()), ..self.line("run.intent", clock.boot, clock) }
+        Line {
+            argv: Some(self.argv.clone()),
+            user: Some(self.user.clone()),
+            ..self.line("run.intent", clock.boot, clock)
+        }
     }
 
     /// The line of a daemon that goes on with the run of an earlier one.

@@ -3,10 +3,12 @@
 //! Inside: what a person types and reads, and the shells that perform what the core decides.
 //! Not inside: any decision about a run. Called by `main` alone.
 
-mod config;
 mod client;
+mod config;
 mod doctor;
 mod exec;
+mod keeper;
+mod serve;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -28,9 +30,11 @@ struct Cli {
 enum Command {
     Exec(exec::Args),
     Doctor(doctor::Args),
+    Serve(serve::Args),
     Config(config::Args),
     #[command(flatten)]
     Client(client::Command),
+    Keeper(keeper::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -52,8 +56,10 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     match parsed {
         Ok(Cli { command: Command::Exec(args) }) => exec::run(args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
+        Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
         Ok(Cli { command: Command::Config(args) }) => config::run(&args),
         Ok(Cli { command: Command::Client(command) }) => client::run(command),
+        Ok(Cli { command: Command::Keeper(args) }) => keeper::run(args),
         Err(error) => {
             let _ = error.print();
             u8::try_from(error.exit_code()).unwrap_or(crate::error::USAGE)

@@ -271,7 +271,8 @@ impl Daemon {
             (None, None) => None,
         };
         let tag = born.map(|born| born.cgroup);
-        let alive = self.fleet.core(record.id).zip(tag).map_or(0, |(core, tag)| core.tracker().registry().living_count(tag));
+        let alive =
+            self.fleet.core(record.id).zip(tag).map_or(0, |(core, tag)| core.tracker().registry().living_count(tag));
         RunView {
             run: record.id.to_string(),
             state: self.fleet.state(record.id).unwrap_or("ended").to_owned(),
@@ -354,7 +355,8 @@ fn outcome(outcome: &RunOutcome) -> String {
 
 /// How a run ended, in one sentence without its full stop.
 pub(super) fn sentence(end: &End) -> String {
-    let status = end.status.map_or_else(|| "its status is not known".to_owned(), |status| format!("its status: {status}"));
+    let status =
+        end.status.map_or_else(|| "its status is not known".to_owned(), |status| format!("its status: {status}"));
     let stopped = |reason: StopReason| match reason {
         StopReason::Deadline => "its wall limit was reached",
         StopReason::ActiveLimit => "its limit of waking time was reached",
@@ -367,7 +369,9 @@ pub(super) fn sentence(end: &End) -> String {
     };
     match &end.outcome {
         RunOutcome::Finished(Outcome::Ended) => format!("its command ended by itself; {status}"),
-        RunOutcome::Finished(Outcome::Stopped(reason)) => format!("it was stopped, since {}; {status}", stopped(*reason)),
+        RunOutcome::Finished(Outcome::Stopped(reason)) => {
+            format!("it was stopped, since {}; {status}", stopped(*reason))
+        }
         RunOutcome::Finished(Outcome::LaunchFailed(failure)) => {
             let errno = failure.errno.map(|errno| format!(": {}", std::io::Error::from_raw_os_error(errno)));
             format!("it was never started: {}{}", failure.step, errno.unwrap_or_default())
@@ -376,7 +380,9 @@ pub(super) fn sentence(end: &End) -> String {
             format!("{survivors} of its processes could not be ended; {status}")
         }
         RunOutcome::LostToReboot => "the host was started again meanwhile, and nobody saw its end".to_owned(),
-        RunOutcome::Lost => "what was remembered of it is older than what was found; how it ran is not known".to_owned(),
+        RunOutcome::Lost => {
+            "what was remembered of it is older than what was found; how it ran is not known".to_owned()
+        }
         RunOutcome::Withdrawn => "it was withdrawn before it was launched".to_owned(),
     }
 }

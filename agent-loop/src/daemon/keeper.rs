@@ -36,7 +36,12 @@ impl Keeper {
     pub(super) fn new(setup: &Setup) -> Self {
         let socket = setup.config.host.runtime_dir.join("keeper").join("socket");
         let mut args: Vec<std::ffi::OsString> = vec!["keeper".into(), "--socket".into(), socket.clone().into()];
-        args.extend(["--runs".into(), setup.cgroup_root.clone().into(), "--pins".into(), setup.config.host.pins.clone().into()]);
+        args.extend([
+            "--runs".into(),
+            setup.cgroup_root.clone().into(),
+            "--pins".into(),
+            setup.config.host.pins.clone().into(),
+        ]);
         if setup.config.agent.allow_root {
             args.push("--allow-root".into());
         }
@@ -105,9 +110,11 @@ impl Keeper {
             match Client::connect(&self.socket).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) => {
-                    let ended = self.started.iter_mut().find(|child| child.id() == pid).and_then(|child| {
-                        child.try_wait().ok().flatten()
-                    });
+                    let ended = self
+                        .started
+                        .iter_mut()
+                        .find(|child| child.id() == pid)
+                        .and_then(|child| child.try_wait().ok().flatten());
                     if let Some(status) = ended {
                         // Another one may have won the place.
                         if let Ok(connected) = Client::connect(&self.socket).await {

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-pub use shell::{Stopped, run};
+pub use shell::{Started, start};
 
 use crate::config::Config;
 

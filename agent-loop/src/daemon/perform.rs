@@ -169,6 +169,8 @@ impl Daemon {
                 let tree = self.inspect(id);
                 self.of(id, Event::Tree(tree));
             }
+            // The keeper tries again by itself, and says so once it has an answer.
+            Action::WaitMain => {}
             // Taken by the fleet.
             Action::WakeAt(_) | Action::Finish(_) => {}
         }
@@ -219,15 +221,14 @@ impl Daemon {
     /// # Errors
     /// When they cannot be read, or the run is not in the kernel's run table.
     pub(super) fn totals(&self, run: RunTag) -> std::io::Result<Totals> {
-        let host = self.tracing.counters.read()?;
-        let totals = self.tracing.runs.totals(run, &host)?;
+        let totals = self.tracing.runs.totals(run, &self.tracing.counters)?;
         totals.ok_or_else(|| std::io::Error::other("the run is not in the kernel's run table"))
     }
 
     /// How the main process of a run ended, by the kernel's run table.
     pub(super) fn recorded_exit(&self, run: RunTag) -> Option<crate::model::WaitStatus> {
         let run = self.tracing.runs.get(run).ok().flatten()?;
-        run.exit.map(|(status, _)| status)
+        run.exit.and_then(|(status, _)| status)
     }
 
     /// Removes what is left of a run that is over, and forgets it.
@@ -273,4 +274,3 @@ fn open_input(path: &std::path::Path) -> std::io::Result<OwnedFd> {
     nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok(fd)
 }
-

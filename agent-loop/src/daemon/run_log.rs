@@ -8,8 +8,8 @@ use tokio::sync::broadcast;
 
 use crate::audit::{Clock, Line, Recorder, Replayed};
 use crate::clock;
+use crate::run::RunRecord;
 use crate::store::{LogDir, RunFiles, StoreError};
-use crate::run::{RunId, RunRecord};
 
 /// How much waits for a disk that cannot be written, before lines are thrown away and counted.
 const PENDING_LIMIT: usize = 8 << 20;
@@ -125,9 +125,4 @@ impl RunLog {
     pub(super) fn is_behind(&self) -> bool {
         !self.pending.is_empty()
     }
-}
-
-/// The id of a run for messages.
-pub(super) fn short(id: RunId) -> String {
-    id.to_string()
 }

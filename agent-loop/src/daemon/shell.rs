@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{broadcast, mpsc};
 
+use super::Setup;
 use super::keeper::Keeper;
 use super::run_log::{Followers, RunLog};
-use super::sources::Sources;
+use super::sources::{Sources, Wake};
 use super::tree::Root;
-use super::Setup;
-use crate::config::Config;
 use crate::clock;
+use crate::config::Config;
 use crate::control::api::Question;
 use crate::event::{Event, LaunchFailure};
 use crate::keeper::cgroup::OwnCgroup;
@@ -33,29 +33,36 @@ const DRAIN_ROUNDS: usize = 64;
 /// How many lines a follower of the events may be behind.
 const FOLLOW: usize = 65_536;
 
-/// How a daemon came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
-    /// It was asked to; its agents go on.
-    Asked,
+/// A daemon that has opened everything and taken stock: its agents are supervised from [`Started::run`] on.
+pub struct Started {
+    daemon: Daemon,
+    sources: Sources,
 }
 
-/// Runs the daemon until it is asked to stop. Its agents outlive it.
-///
-/// `reload` reads the configuration again; `ready` is called once everything is there.
+/// Opens everything a daemon needs and goes on with what earlier ones left.
 ///
 /// # Errors
-/// What it cannot be without: its directories, the lock (another daemon), its database, eBPF, the socket.
-pub async fn run(
-    setup: Setup,
-    questions: mpsc::Receiver<Question>,
-    reload: impl FnMut() -> anyhow::Result<Config>,
-    ready: impl FnOnce(),
-) -> anyhow::Result<Stopped> {
+/// What it cannot be without: its directories, the lock (another daemon), its database, eBPF.
+pub async fn start(setup: Setup) -> anyhow::Result<Started> {
     let sources = Sources::new()?;
-    let mut daemon = Daemon::start(setup).await?;
-    ready();
-    daemon.serve(sources, questions, reload).await
+    Ok(Started { daemon: Daemon::start(setup).await?, sources })
+}
+
+impl Started {
+    /// Runs until it is asked to stop. Its agents outlive it.
+    ///
+    /// `reload` reads the configuration again, at SIGHUP.
+    ///
+    /// # Errors
+    /// None yet: what fails is told, and gone on without.
+    pub async fn run(
+        mut self,
+        questions: mpsc::Receiver<Question>,
+        reload: impl FnMut() -> anyhow::Result<Config>,
+    ) -> anyhow::Result<()> {
+        self.daemon.serve(self.sources, questions, reload).await;
+        Ok(())
+    }
 }
 
 /// What the shell keeps of a run.
@@ -147,7 +154,7 @@ impl Daemon {
         mut sources: Sources,
         mut questions: mpsc::Receiver<Question>,
         mut reload: impl FnMut() -> anyhow::Result<Config>,
-    ) -> anyhow::Result<Stopped> {
+    ) {
         let mut again = tokio::time::interval(AGAIN);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -155,16 +162,17 @@ impl Daemon {
             let busy = !self.keeper.is_up() || !self.discards.is_empty() || self.is_behind();
             tokio::select! {
                 biased;
-                _ = sources.terminate.recv() => return Ok(self.stop()),
-                _ = sources.interrupt.recv() => return Ok(self.stop()),
-                () = sources.elapsed() => self.queue.push_back(FleetEvent::Woke),
+                wake = sources.next() => match wake {
+                    Wake::Stop => return self.stop(),
+                    Wake::Timer => self.queue.push_back(FleetEvent::Woke),
+                    Wake::Reload => self.reload(&mut reload),
+                },
                 notice = self.keeper.notice() => match notice {
                     Some(notice) => self.noticed(notice),
                     None => self.keeper_lost(),
                 },
                 () = records(&mut self.tracing, self.more) => self.round(),
                 Some(question) = questions.recv() => self.answer(question, &sources).await,
-                _ = sources.reload.recv() => self.reload(&mut reload),
                 _ = again.tick(), if busy => self.again().await,
             }
         }
@@ -192,11 +200,10 @@ impl Daemon {
         self.flush();
     }
 
-    fn stop(&mut self) -> Stopped {
+    fn stop(&mut self) {
         self.flush();
         let going_on = self.runs.values().filter(|watched| watched.tag.is_some()).count();
         self.say(&format!("stopping as asked; {going_on} runs go on under the keeper"));
-        Stopped::Asked
     }
 
     fn keeper_lost(&mut self) {
@@ -311,9 +318,7 @@ impl Daemon {
     pub(super) fn started(&mut self, id: RunId, start: StartState) {
         let event = match start {
             StartState::Started => Event::Started,
-            StartState::Failed { step, errno, .. } => {
-                Event::LaunchFailed(LaunchFailure { step, errno: Some(errno) })
-            }
+            StartState::Failed { step, errno, .. } => Event::LaunchFailed(LaunchFailure { step, errno: Some(errno) }),
             // Its status says what ended it; of an adopted one nothing is known.
             StartState::Pending | StartState::Died | StartState::Unknown => return,
         };

@@ -17,9 +17,20 @@ use crate::model::BootNs;
 pub(super) struct Sources {
     timer: TimerFd,
     elapsed: AsyncFd<OwnedFd>,
-    pub(super) terminate: Signal,
-    pub(super) interrupt: Signal,
-    pub(super) reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+/// What one of them says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP.
+    Reload,
+    /// The timer.
+    Timer,
 }
 
 impl Sources {
@@ -52,12 +63,23 @@ impl Sources {
         Ok(())
     }
 
-    /// Waits for the timer, and takes it.
-    pub(super) async fn elapsed(&self) {
-        match self.elapsed.readable().await {
-            Ok(mut guard) => guard.clear_ready(),
-            Err(_) => std::future::pending().await,
+    /// Waits for the next of them. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Wake {
+        let Self { elapsed, terminate, interrupt, reload, .. } = self;
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => Wake::Stop,
+            _ = interrupt.recv() => Wake::Stop,
+            ready = elapsed.readable() => {
+                match ready {
+                    Ok(mut guard) => guard.clear_ready(),
+                    Err(_) => std::future::pending().await,
+                }
+                // Taken, so that the next one is news.
+                let _ = nix::unistd::read(elapsed.get_ref(), &mut [0; 8]);
+                Wake::Timer
+            }
+            _ = reload.recv() => Wake::Reload,
         }
-        let _ = nix::unistd::read(self.elapsed.get_ref(), &mut [0; 8]);
     }
 }

@@ -188,8 +188,7 @@ impl Daemon {
             Some(_) | None => None,
         };
         log.set_cgroup(born.cgroup.0, self.setup.cgroup_root.join(record.name().to_string()).display().to_string());
-        let launched =
-            Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
+        let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
         if !past.is_born() {
             log.fact(&crate::event::Fact::RunBorn(launched.clone()));
         }

@@ -2,6 +2,8 @@
 //!
 //! No operation here follows a link or resolves a path twice. The kill of a cgroup is in [`super::signal`].
 
+mod existing;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -76,7 +78,7 @@ fn doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> CgroupError {
     move |source| CgroupError::Io { doing, source }
 }
 
-/// The cgroup that agent-loop itself lives in; runs are made below it.
+/// The cgroup below which runs are made: the one that agent-loop itself lives in, or a configured one.
 #[derive(Debug)]
 pub struct Home {
     dir: OwnedFd,
@@ -137,6 +139,18 @@ impl Home {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its path as /proc/PID/cgroup shows it to us.
+    #[must_use]
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// Its depth as the kernel counts, the root being 0; `None` in a cgroup namespace, which hides it.
+    #[must_use]
+    pub fn level(&self) -> Option<u32> {
+        self.level
     }
 
     /// The controllers it could give to a run.
@@ -317,6 +331,16 @@ pub struct Procs {
     pub complete: bool,
 }
 
+/// Whether it is one plain name. The kernel's own files are in the same directory: `cgroup.procs` is none for a run.
+fn plain_name(leaf: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    leaf.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && leaf.chars().all(plain)
+        && !leaf.contains("..")
+        && leaf.len() <= 200
+        && !leaf.starts_with("cgroup.")
+}
+
 /// A cgroup made for one attempt, and the way to remove it.
 #[derive(Debug)]
 pub struct RunCgroup {
@@ -333,14 +357,7 @@ impl RunCgroup {
     /// # Errors
     /// EEXIST, EACCES, EROFS as the kernel says; [`CgroupError::NotADomain`] below a threaded cgroup.
     pub fn create(home: &Home, leaf: &str) -> Result<Self, CgroupError> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        // The kernel's own files are in the same directory: `cgroup.procs` is no name for a run.
-        if !leaf.starts_with(|c: char| c.is_ascii_alphanumeric())
-            || !leaf.chars().all(plain)
-            || leaf.contains("..")
-            || leaf.len() > 200
-            || leaf.starts_with("cgroup.")
-        {
+        if !plain_name(leaf) {
             return Err(CgroupError::Name(leaf.to_owned()));
         }
         let path = home.path.join(leaf);
@@ -457,7 +474,13 @@ impl RunCgroup {
     /// Sets limits and says which could not be set, each with its reason: the caller refuses or replaces them.
     #[must_use]
     pub fn limit(&self, limits: &Limits) -> Vec<MissingLimit> {
-        let wanted = [("memory", "memory.max", limits.memory_max), ("pids", "pids.max", limits.pids_max)];
+        // In microseconds of each tenth of a second (Documentation/admin-guide/cgroup-v2.rst).
+        let cpu = limits.cpu_percent.map(|percent| format!("{} 100000", u64::from(percent) * 1_000));
+        let wanted = [
+            ("memory", "memory.max", limits.memory_max.map(|bytes| bytes.to_string())),
+            ("pids", "pids.max", limits.pids_max.map(|tasks| tasks.to_string())),
+            ("cpu", "cpu.max", cpu),
+        ];
         let mut missing = Vec::new();
         for (controller, file, value) in wanted {
             let Some(value) = value else { continue };
@@ -469,7 +492,7 @@ impl RunCgroup {
                     }
                     write_at(self.parent.as_fd(), "cgroup.subtree_control", &format!("+{controller}"))?;
                 }
-                write_at(self.own.dir(), file, &value.to_string())
+                write_at(self.own.dir(), file, &value)
             };
             if let Err(error) = set() {
                 missing.push(MissingLimit { file, why: error.to_string() });
@@ -494,6 +517,8 @@ pub struct Limits {
     pub memory_max: Option<u64>,
     /// Number of tasks (pids.max).
     pub pids_max: Option<u64>,
+    /// Processors in hundredths (cpu.max).
+    pub cpu_percent: Option<u32>,
 }
 
 /// A limit that could not be set.

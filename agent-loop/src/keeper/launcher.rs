@@ -6,11 +6,12 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource as Kind, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{Gid, Uid};
@@ -31,7 +32,9 @@ pub fn launcher_main(args: impl IntoIterator<Item = OsString>) -> ! {
     let mut errors = File::from(errors);
     let Err(failed) = become_command(File::from(spec), &mut errors);
     // Nobody reads it if the keeper died; there is nobody else to tell.
-    let _ = errors.write_all(&report(failed.step, failed.errno));
+    if is_read(&errors) {
+        let _ = errors.write_all(&report(failed.step, failed.errno));
+    }
     std::process::exit(i32::from(failed.shell_code().unwrap_or(125)));
 }
 
@@ -84,8 +87,19 @@ fn become_command(spec: File, errors: &mut File) -> Result<std::convert::Infalli
         return Err(StepFailed { step: Step::Exec, errno: libc::EINVAL });
     };
     signals(&spec)?;
-    errors.write_all(&report(Step::Exec, 0)).map_err(at(Step::Exec))?;
+    // SIGPIPE would end us now: a keeper that was replaced while we were frozen hears nothing, and we go on.
+    if is_read(errors) {
+        errors.write_all(&report(Step::Exec, 0)).map_err(at(Step::Exec))?;
+    }
     Err(StepFailed { step: Step::Exec, errno: execute(&commands, &argv, &env) as i32 })
+}
+
+/// Whether the reading end of the pipe is still open anywhere.
+fn is_read(errors: &File) -> bool {
+    let mut fds = [PollFd::new(errors.as_fd(), PollFlags::empty())];
+    let polled = poll(&mut fds, PollTimeout::ZERO);
+    let [fd] = fds;
+    polled.is_ok() && !fd.any().unwrap_or(false)
 }
 
 fn session(session: Session) -> Result<(), StepFailed> {

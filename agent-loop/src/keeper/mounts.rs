@@ -71,6 +71,16 @@ pub(super) fn below(mount: &Mount, path: &Path) -> Option<PathBuf> {
     inside.then(|| if rest.as_os_str().is_empty() { mount.point.clone() } else { mount.point.join(rest) })
 }
 
+/// The cgroup that is seen at `path`, as our cgroup namespace names it; `None` where no mount shows one there.
+///
+/// Of two mounts at one point the later one in the list is seen.
+pub(super) fn seen_at(mounts: &[Mount], path: &Path) -> Option<PathBuf> {
+    let over = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+    let mount = over.max_by_key(|mount| mount.point.components().count())?;
+    let rest = path.strip_prefix(&mount.point).ok()?;
+    Some(if rest.as_os_str().is_empty() { mount.root.clone() } else { mount.root.join(rest) })
+}
+
 /// How many cgroups lie above `path` in our namespace: the root has none.
 pub(super) fn depth(path: &Path) -> u32 {
     let parts = path.components().filter(|part| matches!(part, Component::Normal(_))).count();
@@ -131,6 +141,18 @@ mod tests {
         assert_eq!(below(&at("/", "/m"), Path::new("/../x")), None);
         assert_eq!(below(&at("/../..", "/m"), Path::new("/")), None);
         assert_eq!(below(&at("/..", "/m"), Path::new("/../x")), Some("/m/x".into()));
+    }
+
+    #[test]
+    fn a_path_is_named_by_the_innermost_mount_over_it() {
+        let mounts = [at("/", "/m"), at("/a", "/m/x"), at("/b", "/m/x"), at("/..", "/n")];
+        let seen = |path: &str| seen_at(&mounts, Path::new(path));
+        assert_eq!(seen("/m"), Some("/".into()));
+        assert_eq!(seen("/m/y/z"), Some("/y/z".into()));
+        assert_eq!(seen("/m/x/z"), Some("/b/z".into()));
+        assert_eq!(seen("/m/xy"), Some("/xy".into()));
+        assert_eq!(seen("/n/z"), Some("/../z".into()));
+        assert_eq!(seen("/o"), None);
     }
 
     #[test]

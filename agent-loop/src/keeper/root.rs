@@ -16,8 +16,8 @@ const NAME: &str = "agent-loop";
 /// configured root is not below one.
 pub fn find(configured: Option<&Path>) -> Result<(PathBuf, Option<u32>), CgroupError> {
     let doing = "reading /proc/self/mountinfo";
-    let mountinfo = fs::read("/proc/self/mountinfo")
-        .map_err(|source| CgroupError::Io { doing: doing.to_owned(), source })?;
+    let mountinfo =
+        fs::read("/proc/self/mountinfo").map_err(|source| CgroupError::Io { doing: doing.to_owned(), source })?;
     choose(&mounts::cgroup2(&mountinfo), configured, in_initial_namespace())
 }
 

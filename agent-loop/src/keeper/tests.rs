@@ -429,7 +429,7 @@ fn a_limit_without_its_controller_is_reported() {
     let Some(cgroup) = cgroup("limits") else { return };
     assert_eq!(cgroup.limit(&Limits::default()), []);
     let home = Home::find().expect("found before");
-    for missing in cgroup.limit(&Limits { memory_max: Some(1 << 30), pids_max: Some(64) }) {
+    for missing in cgroup.limit(&Limits { memory_max: Some(1 << 30), pids_max: Some(64), cpu_percent: Some(150) }) {
         let controller = missing.file.split('.').next().expect("a name").to_owned();
         if !home.controllers().contains(&controller) {
             assert!(missing.why.contains("available"), "{missing:?}");

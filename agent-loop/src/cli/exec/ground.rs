@@ -97,7 +97,7 @@ impl Ground {
     /// How the main process ended by the kernel's run table, where eBPF keeps one.
     pub(super) fn main_status(&self) -> Option<WaitStatus> {
         let run = self.tracing.as_ref()?.runs.get(self.tag).ok()??;
-        run.exit.map(|(status, _)| status)
+        run.exit.and_then(|(status, _)| status)
     }
 
     /// Removes the empty cgroup and dismisses the guard.

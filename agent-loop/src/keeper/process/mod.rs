@@ -1,7 +1,104 @@
 //! The keeper as a process of its own: what it is asked, what it holds, what it answers.
 //! Not inside: a decision about a run, a network, a file that an agent wrote. It refuses what it cannot prove.
 //! The daemon talks to it through `client`; `protocol` is all that both know, `socket` how both send and receive it.
+//!
+//! `server` is the loop, `connection` its one client, `held` the runs and what each request does to them, `run` one of
+//! them, `given` the descriptors of a request, `refused` the answer to most of what can be asked, `drain` the output,
+//! `witness` the live set, `place` the socket and its lock.
 
 pub mod client;
+mod connection;
+mod drain;
+mod given;
+mod held;
+mod place;
 pub mod protocol;
+mod refused;
+mod run;
+mod server;
 mod socket;
+mod witness;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use self::held::{Runs, Terms};
+use self::place::Place;
+use self::server::{Server, Signals};
+use super::cgroup::{CgroupError, Home};
+use super::launch::{Resource, Rlimit};
+use super::reap;
+
+/// What a keeper is told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where it listens: in a directory that nobody else may enter.
+    pub socket: PathBuf,
+    /// The cgroup below which runs are made; made where it is missing.
+    pub runs: PathBuf,
+    /// Where a daemon pins its maps, below a bpffs.
+    pub pins: Option<PathBuf>,
+    /// Whether a run may have root's rights.
+    pub allow_root: bool,
+}
+
+/// Why there is no keeper.
+#[derive(Debug, Error)]
+pub enum KeeperError {
+    /// Another keeper has this place.
+    #[error("a keeper is already running at {}", .0.display())]
+    AlreadyRunning(PathBuf),
+    /// Others could reach what must be the keeper's alone.
+    #[error("refused for safety: {0}")]
+    Unsafe(String),
+    /// There is no place for runs.
+    #[error("taking {} as the place for runs: {source}", path.display())]
+    Runs {
+        /// What was configured.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CgroupError,
+    },
+    /// A system call failed.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Keeps runs until SIGTERM, SIGINT or SIGHUP; they go on without it, and another keeper can adopt them.
+///
+/// For a process of one thread, which it changes for good: its signals, its limits, its orphans.
+///
+/// # Errors
+/// When it could not begin, or the loop cannot go on.
+pub fn keep(options: Options) -> Result<(), KeeperError> {
+    let failed = |doing: &str| {
+        let doing = doing.to_owned();
+        move |source: io::Error| KeeperError::Io { doing, source }
+    };
+    // The lock first: what follows is done by one keeper at a time.
+    let place = Place::take(&options.socket)?;
+    let home =
+        Home::at_path(&options.runs).map_err(|source| KeeperError::Runs { path: options.runs.clone(), source })?;
+    let signals = Signals::take().map_err(|errno| failed("taking signals")(errno.into()))?;
+    reap::become_subreaper().map_err(failed("becoming the parent of orphans"))?;
+    let raised = server::raise_open_files();
+    let (soft, hard) = raised.map_err(|errno| failed("raising the limit of open files")(errno.into()))?;
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed("reading the boot id"))?;
+    let files = Rlimit { resource: Resource::OpenFiles, soft, hard };
+    let runs = Runs::new(Terms { home, pins: options.pins, allow_root: options.allow_root, files });
+    let mut server = Server::new(place, signals, runs, boot_id.trim().to_owned());
+    place::notify_ready().map_err(failed("telling that it is ready"))?;
+    server.serve()
+}
+
+/// Says a line on stderr. Who does not read it loses it.
+fn say(line: &str) {
+    let _ = io::stderr().write_all(format!("agent-loop keeper: {line}\n").as_bytes());
+}

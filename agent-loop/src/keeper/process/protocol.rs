@@ -153,6 +153,39 @@ pub struct CgroupLimits {
     pub cpu_percent: Option<u32>,
 }
 
+/// A request that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its number; 0 where not even that can be told, and the connection is of no use.
+    pub id: u64,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Reads a request with its number.
+///
+/// # Errors
+/// [`Unreadable`] for whatever is not exactly a request of this version.
+pub fn read_request(bytes: &[u8]) -> Result<(u64, Request), Unreadable> {
+    let unreadable = |id, why| Unreadable { id, why };
+    if bytes.len() > LONGEST {
+        return Err(unreadable(0, format!("a request is longer than {LONGEST} bytes")));
+    }
+    // The frame before what is in it: another version's requests may have a form of their own.
+    let Envelope { v, id, body } = serde_json::from_slice::<Envelope<serde_json::Value>>(bytes)
+        .map_err(|error| unreadable(0, format!("a request cannot be read: {error}")))?;
+    if id == 0 {
+        return Err(unreadable(0, "a request needs a number other than 0".to_owned()));
+    }
+    if v != VERSION {
+        return Err(unreadable(id, format!("this keeper speaks version {VERSION}, not {v}")));
+    }
+    match serde_json::from_value(body) {
+        Ok(request) => Ok((id, request)),
+        Err(error) => Err(unreadable(id, format!("a request cannot be read: {error}"))),
+    }
+}
+
 /// What the keeper answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -247,7 +280,7 @@ pub struct Held {
     pub cgroup: u64,
     /// Where that is seen in the file system.
     pub path: String,
-    /// The main process, once it was born or adopted.
+    /// The main process, once it was born or adopted; its start is told only where the live set has proven it.
     pub main: Option<Process>,
     /// Whether it may run: thawed, or adopted thawed.
     pub thawed: bool,
@@ -298,4 +331,112 @@ pub struct OutputState {
     pub over_budget: bool,
     /// Why the file can no longer be written, if it cannot.
     pub failed: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const RUN: &str = "run-00000000010000000000000002";
+
+    fn read(value: &serde_json::Value) -> Result<(u64, Request), Unreadable> {
+        read_request(&serde_json::to_vec(value).expect("JSON"))
+    }
+
+    fn every_request() -> Vec<Request> {
+        let run = || RUN.to_owned();
+        let process = Process { pid: 7, start_ns: u64::MAX, ino: Some(9) };
+        let (limits, fds) = (CgroupLimits::default(), Descriptors { stdin: true, writers: true, drains: true });
+        vec![
+            Request::Hello,
+            Request::Prepare { run: run(), limits },
+            Request::Launch { run: run(), fds, output_bytes: Some(1) },
+            Request::Thaw { run: run() },
+            Request::Adopt { run: run(), cgroup: 3, main: Some(process), fds, output_bytes: None },
+            Request::Signal { run: run(), to: process, signal: 15 },
+            Request::SignalMember { run: run(), pid: 7, signal: 9 },
+            Request::Kill { run: run() },
+            Request::Freeze { run: run() },
+            Request::Remove { run: run() },
+        ]
+    }
+
+    #[test]
+    fn every_request_is_read_as_it_was_written() {
+        for request in every_request() {
+            let text = serde_json::to_vec(&Envelope { v: VERSION, id: 5, body: request.clone() }).expect("JSON");
+            assert_eq!(read_request(&text), Ok((5, request)));
+        }
+    }
+
+    #[test]
+    fn a_request_of_another_version_is_told_ours_under_its_number() {
+        let refused = read(&json!({"v": VERSION + 1, "id": 8, "body": {"dance": []}})).expect_err("another version");
+        assert_eq!(refused.id, 8);
+        assert!(refused.why.contains(&format!("speaks version {VERSION}")), "{}", refused.why);
+    }
+
+    #[test]
+    fn an_unknown_field_or_request_is_refused_under_its_number() {
+        for body in [
+            json!({"thaw": {"run": RUN, "force": true}}),
+            json!({"thaw": {}}),
+            json!({"dance": {"run": RUN}}),
+            json!("thaw"),
+            json!({"hello": {}}),
+            json!({"signal_member": {"run": RUN, "pid": -1, "signal": 9}}),
+            json!({"signal_member": {"run": RUN, "pid": 4_294_967_296_u64, "signal": 9}}),
+            json!({"signal_member": {"run": RUN, "pid": 2, "signal": 256}}),
+            json!({"kill": {"run": RUN}, "thaw": {"run": RUN}}),
+            json!(null),
+        ] {
+            assert_eq!(read(&json!({"v": VERSION, "id": 3, "body": body})).expect_err("no request").id, 3, "{body}");
+        }
+    }
+
+    #[test]
+    fn without_a_frame_the_connection_is_of_no_use() {
+        let deep = [b"[".repeat(30_000), b"]".repeat(30_000)].concat();
+        let long = [br#"{"v":1,"id":1,"body":"hello"}"#.to_vec(), vec![b' '; LONGEST]].concat();
+        let texts: [&[u8]; 8] = [
+            b"",
+            b"{}",
+            b"\xff\xfe",
+            br#"{"v":1,"id":0,"body":"hello"}"#,
+            br#"{"v":1,"id":1,"body":"hello","x":1}"#,
+            br#"{"v":1,"id":1,"body":"hello"}{}"#,
+            &deep,
+            &long,
+        ];
+        for text in texts {
+            assert_eq!(read_request(text).expect_err("no request").id, 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read_request(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_request_is_read_or_refused(
+            which in 0..10_usize, at in any::<usize>(), byte in any::<u8>(), cut in any::<usize>(),
+        ) {
+            let body = every_request().swap_remove(which);
+            let mut text = serde_json::to_vec(&Envelope { v: VERSION, id: 5, body }).expect("JSON");
+            let at = at % text.len();
+            text[at] = byte;
+            // What is still read is in its form what is written again.
+            if let Ok((id, request)) = read_request(&text) {
+                let again = serde_json::to_vec(&Envelope { v: VERSION, id, body: request.clone() }).expect("JSON");
+                prop_assert_eq!(read_request(&again), Ok((id, request)));
+            }
+            text.truncate(cut % text.len());
+            prop_assert!(read_request(&text).is_err());
+        }
+    }
 }

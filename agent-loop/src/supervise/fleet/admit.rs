@@ -78,6 +78,7 @@ impl Fleet {
             | Action::Signal { .. }
             | Action::SignalMember { .. }
             | Action::KillCgroup
+            | Action::WaitMain
             | Action::InspectTree
             | Action::Finish(_) => None,
         });

@@ -318,6 +318,7 @@ impl Fleet {
                 | Action::Signal { .. }
                 | Action::SignalMember { .. }
                 | Action::KillCgroup
+                | Action::WaitMain
                 | Action::InspectTree) => out.push(FleetAction::Of(id, action)),
             }
         }

@@ -1,0 +1,130 @@
+//! `agent-loop serve`: the daemon.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args as ClapArgs;
+use tokio::sync::mpsc;
+
+use crate::config::{Config, PLACE};
+use crate::control::server::{Access, BindError, Server};
+use crate::daemon::{self, Setup};
+use crate::error;
+use crate::store::StoreError;
+
+/// How many questions may wait for the daemon.
+const QUESTIONS: usize = 64;
+
+/// Runs the daemon: takes runs over the control socket, supervises them, and keeps them over its own end.
+///
+/// It asks a keeper to launch and to signal, and starts one where none answers. Stopped, crashed or upgraded, it
+/// leaves its agents alone; the next one goes on with them, with their old deadlines and true statuses.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The configuration; it is read again at SIGHUP.
+    #[arg(long, value_name = "FILE", default_value = PLACE)]
+    config: PathBuf,
+}
+
+const EXAMPLES: &str = "\
+Example:
+  agent-loop serve --config /etc/agent-loop/config.toml
+  agent-loop start --limit 1h -- claude -p 'fix the failing test'
+
+Signals: SIGTERM and SIGINT stop it, its agents go on; SIGHUP reads the configuration again.
+Exit codes: 0 stopped as asked; 1 it failed; 3 the configuration is wrong; 5 refused for safety; 6 not permitted;
+8 another one is running.";
+
+/// Runs the daemon and returns its exit code.
+pub(super) fn run(args: &Args) -> u8 {
+    let config = match read(&args.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("agent-loop: reading the configuration: {error}");
+            return error::CONFIG;
+        }
+    };
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("agent-loop: serve launches agents as another user and loads eBPF: run it as root");
+        return error::PERMISSION;
+    }
+    match try_run(config, &args.config) {
+        Ok(()) => error::DONE,
+        Err(failure) => {
+            eprintln!("agent-loop: {failure:#}");
+            code(&failure)
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Config, crate::config::ConfigError> {
+    let config = Config::load(path)?;
+    config.check_names(&path.display().to_string())?;
+    Ok(config)
+}
+
+fn try_run(config: Config, path: &Path) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("starting the event loop")?;
+    let reload = || read(path).context("reading the configuration");
+    runtime.block_on(async {
+        let runtime_dir = config.host.runtime_dir.clone();
+        make(&runtime_dir).with_context(|| format!("making {}", runtime_dir.display()))?;
+        let access = access(&config)?;
+        let setup = Setup::new(config)?;
+        let (questions, asked) = mpsc::channel(QUESTIONS);
+        // The state's lock comes first: a second daemon must not take the socket of the first.
+        let daemon = daemon::start(setup).await?;
+        let server = Server::bind(&runtime_dir.join("socket"), access).await?;
+        eprintln!("agent-loop: ready, listening on {}", runtime_dir.join("socket").display());
+        tokio::select! {
+            stopped = daemon.run(asked, reload) => stopped,
+            () = server.serve(questions) => anyhow::bail!("the control socket ended"),
+        }
+    })
+}
+
+/// Who may ask, by number.
+fn access(config: &Config) -> anyhow::Result<Access> {
+    let group = match &config.host.socket_group {
+        Some(name) => {
+            let group = nix::unistd::Group::from_name(name)?.with_context(|| format!("no group {name}"))?;
+            Some(group.gid.as_raw())
+        }
+        None => None,
+    };
+    let owner = match &config.host.owner {
+        Some(name) => {
+            let user = nix::unistd::User::from_name(name)?.with_context(|| format!("no user {name}"))?;
+            Some(user.uid.as_raw())
+        }
+        None => None,
+    };
+    Ok(Access { group, owner })
+}
+
+/// The directory of the sockets: everybody may pass through, only root makes anything in it.
+fn make(dir: &Path) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o755).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// The exit code of a daemon that failed.
+fn code(failure: &anyhow::Error) -> u8 {
+    if let Some(store) = failure.downcast_ref::<StoreError>() {
+        return error::of_store(store);
+    }
+    match failure.downcast_ref::<BindError>() {
+        Some(BindError::AlreadyRunning(_)) => error::ALREADY_RUNNING,
+        Some(BindError::Unsafe(_)) => error::REFUSED,
+        Some(BindError::Failed { .. }) | None => error::FAILED,
+    }
+}

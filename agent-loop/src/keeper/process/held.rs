@@ -1,0 +1,359 @@
+//! The runs that the keeper holds, and what each request does to them.
+//!
+//! A request is a claim. What it names is looked up among what this process has made or proven itself; what comes
+//! of it is an act of `launch` or `signal`, or a refusal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use super::drain::Drain;
+use super::given::{self, Given};
+use super::protocol::{CgroupLimits, Held, MOST_RUNS, Missing, Notice, Process, Reply, Request, StartState};
+use super::refused::Refused;
+use super::run::{Main, Run};
+use super::witness::Witness;
+use crate::keeper::cgroup::{Home, Limits, RunCgroup};
+use crate::keeper::launch::{Place, Resource, Rlimit, launch};
+use crate::keeper::pidfd::PidFd;
+use crate::keeper::signal::{Delivery, Expected, Verified, open_and_send, verify};
+use crate::model::{BootNs, PidfsIno, ProcessKey, ProofKind, RunTag};
+use crate::run::RunName;
+
+/// A reply and the descriptors beside it.
+pub(super) type Answer = (Reply, Vec<OwnedFd>);
+
+/// What a run's descriptor is watched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// The end of the main process.
+    Main,
+    /// What became of its start.
+    Start,
+    /// Its output.
+    Output(usize),
+}
+
+/// What does not change while a keeper lives.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// The cgroup below which runs are made.
+    pub(super) home: Home,
+    /// Where a daemon pins its maps.
+    pub(super) pins: Option<PathBuf>,
+    /// Whether a run may have root's rights.
+    pub(super) allow_root: bool,
+    /// The limit on open files that a run gets, where its specification names none: the one before ours was raised.
+    pub(super) files: Rlimit,
+}
+
+/// All runs that are held.
+#[derive(Debug)]
+pub(super) struct Runs {
+    terms: Terms,
+    held: BTreeMap<RunName, Run>,
+    notices: Vec<Notice>,
+}
+
+impl Runs {
+    pub(super) fn new(terms: Terms) -> Self {
+        Self { terms, held: BTreeMap::new(), notices: Vec::new() }
+    }
+
+    /// Carries out a request that is not [`Request::Hello`], or refuses it. Descriptors that are not kept are closed.
+    pub(super) fn answer(&mut self, request: Request, fds: Vec<OwnedFd>, now: BootNs) -> Answer {
+        self.carry_out(request, fds, now).unwrap_or_else(|refused| (refused.reply(), Vec::new()))
+    }
+
+    fn carry_out(&mut self, request: Request, fds: Vec<OwnedFd>, now: BootNs) -> Result<Answer, Refused> {
+        let plain = |reply| Ok((reply, Vec::new()));
+        match request {
+            Request::Hello => Err(Refused::new("hello is answered by the connection")),
+            Request::Prepare { run, limits } => {
+                given::nothing(&fds)?;
+                plain(self.prepare(name(&run)?, limits)?)
+            }
+            Request::Launch { run, fds: announced, output_bytes } => {
+                let given = Given::take(fds, true, announced)?;
+                let (reply, pidfd) = self.launch(name(&run)?, given, output_bytes)?;
+                Ok((reply, vec![pidfd]))
+            }
+            Request::Thaw { run } => {
+                given::nothing(&fds)?;
+                plain(self.run(&run)?.thaw()?)
+            }
+            Request::Adopt { run, cgroup, main, fds: announced, output_bytes } => {
+                if announced.stdin || announced.writers {
+                    return Err(Refused::new("nothing is launched by an adoption: only drains belong to it"));
+                }
+                let given = Given::take(fds, false, announced)?;
+                plain(self.adopt(name(&run)?, RunTag(cgroup), main, given, output_bytes)?)
+            }
+            Request::Signal { run, to, signal } => {
+                given::nothing(&fds)?;
+                plain(self.signal(&run, to, signal)?)
+            }
+            Request::SignalMember { run, pid, signal } => {
+                given::nothing(&fds)?;
+                let run = self.run(&run)?;
+                plain(signalled(open_and_send(Expected::Member { pid }, &run.witnesses(None), signal)?))
+            }
+            Request::Kill { run } => {
+                given::nothing(&fds)?;
+                plain(self.run(&run)?.kill()?)
+            }
+            Request::Freeze { run } => {
+                given::nothing(&fds)?;
+                let run = self.run(&run)?;
+                run.cgroup.freeze().map_err(|error| Refused::because("freezing", error))?;
+                run.thawed = false;
+                plain(Reply::Done)
+            }
+            Request::Remove { run } => {
+                given::nothing(&fds)?;
+                plain(self.remove(&run, now)?)
+            }
+        }
+    }
+
+    fn run(&mut self, text: &str) -> Result<&mut Run, Refused> {
+        let name = name(text)?;
+        self.held.get_mut(&name).ok_or_else(|| not_held(name))
+    }
+
+    fn room_for(&self, name: RunName) -> Result<(), Refused> {
+        if self.held.contains_key(&name) {
+            return Err(Refused::new(format!("{name} is held already")));
+        }
+        if self.held.len() >= MOST_RUNS {
+            return Err(Refused::new(format!("{MOST_RUNS} runs are held, which is the most")));
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, name: RunName, limits: CgroupLimits) -> Result<Reply, Refused> {
+        self.room_for(name)?;
+        let cgroup = RunCgroup::create(&self.terms.home, &name.to_string())?;
+        if let Err(error) = cgroup.freeze() {
+            // It is ours and empty; the failure to freeze it is what is told.
+            let _ = cgroup.remove();
+            return Err(Refused::because("freezing the new cgroup", error));
+        }
+        let missing = cgroup.limit(&Limits {
+            memory_max: limits.memory_bytes,
+            pids_max: limits.tasks,
+            cpu_percent: limits.cpu_percent,
+        });
+        let reply = Reply::Prepared {
+            cgroup: cgroup.tag().0,
+            level: cgroup.level(),
+            path: cgroup.path().display().to_string(),
+            missing: missing.into_iter().map(|it| Missing { file: it.file.to_owned(), why: it.why }).collect(),
+        };
+        self.held.insert(name, Run::new(name, cgroup));
+        Ok(reply)
+    }
+
+    fn launch(&mut self, name: RunName, given: Given, output_bytes: Option<u64>) -> Result<(Reply, OwnedFd), Refused> {
+        let terms = &self.terms;
+        let run = self.held.get_mut(&name).ok_or_else(|| not_held(name))?;
+        if run.main.is_some() || run.killed {
+            return Err(Refused::new(format!("{name} was launched or killed already: an attempt is launched once")));
+        }
+        let mut spec = given.spec(terms.allow_root)?;
+        if !spec.rlimits.iter().any(|limit| limit.resource == Resource::OpenFiles) {
+            spec.rlimits.push(terms.files);
+        }
+        let child = launch(&spec, run.cgroup.tag(), Place::Cgroup(&run.cgroup))?;
+        let told = Process { pid: child.pid, start_ns: 0, ino: child.pidfd.ino().map(|ino| ino.0) };
+        let copy = child.pidfd.as_fd().try_clone_to_owned();
+        // Held before anything else can fail: it has to be waited for.
+        run.main = Some(Main { pidfd: child.pidfd, told, child: true, held_back: false });
+        run.start_pipe = Some(child.start);
+        run.drain = Drain::new(name.to_string(), given.drains, output_bytes);
+        match copy {
+            Ok(pidfd) => Ok((Reply::Born { pid: told.pid, ino: told.ino }, pidfd)),
+            Err(error) => {
+                run.give_up();
+                Err(Refused::because("copying the descriptor of the new process, which was killed", error))
+            }
+        }
+    }
+
+    fn adopt(
+        &mut self,
+        name: RunName,
+        tag: RunTag,
+        main: Option<Process>,
+        given: Given,
+        output_bytes: Option<u64>,
+    ) -> Result<Reply, Refused> {
+        self.room_for(name)?;
+        let cgroup = RunCgroup::open(&self.terms.home, &name.to_string(), tag)?;
+        let frozen = cgroup.is_freezing().map_err(|error| Refused::because("asking whether it is frozen", error))?;
+        let mut run = Run::new(name, cgroup);
+        run.thawed = !frozen;
+        run.start = StartState::Unknown;
+        run.drain = Drain::new(name.to_string(), given.drains, output_bytes);
+        if let Some(claimed) = main {
+            run.main = self.proven(&run, claimed);
+        }
+        let main_alive = run.main.is_some();
+        self.held.insert(name, run);
+        Ok(Reply::Adopted { main_alive })
+    }
+
+    /// The process that is claimed to be the main one, if it is proven to be that and of this run.
+    fn proven(&self, run: &Run, claimed: Process) -> Option<Main> {
+        let fd = match PidFd::open(claimed.pid) {
+            Ok(fd) => fd?,
+            Err(error) => {
+                super::say(&format!("{}: opening its main process {}: {error}", run.name, claimed.pid));
+                return None;
+            }
+        };
+        let live = self.live();
+        let kind = match verify(&fd, known(claimed), &run.witnesses(live.as_ref())) {
+            Ok(Verified::Proof(proof)) => proof.kind(),
+            Ok(Verified::Gone) => return None,
+            Err(refusal) => {
+                super::say(&format!("{}: its main process is not held: {refusal}", run.name));
+                return None;
+            }
+        };
+        // What is told of it later is what was proven.
+        let start_ns = if kind == ProofKind::LiveSet { claimed.start_ns } else { 0 };
+        let told = Process { start_ns, ino: fd.ino().map(|ino| ino.0), ..claimed };
+        Some(Main { pidfd: fd, told, child: false, held_back: false })
+    }
+
+    fn signal(&mut self, run: &str, to: Process, signal: u8) -> Result<Reply, Refused> {
+        let live = self.live();
+        let run = self.run(run)?;
+        let witnesses = run.witnesses(live.as_ref());
+        if let Some(main) = run.main.as_ref().filter(|main| main.child && run.exited.is_none())
+            && main.told.pid == to.pid
+            && (to.ino.is_none() || to.ino == main.told.ino)
+        {
+            return Ok(signalled(match verify(&main.pidfd, Expected::OwnChild, &witnesses)? {
+                Verified::Proof(proof) => proof.send(signal)?,
+                Verified::Gone => Delivery::Gone,
+            }));
+        }
+        Ok(signalled(open_and_send(known(to), &witnesses, signal)?))
+    }
+
+    fn remove(&mut self, text: &str, now: BootNs) -> Result<Reply, Refused> {
+        let run = self.run(text)?;
+        if run.main.as_ref().is_some_and(|main| main.child) && run.exited.is_none() {
+            return Err(Refused::new("its main process has not been reaped"));
+        }
+        match run.cgroup.own().populated() {
+            Ok(false) => {}
+            Ok(true) => return Err(Refused::new("its cgroup is not empty")),
+            // Somebody else has removed it, which it could only be when it was empty.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {}
+            Err(error) => return Err(Refused::because("asking whether its cgroup is empty", error)),
+        }
+        run.cgroup.remove().map_err(|error| Refused::because("removing its cgroup", error))?;
+        let name = run.name;
+        run.drain.finish(now);
+        let last = run.drain.state().clone();
+        self.notices.push(Notice::Output(last));
+        self.held.remove(&name);
+        Ok(Reply::Done)
+    }
+
+    /// The live set, where a daemon has pinned one; without it there is one proof less.
+    fn live(&self) -> Option<Witness> {
+        let pins = self.terms.pins.as_deref()?;
+        Witness::open(pins).unwrap_or_else(|error| {
+            super::say(&format!("opening the live set below {}: {error}", pins.display()));
+            None
+        })
+    }
+
+    /// What is held, each run once.
+    pub(super) fn held(&self) -> impl Iterator<Item = Held> {
+        self.held.values().map(Run::held)
+    }
+
+    /// What has to be told since it was asked last.
+    pub(super) fn notices(&mut self, now: BootNs) -> Vec<Notice> {
+        self.notices.extend(self.held.values_mut().filter_map(|run| run.drain.news(now)).map(Notice::Output));
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Throws away what nobody hears; it is part of what is held.
+    pub(super) fn forget_notices(&mut self) {
+        self.notices.clear();
+    }
+
+    /// When the next notice will be due by itself.
+    pub(super) fn due(&self) -> Option<BootNs> {
+        self.held.values().filter_map(|run| run.drain.due()).min()
+    }
+
+    /// Whether a status is held back, and has to be asked for again without being called.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.held.values().any(|run| run.main.as_ref().is_some_and(|main| main.held_back))
+    }
+
+    /// What to poll for reading.
+    pub(super) fn watched(&self) -> impl Iterator<Item = (RunName, Watched, BorrowedFd<'_>)> {
+        self.held.iter().flat_map(|(&name, run)| {
+            let main = run.main.as_ref().filter(|main| run.exited.is_none() && !main.held_back);
+            let main = main.map(|main| (name, Watched::Main, main.pidfd.as_fd()));
+            let start = run.start_pipe.as_ref().map(|pipe| (name, Watched::Start, pipe.as_fd()));
+            let output = run.drain.pipes().map(move |(index, fd)| (name, Watched::Output(index), fd));
+            main.into_iter().chain(start).chain(output)
+        })
+    }
+
+    /// Looks at what was reported readable. Nothing in it waits, should the report have been for another run that had
+    /// the same name.
+    pub(super) fn ready(&mut self, name: RunName, watched: Watched, now: BootNs) {
+        let Some(run) = self.held.get_mut(&name) else { return };
+        match watched {
+            Watched::Main => self.notices.extend(run.ended()),
+            Watched::Start => self.notices.extend(run.started()),
+            Watched::Output(index) => drop(run.drain.round(index, now)),
+        }
+    }
+
+    /// Asks again for what is held back.
+    pub(super) fn ask_again(&mut self) {
+        for run in self.held.values_mut() {
+            if run.main.as_ref().is_some_and(|main| main.held_back) {
+                self.notices.extend(run.ended());
+            }
+        }
+    }
+
+    /// The main processes that are still to be waited for by their own descriptors.
+    pub(super) fn mains(&self) -> BTreeSet<u32> {
+        let waiting = self.held.values().filter(|run| run.exited.is_none());
+        waiting.filter_map(|run| run.main.as_ref()).filter(|main| main.child).map(|main| main.told.pid).collect()
+    }
+}
+
+fn name(text: &str) -> Result<RunName, Refused> {
+    text.parse().map_err(|error: crate::run::NotARunName| Refused::new(error.to_string()))
+}
+
+fn not_held(name: RunName) -> Refused {
+    Refused::new(format!("{name} is not held: prepare or adopt it first"))
+}
+
+fn known(process: Process) -> Expected {
+    Expected::Known { key: ProcessKey::new(process.pid, process.start_ns), ino: process.ino.map(PidfsIno) }
+}
+
+fn signalled(delivery: Delivery) -> Reply {
+    Reply::Signalled {
+        proof: match delivery {
+            Delivery::Sent(kind) => Some(kind.word().to_owned()),
+            Delivery::Gone => None,
+        },
+    }
+}
