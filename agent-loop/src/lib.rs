@@ -11,6 +11,7 @@ pub mod control;
 pub mod daemon;
 pub mod error;
 pub mod event;
+pub mod fault;
 pub mod keeper;
 pub mod kernel;
 pub mod model;

@@ -8,6 +8,7 @@ use super::shell::{Daemon, Discard, Watched};
 use super::{spec, tree};
 use crate::clock;
 use crate::event::{Action, Event, LaunchFailure, Launched, Signalled, Tree};
+use crate::fault::{self, Role};
 use crate::keeper::process::protocol::{Descriptors, Reply, Request};
 use crate::model::{Live, RunTag, StopReason, Totals};
 use crate::run::{RunId, RunName, RunRecord, Stage};
@@ -16,6 +17,7 @@ use crate::supervise::fleet::{FleetAction, FleetEvent, StepFailed};
 
 impl Daemon {
     pub(super) async fn perform(&mut self, action: FleetAction) {
+        fault::step(Role::Daemon);
         match action {
             FleetAction::Save(record) => self.save(&record),
             FleetAction::Prepare(name) => {
@@ -33,6 +35,7 @@ impl Daemon {
             }
             FleetAction::WakeAt(at) => self.wake = Some(at),
         }
+        fault::step(Role::Daemon);
     }
 
     fn save(&mut self, record: &RunRecord) {

@@ -47,10 +47,10 @@ impl Core {
         match &self.state {
             State::Intent(_) | State::Born => "launching",
             State::Running => "running",
-            State::Failed { .. } | State::Draining { .. } => "draining",
+            State::Failed { .. } | State::Draining { .. } | State::Closing(_) => "draining",
             State::Stopping(_) => "stopping",
             State::Unkillable(_) => "unkillable",
-            State::Closing(_) | State::Ended => "ended",
+            State::Ended => "ended",
         }
     }
 }

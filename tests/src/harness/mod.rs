@@ -3,6 +3,7 @@
 //! - [`Exec`] builds a command line, [`Running`] is the process under way, [`Outcome`] is its end
 //! - [`Event`] is one JSON line of `--events`
 //! - [`Claude`] is the real `claude` command under it
+//! - [`Host`] has a daemon and a keeper of its own, [`Daemon`] is one of them
 //! - [`host`] is what the kernel says of processes, cgroups and pins afterwards
 //! - [`cgroup`] finds cgroup v2
 //!
@@ -10,6 +11,7 @@
 
 pub mod cgroup;
 mod claude;
+mod daemon;
 mod events;
 mod exec;
 pub mod host;
@@ -23,6 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use claude::{Claude, claude};
+pub use daemon::{Daemon, Host};
 pub use events::{Event, Proc};
 pub use exec::{Exec, Running};
 pub use outcome::Outcome;

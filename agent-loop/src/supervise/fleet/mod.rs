@@ -131,7 +131,9 @@ impl Fleet {
                 "launching"
             }
             Phase::Live(core) => core.word(),
-            Phase::Ending | Phase::Removing { .. } => "ended",
+            // Told as over only once that is durable.
+            Phase::Ending => "draining",
+            Phase::Removing { .. } => "ended",
         })
     }
 

@@ -1,0 +1,45 @@
+//! Steps at which a test may have this very process end, as SIGKILL would end it: nothing is flushed, nothing is told.
+//!
+//! Only in builds with debug assertions; in a release build a step is nothing. `AGENT_LOOP_FAULT=daemon:17` ends the
+//! daemon at the seventeenth step that it passes. Steps are numbered by passing, not named: a test that counts up
+//! until a process lives to its end has been at every one of them.
+
+/// Which process passes a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `serve`.
+    Daemon,
+    /// `keeper`.
+    Keeper,
+}
+
+/// Passes a step.
+#[cfg(debug_assertions)]
+pub fn step(role: Role) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static ENDS_AT: OnceLock<Option<(Role, u64)>> = OnceLock::new();
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+
+    let ends_at = ENDS_AT.get_or_init(|| {
+        let text = std::env::var("AGENT_LOOP_FAULT").ok()?;
+        let (role, number) = text.split_once(':')?;
+        let role = match role {
+            "daemon" => Role::Daemon,
+            "keeper" => Role::Keeper,
+            _ => return None,
+        };
+        Some((role, number.parse().ok()?))
+    });
+    if let Some((which, number)) = ends_at
+        && *which == role
+        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *number
+    {
+        std::process::abort();
+    }
+}
+
+/// Passes a step: nothing in this build.
+#[cfg(not(debug_assertions))]
+pub const fn step(_: Role) {}
