@@ -139,8 +139,12 @@ fn since(time: &str, now: jiff::Timestamp) -> String {
 
 /// Why a run ended, or that it has not.
 pub(in crate::cli::client) fn why(view: &RunView, page: Page) -> String {
-    let head = format!("{}: {}", visible(&view.run), ending_words(view));
-    let mut text = paint(page, standing_colour(view), &head) + "\n";
+    let mut text = String::new();
+    for (at, line) in wrapped(&ending(view), page.width.saturating_sub(4)).into_iter().enumerate() {
+        text.push_str(if at == 0 { "" } else { "    " });
+        text.push_str(&paint(page, standing_colour(view), &line));
+        text.push('\n');
+    }
     for sentence in &view.why {
         for (at, line) in wrapped(&visible(sentence), page.width.saturating_sub(4)).into_iter().enumerate() {
             text.push_str(if at == 0 { "  - " } else { "    " });
