@@ -248,7 +248,8 @@ fn a_kill_needs_a_run_and_a_reason() {
 #[test]
 fn a_refusal_has_its_exit_code_and_its_sentence() {
     use agent_loop::control::api::Problem;
-    let rows: [(fn(String) -> Problem, i32); 6] = [
+    type Row = (fn(String) -> Problem, i32);
+    let rows: [Row; 6] = [
         (Problem::Bad, 2),
         (Problem::Forbidden, 6),
         (Problem::NotFound, 7),

@@ -226,7 +226,8 @@ fn every_route_asks_its_question_and_gives_its_view() {
 
 #[test]
 fn every_problem_has_its_status_and_its_words() {
-    let problems: [(fn(String) -> Problem, u16, &str); 6] = [
+    type Row = (fn(String) -> Problem, u16, &'static str);
+    let problems: [Row; 6] = [
         (Problem::Bad, 400, "bad_request"),
         (Problem::Forbidden, 403, "forbidden"),
         (Problem::NotFound, 404, "not_found"),
@@ -407,9 +408,11 @@ fn one_client_more_than_there_are_places_is_told_and_a_place_that_is_left_is_giv
     test(async {
         let (lines, _) = broadcast::channel::<Arc<str>>(4);
         let sender = lines.clone();
-        let daemon = Daemon::new(move |ask| match ask {
-            Ask::Events => Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.subscribe() }))),
-            other => all(other),
+        let daemon = Daemon::new(move |ask| {
+            if *ask == Ask::Events {
+                return Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.subscribe() })));
+            }
+            all(ask)
         });
         let daemon = daemon.await;
         let mut clients = Vec::new();
@@ -458,9 +461,11 @@ fn i12_a_reader_that_stops_reading_holds_up_nobody_and_learns_how_much_it_missed
     test(async {
         let (lines, _) = broadcast::channel::<Arc<str>>(32);
         let sender = lines.clone();
-        let daemon = Daemon::new(move |ask| match ask {
-            Ask::Events => Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.subscribe() }))),
-            other => all(other),
+        let daemon = Daemon::new(move |ask| {
+            if *ask == Ask::Events {
+                return Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.subscribe() })));
+            }
+            all(ask)
         });
         let daemon = daemon.await;
         let mut slow = daemon.send("GET /v1/events?follow=true HTTP/1.1\r\nhost: x\r\n\r\n").await;

@@ -178,6 +178,17 @@ fn a_run_is_told_in_full() {
 }
 
 #[test]
+fn a_word_longer_than_the_page_is_broken_and_none_of_it_lost() {
+    for word in ["x".repeat(300), "表".repeat(150), format!("a{}", "表".repeat(150))] {
+        let text = run(&RunView { argv: argv(&["say", &word, "end"]), ..running() }, now(), PLAIN);
+        fits(&text);
+        let (_, command) = text.split_once("command").expect("it is there");
+        let (command, _) = command.split_once("user").expect("it is there");
+        assert_eq!(command.replace(['\n', ' '], ""), format!("say{word}end"));
+    }
+}
+
+#[test]
 fn why_names_the_end_and_each_piece_of_evidence() {
     golden!("why", why(&ended(), PLAIN) + &why(&running(), PLAIN));
 }
