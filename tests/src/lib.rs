@@ -7,12 +7,14 @@
 //! - [`bpf`]: maps of a loaded program, reached past the library
 //! - [`stand_in`]: the service that `claude` talks to, by a script
 //! - [`bench`]: what `cargo xtask bench` measures with
+//! - [`fake_daemon`]: the real control socket with a script behind it
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
 pub mod adversary;
 pub mod bench;
 pub mod bpf;
+pub mod fake_daemon;
 pub mod harness;
 pub mod oracle;
 pub mod recycle;

@@ -202,10 +202,13 @@ impl Client {
     }
 
     fn not_connected(&self, error: &io::Error) -> ClientError {
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning(self.socket.clone()),
-            io::ErrorKind::PermissionDenied => ClientError::NotPermitted(self.socket.clone()),
-            _ => ClientError::Broken { doing: "connecting to the daemon", why: error.to_string() },
+        let kind = error.kind();
+        if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+            ClientError::NotRunning(self.socket.clone())
+        } else if kind == io::ErrorKind::PermissionDenied {
+            ClientError::NotPermitted(self.socket.clone())
+        } else {
+            ClientError::Broken { doing: "connecting to the daemon", why: error.to_string() }
         }
     }
 }

@@ -159,9 +159,9 @@ mod tests {
     fn short_names_tell_runs_apart_and_are_taken_again() {
         assert_eq!(short(&[ONE, TWO]), ["00ABCD12", "00XYZD12"]);
         let alike = ["01K9ZZZZZZ00000A00000ABC12", "01K9ZZZZZZ00000B00000ABC12"];
-        assert_eq!(short(&alike)[0].len(), 12 - 1);
+        assert_eq!(short(&alike)[0].len(), 11);
         let number = ["01K9ZZZZZZZZZZZZZ012345678"];
-        assert_eq!(short(&number), ["Z012345678".get(..).map_or("", |it| it)]);
+        assert_eq!(short(&number), ["Z012345678"]);
         for end in short(&alike) {
             assert!(find(&end, alike.map(str::to_owned)).is_ok(), "{end}");
         }

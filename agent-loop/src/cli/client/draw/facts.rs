@@ -50,28 +50,27 @@ impl Facts {
 
 /// The lines of a text of so many columns; a word that is longer than a line is broken.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    // Room for at least one character of any width in each line.
+    let width = width.max(8);
+    let (mut lines, mut line) = (Vec::new(), String::new());
     for word in text.split(' ') {
-        let mut word = word.to_owned();
-        loop {
-            let Some(line) = lines.last_mut() else { break };
-            let used = if line.is_empty() { 0 } else { columns(line) + 1 };
-            if used + columns(&word) <= width {
-                line.push_str(if used == 0 { "" } else { " " });
-                line.push_str(&word);
-                break;
-            }
-            if used > 0 {
-                lines.push(String::new());
-                continue;
-            }
-            let mut head = cut(&word, width.max(2));
-            head.pop();
-            word = word.get(head.len()..).unwrap_or_default().to_owned();
-            *line = head;
-            lines.push(String::new());
+        if !line.is_empty() && columns(&line) + 1 + columns(word) > width {
+            lines.push(std::mem::take(&mut line));
         }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        let mut rest = word;
+        while columns(&line) + columns(rest) > width {
+            let mut head = cut(rest, width);
+            // The mark of the cut.
+            head.pop();
+            rest = rest.get(head.len()..).unwrap_or_default();
+            lines.push(head);
+        }
+        line.push_str(rest);
     }
+    lines.push(line);
     lines
 }
 
@@ -139,8 +138,12 @@ fn since(time: &str, now: jiff::Timestamp) -> String {
 
 /// Why a run ended, or that it has not.
 pub(in crate::cli::client) fn why(view: &RunView, page: Page) -> String {
-    let head = format!("{}: {}", visible(&view.run), ending_words(view));
-    let mut text = paint(page, standing_colour(view), &head) + "\n";
+    let mut text = String::new();
+    for (at, line) in wrapped(&ending(view), page.width.saturating_sub(4)).into_iter().enumerate() {
+        text.push_str(if at == 0 { "" } else { "    " });
+        text.push_str(&paint(page, standing_colour(view), &line));
+        text.push('\n');
+    }
     for sentence in &view.why {
         for (at, line) in wrapped(&visible(sentence), page.width.saturating_sub(4)).into_iter().enumerate() {
             text.push_str(if at == 0 { "  - " } else { "    " });
