@@ -6,6 +6,7 @@
 use std::fmt;
 
 pub use agent_loop_common::ProcessKey;
+use agent_loop_common::map::OBSERVED;
 
 /// Nanoseconds of CLOCK_BOOTTIME: the only clock that decisions are made by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +29,16 @@ impl BootNs {
 /// The tag that a run's processes carry in the kernel: the id of the run's cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunTag(pub u64);
+
+impl RunTag {
+    /// The number of the watch rule, where the process is only observed and belongs to no run.
+    #[must_use]
+    pub fn observed(self) -> Option<u32> {
+        let rule = self.0 & !OBSERVED;
+        // A rule is a number of 32 bits; a tag that holds more is still nobody's run.
+        (self.0 & OBSERVED != 0).then(|| u32::try_from(rule).unwrap_or(u32::MAX))
+    }
+}
 
 /// The inode of a process's pidfd: unique within one boot (Linux 6.9 and later).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

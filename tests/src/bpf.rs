@@ -1,11 +1,23 @@
-//! Maps of a loaded program, reached past the library: to put into them what only a lost event could.
+//! Maps of a loaded program, reached past the library: to put into them what only a lost event could, and to forge
+//! pins. And a bpffs of a test's own.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use agent_loop_common::map::LiveEntry;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
 
+const MAP_CREATE: i32 = 0;
+const MAP_LOOKUP_ELEM: i32 = 1;
 const MAP_UPDATE_ELEM: i32 = 2;
+const MAP_GET_NEXT_KEY: i32 = 4;
+const OBJ_PIN: i32 = 6;
+const OBJ_GET: i32 = 7;
 const MAP_GET_NEXT_ID: i32 = 12;
 const MAP_GET_FD_BY_ID: i32 = 14;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
@@ -44,6 +56,122 @@ impl LiveMap {
             0,
         ];
         bpf(MAP_UPDATE_ELEM, &attr).map(drop)
+    }
+}
+
+/// How many live sets of this size there are.
+///
+/// # Errors
+/// What the kernel says.
+pub fn live_sets_of_size(entries: u32) -> io::Result<usize> {
+    let (mut id, mut found) = (0, 0);
+    while let Ok(next) = next_id(id) {
+        id = next;
+        let Ok(fd) = by_id(id) else { continue };
+        found += usize::from(describe(&fd)? == ("LIVE".to_owned(), entries));
+    }
+    Ok(found)
+}
+
+/// Pins a new map there, of this type (`enum bpf_map_type`) and these sizes.
+///
+/// # Errors
+/// What the kernel says.
+pub fn pin_map(path: &Path, kind: u32, key: u32, value: u32, entries: u32) -> io::Result<()> {
+    let words = [kind, key, value, entries, 0, 0];
+    let attr: Vec<u64> = words.chunks(2).map(|pair| u64::from(pair[0]) | u64::from(pair[1]) << 32).collect();
+    let fd = bpf(MAP_CREATE, &attr)?;
+    // SAFETY: just opened, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    pin(&fd, path)
+}
+
+/// Pins what is pinned at `from` at `to` too.
+///
+/// # Errors
+/// What the kernel says.
+pub fn pin_again(from: &Path, to: &Path) -> io::Result<()> {
+    pin(&open(from)?, to)
+}
+
+/// Changes the value that the pinned array map has at 0; `value` has to have its size.
+///
+/// # Errors
+/// What the kernel says.
+pub fn change(path: &Path, value: &mut [u8], change: impl FnOnce(&mut [u8])) -> io::Result<()> {
+    let fd = open(path)?;
+    let key = 0_u32;
+    let fd_word = u64::from(fd.as_raw_fd().cast_unsigned());
+    let key = (&raw const key).expose_provenance() as u64;
+    bpf(MAP_LOOKUP_ELEM, &[fd_word, key, value.as_mut_ptr().expose_provenance() as u64, 0])?;
+    change(value);
+    bpf(MAP_UPDATE_ELEM, &[fd_word, key, value.as_ptr().expose_provenance() as u64, 0]).map(drop)
+}
+
+/// The keys, of this size, that the pinned map has.
+///
+/// # Errors
+/// What the kernel says.
+pub fn keys(path: &Path, size: usize) -> io::Result<Vec<Vec<u8>>> {
+    let fd = open(path)?;
+    let fd = u64::from(fd.as_raw_fd().cast_unsigned());
+    let (mut keys, mut last): (Vec<Vec<u8>>, u64) = (Vec::new(), 0);
+    loop {
+        let mut next = vec![0_u8; size];
+        match bpf(MAP_GET_NEXT_KEY, &[fd, last, next.as_mut_ptr().expose_provenance() as u64, 0]) {
+            Ok(_) => keys.push(next),
+            Err(err) if err.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
+            Err(err) => return Err(err),
+        }
+        last = keys.last().map_or(0, |key| key.as_ptr().expose_provenance() as u64);
+    }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let fd = bpf(OBJ_GET, &[path.as_ptr().expose_provenance() as u64, 0])?;
+    // SAFETY: just opened, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn pin(fd: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let fd = u64::from(fd.as_raw_fd().cast_unsigned());
+    bpf(OBJ_PIN, &[path.as_ptr().expose_provenance() as u64, fd]).map(drop)
+}
+
+/// A bpffs of this thread's own, and of what it starts from now on: it goes with them, whatever becomes of the test.
+#[derive(Debug)]
+pub struct BpfFs {
+    at: TempDir,
+}
+
+impl BpfFs {
+    /// Mounts one, in a mount namespace of this thread's own.
+    ///
+    /// # Panics
+    /// When root may not.
+    #[must_use]
+    pub fn mount() -> Self {
+        let none = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
+        let at = TempDir::new().expect("a scratch directory");
+        let path = at.path().canonicalize().expect("it is there");
+        mount(Some("bpf"), &path, Some("bpf"), MsFlags::empty(), none).expect("a bpffs");
+        Self { at }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.at.path().canonicalize().expect("it is there")
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        let _ = umount2(self.at.path(), MntFlags::MNT_DETACH);
     }
 }
 

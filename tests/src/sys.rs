@@ -689,6 +689,78 @@ pub fn born_in(cgroup: BorrowedFd<'_>, image: &Image) -> io::Result<i32> {
     Ok(pid)
 }
 
+/// Runs `command` until it is about to make its `nth` system call (from 0) of these numbers, and kills it there;
+/// returns whether it came so far, else it has ended by itself. Also how many of them it had made.
+///
+/// Only its first thread is watched.
+///
+/// # Errors
+/// When it cannot be traced.
+pub fn kill_at_call(
+    command: &mut std::process::Command,
+    numbers: &[libc::c_long],
+    nth: usize,
+) -> io::Result<(bool, usize)> {
+    before_exec(command, || {
+        // SAFETY: PTRACE_TRACEME takes no pointers; our parent becomes the tracer.
+        let traced = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) };
+        check_long(traced).map(drop)
+    });
+    let child = command.spawn()?;
+    let pid = child.id().cast_signed();
+    let pidfd = pidfd_open(pid)?;
+    let (mut made, mut entering) = (0, false);
+    // The stop after its exec comes first.
+    let mut status = stopped(pid)?;
+    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+    // SAFETY: a stopped tracee of ours; the options are an integer.
+    check_long(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, ptr::null_mut::<u8>(), options) })?;
+    loop {
+        if !libc::WIFSTOPPED(status) {
+            return Ok((false, made));
+        }
+        let mut signal = 0;
+        if libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80 {
+            entering = !entering;
+            if entering && numbers.contains(&call_of(pid)?) {
+                if made == nth {
+                    pidfd_signal(&pidfd, libc::SIGKILL)?;
+                    while libc::WIFSTOPPED(stopped(pid)?) {}
+                    return Ok((true, made));
+                }
+                made += 1;
+            }
+        } else if libc::WSTOPSIG(status) != libc::SIGTRAP {
+            signal = libc::WSTOPSIG(status);
+        }
+        // SAFETY: a stopped tracee of ours; the signal is an integer.
+        check_long(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, ptr::null_mut::<u8>(), signal) })?;
+        status = stopped(pid)?;
+    }
+}
+
+/// Waits for a tracee to stop or end.
+fn stopped(pid: i32) -> io::Result<i32> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is valid for writing.
+        match check(unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) }) {
+            Err(err) if err.raw_os_error() == Some(libc::EINTR) => {}
+            other => return other.map(|_| status),
+        }
+    }
+}
+
+/// The number of the system call that a stopped tracee is about to make (Linux 5.3).
+fn call_of(pid: i32) -> io::Result<libc::c_long> {
+    // `struct ptrace_syscall_info`: operation and architecture, instruction and stack pointer, then the number.
+    let mut info = [0_u64; 16];
+    let size = ptr::without_provenance_mut::<u8>(size_of_val(&info));
+    // SAFETY: a stopped tracee of ours; the kernel writes at most the size it is told.
+    check_long(unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, info.as_mut_ptr()) })?;
+    Ok(info[3].cast_signed())
+}
+
 /// Whether this kernel lets this process make a BPF map.
 #[must_use]
 pub fn may_bpf() -> bool {

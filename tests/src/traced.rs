@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use agent_loop::event::Event;
 use agent_loop::keeper::cgroup::{Home, RunCgroup};
-use agent_loop::kernel::{self, Options, RunsBy, Tracing};
+use agent_loop::kernel::pins::{self, Found};
+use agent_loop::kernel::{self, LoadError, Options, RunsBy, Tracing};
 use agent_loop::model::{Birth, Death, Discovery, Exec, ProcessKey, RunTag, WaitStatus};
 use tempfile::TempDir;
 
@@ -40,6 +41,22 @@ impl Traced {
             kernel::load(options).expect("the eBPF program loads")
         };
         Self { tracing, events: Vec::new(), _runtime: runtime }
+    }
+
+    /// Opens the set that is pinned there, or loads and pins one.
+    ///
+    /// # Errors
+    /// As [`pins::open_or_load`].
+    ///
+    /// # Panics
+    /// When there is no runtime.
+    pub fn pinned(dir: &Path, options: &Options) -> Result<(Self, Found), LoadError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        let (tracing, found) = {
+            let _inside = runtime.enter();
+            pins::open_or_load(dir, options)?
+        };
+        Ok((Self { tracing, events: Vec::new(), _runtime: runtime }, found))
     }
 
     /// Loads it with this cgroup as a run.

@@ -154,6 +154,7 @@ fn loading() -> Load {
         Ok(()) => Load::Works,
         Err(LoadError::NoObject) => Load::NoObject,
         Err(LoadError::Layout(_)) => Load::NoLayout,
+        Err(LoadError::Pins(why)) => Load::Refused(why),
         Err(LoadError::Refused(error)) => {
             // Only EPERM is about rights: the verifier refuses a program with EACCES or EINVAL.
             let not_permitted = error

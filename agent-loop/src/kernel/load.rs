@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::Context as _;
 use aya::maps::{HashMap, Map};
+use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, Iter};
 use aya::{Btf, Ebpf, EbpfLoader};
 
@@ -28,6 +29,9 @@ pub enum LoadError {
     /// The kernel's structures are not known.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The directory of the pins, or what is in it, is not what it may be; nothing was touched.
+    #[error("the pins of the eBPF program cannot be used: {0}")]
+    Pins(String),
     /// The kernel refused.
     #[error("loading the eBPF program: {0:#}")]
     Refused(anyhow::Error),
@@ -93,11 +97,19 @@ impl Default for Options {
     }
 }
 
-/// The attached program; dropping it detaches everything.
+/// The attached program; dropping it detaches everything, unless it is pinned (`pins`).
 pub struct Probes {
-    ebpf: Ebpf,
+    held: Held,
     exit: ExitHook,
     log: Option<super::log::Printer>,
+}
+
+/// Who keeps the program attached.
+enum Held {
+    /// We alone.
+    Own { ebpf: Box<Ebpf>, _links: Vec<FdLink> },
+    /// Its pins. It was found by them, and only the program that has no hook is called from here.
+    Pins { snapshot: Box<Iter> },
 }
 
 /// The attached program and the handles to what it tells.
@@ -124,13 +136,14 @@ pub struct Tracing {
 pub fn load(options: &Options) -> Result<Tracing, LoadError> {
     let object = object::embedded().ok_or(LoadError::NoObject)?;
     let layout = Layout::of_running_kernel()?;
-    let tracing = attach(object, &layout, options).map_err(LoadError::Refused)?;
+    let attached = attach(object, &layout, options).map_err(LoadError::Refused)?;
+    let tracing = attached.into_tracing(options.log).map_err(LoadError::Refused)?;
     give_back_memory();
     Ok(tracing)
 }
 
 /// Returns to the kernel what reading BTF took and freed: more than all that is kept, and a run may last for days.
-fn give_back_memory() {
+pub(super) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: glibc's own call, safe at any time; it touches free memory only.
     unsafe {
@@ -138,19 +151,55 @@ fn give_back_memory() {
     }
 }
 
-fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<Tracing> {
+/// The globals of the eBPF program that do not come from the kernel's type information.
+pub(super) struct Settings {
+    pub(super) run_level: u32,
+    pidns: u32,
+    signal_group_exit: u32,
+}
+
+impl Settings {
+    /// What these options come to here.
+    ///
+    /// # Errors
+    /// When the own PID namespace cannot be read.
+    pub(super) fn of(options: &Options) -> anyhow::Result<Self> {
+        Ok(Self {
+            run_level: options.runs.raw(),
+            pidns: own_pidns().context("reading the own PID namespace")?,
+            signal_group_exit: if options.group_exit { SIGNAL_GROUP_EXIT } else { 0 },
+        })
+    }
+
+    /// Each with its name.
+    pub(super) fn globals(&self) -> [(&'static str, &u32); 3] {
+        [("PIDNS_INUM", &self.pidns), ("RUN_LEVEL", &self.run_level), ("SIGNAL_GROUP_EXIT", &self.signal_group_exit)]
+    }
+}
+
+/// The hooks by the names of their programs, save that the exit hook has two, and what they are attached to.
+///
+/// In this order they are attached: a process tracked by a later hook can then not die unseen.
+pub(super) const HOOKS: [(&str, &str); 3] =
+    [("exit", "sched_process_exit"), ("exec", "sched_process_exec"), ("fork", "sched_process_fork")];
+
+/// The program, attached by links that are its own.
+pub(super) struct Attached {
+    pub(super) ebpf: Ebpf,
+    pub(super) exit: ExitHook,
+    /// The programs and links of [`HOOKS`], in their order.
+    pub(super) hooks: Vec<(OwnedFd, FdLink)>,
+}
+
+/// Loads the object with these options and attaches its hooks.
+pub(super) fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<Attached> {
     let btf = Btf::from_sys_fs().context("reading BTF")?;
-    let pidns = own_pidns().context("reading the own PID namespace")?;
-    let run_level = options.runs.raw();
+    let settings = Settings::of(options)?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
-    for (name, value) in layout.globals() {
+    for (name, value) in layout.globals().chain(settings.globals()) {
         loader.override_global(name, value, true);
     }
-    loader.override_global("PIDNS_INUM", &pidns, true);
-    loader.override_global("RUN_LEVEL", &run_level, true);
-    let signal_group_exit = if options.group_exit { SIGNAL_GROUP_EXIT } else { 0 };
-    loader.override_global("SIGNAL_GROUP_EXIT", &signal_group_exit, true);
     let log_level = super::log::level(options.log);
     loader.override_global(aya_log::LEVEL, &log_level, true);
     if !options.log {
@@ -161,46 +210,62 @@ fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyhow::Result<T
     loader.map_max_entries("EXECS", options.execs_bytes);
     loader.map_max_entries("LIVE", options.live_entries);
     let mut ebpf = loader.load(object).context("creating maps")?;
-
-    let mut watch: HashMap<_, [u8; agent_loop_common::COMM_LEN], u32> =
-        HashMap::try_from(ebpf.map_mut("WATCH").context("finding the watch rules")?)?;
-    for (name, rule) in &options.watch {
-        watch.insert(comm(name)?, rule, 0).context("writing a watch rule")?;
-    }
+    watch(ebpf.map_mut("WATCH").context("finding the watch rules")?, options)?;
 
     let exit = options.exit_hook.unwrap_or(layout.exit_hook());
-    let exit_program = match exit {
-        ExitHook::GroupDead => "exit_group_dead",
-        ExitHook::Latch => "exit_latch",
-    };
-    let mut programs = Vec::new();
-    // Deaths are attached first: a process tracked by a later hook can then not die unseen.
-    for (program, tracepoint) in
-        [(exit_program, "sched_process_exit"), ("exec", "sched_process_exec"), ("fork", "sched_process_fork")]
-    {
-        programs.push(attach_one(&mut ebpf, &btf, program, tracepoint)?);
+    let mut hooks = Vec::new();
+    for (name, tracepoint) in HOOKS {
+        let program = match (name, exit) {
+            ("exit", ExitHook::GroupDead) => "exit_group_dead",
+            ("exit", ExitHook::Latch) => "exit_latch",
+            (other, ExitHook::GroupDead | ExitHook::Latch) => other,
+        };
+        hooks.push(attach_one(&mut ebpf, &btf, program, tracepoint)?);
     }
     let snapshot: &mut Iter = ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?;
     snapshot.load("task", &btf).context("loading the snapshot program")?;
-
-    let log = options.log.then(|| super::log::Printer::new(&mut ebpf)).transpose().context("opening the log")?;
-    let mut take =
-        |name: &str| -> anyhow::Result<Map> { ebpf.take_map(name).with_context(|| format!("finding {name}")) };
-    Ok(Tracing {
-        rings: Rings::new(take("EVENTS")?, take("EXECS")?)?,
-        live: LiveSet::new(take("LIVE")?)?,
-        runs: RunTable::new(take("RUNS")?, take("MAINS")?)?,
-        counters: Counters::new(take("COUNTERS")?, programs)?,
-        probes: Probes { ebpf, exit, log },
-    })
+    Ok(Attached { ebpf, exit, hooks })
 }
 
-fn attach_one(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> anyhow::Result<OwnedFd> {
+/// Makes the watch rules those of the options: what is there beside them goes.
+pub(super) fn watch(map: &mut Map, options: &Options) -> anyhow::Result<()> {
+    let mut watch: HashMap<_, [u8; agent_loop_common::COMM_LEN], u32> = HashMap::try_from(map)?;
+    let wanted =
+        options.watch.iter().map(|(name, rule)| Ok((comm(name)?, *rule))).collect::<anyhow::Result<Vec<_>>>()?;
+    let there = watch.keys().collect::<Result<Vec<_>, _>>().context("reading the watch rules")?;
+    for old in there.iter().filter(|old| !wanted.iter().any(|(name, _)| name == *old)) {
+        watch.remove(old).context("removing a watch rule")?;
+    }
+    for (name, rule) in &wanted {
+        watch.insert(name, rule, 0).context("writing a watch rule")?;
+    }
+    Ok(())
+}
+
+fn attach_one(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> anyhow::Result<(OwnedFd, FdLink)> {
     let program: &mut BtfTracePoint =
         ebpf.program_mut(name).with_context(|| format!("finding the program {name}"))?.try_into()?;
     program.load(tracepoint, btf).with_context(|| format!("loading the program {name}"))?;
-    program.attach().with_context(|| format!("attaching to {tracepoint}"))?;
-    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+    let id = program.attach().with_context(|| format!("attaching to {tracepoint}"))?;
+    let link = program.take_link(id).with_context(|| format!("taking the link to {tracepoint}"))?;
+    Ok((program.fd()?.as_fd().try_clone_to_owned()?, link.into()))
+}
+
+impl Attached {
+    /// The handles to what it tells; it is detached when they are dropped.
+    fn into_tracing(mut self, log: bool) -> anyhow::Result<Tracing> {
+        let log = log.then(|| super::log::Printer::new(&mut self.ebpf)).transpose().context("opening the log")?;
+        let (programs, links) = self.hooks.into_iter().unzip();
+        let mut take =
+            |name: &str| -> anyhow::Result<Map> { self.ebpf.take_map(name).with_context(|| format!("finding {name}")) };
+        Ok(Tracing {
+            rings: Rings::new(take("EVENTS")?, take("EXECS")?)?,
+            live: LiveSet::new(take("LIVE")?)?,
+            runs: RunTable::new(take("RUNS")?, take("MAINS")?)?,
+            counters: Counters::new(take("COUNTERS")?, programs)?,
+            probes: Probes { held: Held::Own { ebpf: Box::new(self.ebpf), _links: links }, exit: self.exit, log },
+        })
+    }
 }
 
 /// The inode of the own PID namespace, 0 for the initial one.
@@ -220,6 +285,11 @@ fn comm(name: &str) -> anyhow::Result<[u8; agent_loop_common::COMM_LEN]> {
 }
 
 impl Probes {
+    /// A program that is kept attached by its pins.
+    pub(super) fn pinned(snapshot: Iter, exit: ExitHook) -> Self {
+        Self { held: Held::Pins { snapshot: Box::new(snapshot) }, exit, log: None }
+    }
+
     /// Which exit rule is in use.
     #[must_use]
     pub const fn exit_hook(&self) -> ExitHook {
@@ -240,8 +310,12 @@ impl Probes {
     /// # Errors
     /// When the walk fails.
     pub fn snapshot(&mut self) -> anyhow::Result<Vec<Live>> {
-        let program: &mut Iter =
-            self.ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?;
+        let program: &mut Iter = match &mut self.held {
+            Held::Own { ebpf, _links } => {
+                ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?
+            }
+            Held::Pins { snapshot } => snapshot,
+        };
         super::snapshot::walk(program)
     }
 }

@@ -1,8 +1,9 @@
 //! The kernel's side of the story: loads the eBPF program and hands out what it tells.
 //!
-//! Inside: BTF offsets, load and attach, rings, live set, run table, counters, snapshot, what this host can do.
+//! Inside: BTF offsets, load and attach, pins, rings, live set, run table, counters, snapshot, what this host can do.
 //! Not inside: any decision. Called by the shells (`cli`) and by `keeper` through its `LiveSet` trait.
 
+mod bpf;
 mod btf;
 mod counters;
 pub mod host;
@@ -10,7 +11,7 @@ mod live;
 mod load;
 mod log;
 pub mod object;
-mod pinned;
+pub mod pins;
 pub(crate) mod poll;
 mod rings;
 mod snapshot;
@@ -19,5 +20,4 @@ pub use btf::{ExitHook, Layout, LayoutError};
 pub use counters::Counters;
 pub use live::{LiveSet, Run, RunTable, birth_of};
 pub use load::{LoadError, Options, Probes, RunsBy, Tracing, load};
-pub use pinned::{PinnedLive, pinned_live};
 pub use rings::{Rings, Round};

@@ -76,6 +76,12 @@ pub fn adversary() -> PathBuf {
     program("adversary")
 }
 
+/// The program that pins the eBPF program.
+#[must_use]
+pub fn pinner() -> PathBuf {
+    program("pinner")
+}
+
 /// A program that cargo put beside this test.
 fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a test has a path");

@@ -6,6 +6,7 @@ mod deaths;
 mod layout;
 mod loss;
 mod namespaces;
+mod pins;
 mod recycled;
 mod snapshot;
 mod totals;

@@ -6,22 +6,26 @@ use std::path::Path;
 use crate::keeper::pidfd::PidFd;
 use crate::keeper::scan::{self, Stat};
 use crate::keeper::signal;
-use crate::kernel::{self, PinnedLive};
+use crate::kernel::{LiveSet, pins};
 use crate::model::Live;
 
 /// The live set, pinned by a daemon.
 ///
 /// Where the program that keeps it was detached, an entry outlives its process and a stranger may have the number
 /// by now. So an entry counts only if the process that has the number now agrees with it in all that can be seen.
-pub(super) struct Witness(PinnedLive);
+pub(super) struct Witness(LiveSet);
 
 impl Witness {
     /// Opens it anew: a daemon may have pinned another one meanwhile. `None` where there is none.
     ///
     /// # Errors
     /// When it is there and cannot be opened.
-    pub(super) fn open(pins: &Path) -> io::Result<Option<Self>> {
-        Ok(kernel::pinned_live(pins)?.map(Self))
+    pub(super) fn open(dir: &Path) -> io::Result<Option<Self>> {
+        match pins::live_set(dir) {
+            Ok(set) => Ok(Some(Self(set))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
