@@ -1,11 +1,16 @@
 //! Maps of a loaded program, reached past the library: to put into them what only a lost event could.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use agent_loop_common::map::LiveEntry;
 
+const MAP_CREATE: i32 = 0;
 const MAP_UPDATE_ELEM: i32 = 2;
+const OBJ_PIN: i32 = 6;
 const MAP_GET_NEXT_ID: i32 = 12;
 const MAP_GET_FD_BY_ID: i32 = 14;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
@@ -30,6 +35,28 @@ impl LiveMap {
             }
         }
         Err(io::Error::new(io::ErrorKind::NotFound, "no such live set"))
+    }
+
+    /// A new one that no program keeps.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn create() -> io::Result<Self> {
+        const HASH: u64 = 1;
+        let value = size_of::<LiveEntry>() as u64;
+        let fd = bpf(MAP_CREATE, &[HASH | 4 << 32, value | 64 << 32, 0])?;
+        // SAFETY: just made, owned by nobody else.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Pins it on a bpffs.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn pin(&self, at: &Path) -> io::Result<()> {
+        let path = CString::new(at.as_os_str().as_bytes())?;
+        let address = path.as_ptr().expose_provenance() as u64;
+        bpf(OBJ_PIN, &[address, u64::from(self.0.as_raw_fd().cast_unsigned())]).map(drop)
     }
 
     /// Puts an entry there, over any other.
