@@ -773,3 +773,45 @@ pub fn may_bpf() -> bool {
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     true
 }
+
+/// Traces a process from now on, without stopping it: its end is told to its parent only after [`wait`] told us.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn seize(pid: i32) -> io::Result<()> {
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_SEIZE reads no memory of ours; its options are 0.
+    check_long(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) }).map(drop)
+}
+
+/// Gives this thread alone another user id.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn thread_becomes(uid: u32) -> io::Result<()> {
+    // SAFETY: integers only. The C library's call would change every thread.
+    check_long(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Receives a datagram of at most 64 KiB and its descriptors, without waiting.
+///
+/// # Errors
+/// EAGAIN when there is none.
+pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut bytes = vec![0; 64 << 10];
+    let mut control = nix::cmsg_space!([RawFd; 16]);
+    let mut part = [io::IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut part, Some(&mut control), flags)?;
+    let mut fds = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(rights) = control {
+            // SAFETY: the kernel has just made them for us.
+            fds.extend(rights.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    let length = message.bytes;
+    bytes.truncate(length);
+    Ok((bytes, fds))
+}
