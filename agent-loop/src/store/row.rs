@@ -98,9 +98,10 @@ fn parse(values: &[Value]) -> Result<RunRecord, String> {
                 1 => true,
                 other => return Err(format!("traced is {other}")),
             },
-            stopping: match stopping {
-                Value::Null => None,
-                set => Some(wire::read_reason(as_text("stopping", set)?)?),
+            stopping: if *stopping == Value::Null {
+                None
+            } else {
+                Some(wire::read_reason(as_text("stopping", stopping)?)?)
             },
         }),
         "ended" => Stage::Ended(wire::read_end(as_text("ended", ended)?)?),
