@@ -48,10 +48,9 @@ pub(super) fn text(path: &Path) -> Result<String, ConfigError> {
     // A FIFO must not hold us up. Links are followed, hosts keep their /etc elsewhere: what counts is what was opened.
     let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = opened.map_err(|error| {
-        let next = match error.kind() {
-            io::ErrorKind::NotFound => "; take packaging/config.toml as a start, or name another file by `--config`",
-            _ => "",
-        };
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        let next =
+            if missing { "; take packaging/config.toml as a start, or name another file by `--config`" } else { "" };
         wrong(format!("opening it: {error}{next}"))
     })?;
     let stat = fstat(&file).map_err(|errno| wrong(format!("looking at it: {errno}")))?;

@@ -8,6 +8,8 @@ mod place;
 mod row;
 mod schema;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::path::PathBuf;

@@ -102,9 +102,10 @@ fn parse(values: &[Value]) -> Result<RunRecord, String> {
                 1 => true,
                 other => return Err(format!("traced is {other}")),
             },
-            stopping: match stopping {
-                Value::Null => None,
-                set => Some(wire::read_reason(as_text("stopping", set)?)?),
+            stopping: if *stopping == Value::Null {
+                None
+            } else {
+                Some(wire::read_reason(as_text("stopping", stopping)?)?)
             },
             suspended_ns: needed("suspended_ns", suspended)?,
             baseline: wire::read_totals(as_text("baseline", baseline)?)?,

@@ -42,15 +42,18 @@ pub(super) const STEPS: &[Step] = &[
     INSERT INTO census VALUES (1, 0, zeroblob(32));",
 ];
 
+/// One thing of a schema: its type, its name, its table, and the statement that makes it.
+pub(super) type Thing = (String, String, String, Option<String>);
+
 /// Everything that a schema consists of, in a fixed order.
-pub(super) fn shape(db: &Connection) -> rusqlite::Result<Vec<(String, String, String, Option<String>)>> {
+pub(super) fn shape(db: &Connection) -> rusqlite::Result<Vec<Thing>> {
     let mut all = db.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")?;
     let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     rows.collect()
 }
 
 /// The shape that these steps make.
-pub(super) fn shape_of(steps: &[Step]) -> rusqlite::Result<Vec<(String, String, String, Option<String>)>> {
+pub(super) fn shape_of(steps: &[Step]) -> rusqlite::Result<Vec<Thing>> {
     let db = Connection::open_in_memory()?;
     for step in steps {
         db.execute_batch(step)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use rusqlite::config::DbConfig;
-use rusqlite::types::Value;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::entry::{Access, quoted};
@@ -17,7 +17,7 @@ use super::{StateDir, Store, StoreError};
 use crate::run::{RunId, RunRecord};
 
 /// The database in the state directory.
-const NAME: &str = "agent-loop.db";
+pub(super) const NAME: &str = "agent-loop.db";
 /// A database that is being made, before it has its name.
 const NEW: &str = "agent-loop.db.new";
 /// The most bytes it may have; writing stops there too, so that we never write what we would refuse.
@@ -31,7 +31,7 @@ const PAGE: u64 = 4096;
 /// log alone is never older than one change.
 #[derive(Debug)]
 pub struct SqliteStore {
-    db: Connection,
+    pub(super) db: Connection,
     path: PathBuf,
 }
 
@@ -47,7 +47,7 @@ impl SqliteStore {
         Self::open_with(&state.0, STEPS)
     }
 
-    fn open_with(place: &Place, steps: &[Step]) -> Result<Self, StoreError> {
+    pub(super) fn open_with(place: &Place, steps: &[Step]) -> Result<Self, StoreError> {
         let path = place.path.join(NAME);
         let beside = |ending: &str| place.look(&format!("{NAME}{ending}"), CAP);
         let log = beside("-wal")?.is_some() | beside("-shm")?.is_some();
@@ -179,15 +179,19 @@ impl SqliteStore {
 
     /// Keeps the database as it is before its first migration.
     fn keep_copy(&self, place: &Place, version: usize) -> Result<(), StoreError> {
+        const DOING: &str = "keeping a copy of the state before its migration";
         let (name, new) = (format!("{NAME}.v{version}"), format!("{NAME}.v{version}.new"));
         // One of an earlier attempt at this migration: the database may have changed since.
         place.look(&name, CAP)?;
         remove(place, &new)?;
         let file = place.file(&new, Access::New, 0)?;
         let target = place.path.join(&new);
-        self.db
-            .execute("VACUUM INTO ?1", params![target.to_string_lossy()])
-            .map_err(self.sql("keeping a copy of the state before its migration"))?;
+        self.db.execute("VACUUM INTO ?1", params![target.to_string_lossy()]).map_err(self.sql(DOING))?;
+        // The copy is made without a log; it must open as the state did.
+        let copy = connect(&target)?;
+        copy.pragma_update(None, "journal_mode", "WAL").map_err(self.sql(DOING))?;
+        copy.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(self.sql(DOING))?;
+        copy.close().map_err(|(_, error)| self.sql(DOING)(error))?;
         nix::unistd::fsync(&file).map_err(failed("making the copy of the state durable"))?;
         rename(place, &new, &name)
     }
@@ -201,21 +205,8 @@ impl SqliteStore {
         change.commit().map_err(sql)
     }
 
-    /// Moves what is in the log into the database. Where that fails, the log stays and is as durable.
-    fn fold_log(&self) {
-        let folded = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-        // The next change tries it again; a disk that fails fails that one too, and is reported by it.
-        drop(folded);
-    }
-
-    fn sql(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
-        let path = self.path.clone();
-        move |error| from_sql(&path, doing, error)
-    }
-}
-
-impl Store for SqliteStore {
-    fn save(&mut self, run: &RunRecord) -> Result<(), StoreError> {
+    /// Writes a run into the log of the database.
+    pub(super) fn write(&mut self, run: &RunRecord) -> Result<(), StoreError> {
         const DOING: &str = "saving a run";
         let path = self.path.clone();
         let sql = |error| from_sql(&path, DOING, error);
@@ -240,7 +231,25 @@ impl Store for SqliteStore {
         let row = new.into_iter().chain([Value::Blob(sum.to_vec())]);
         change.prepare_cached(&text).and_then(|mut it| it.execute(rusqlite::params_from_iter(row))).map_err(sql)?;
         census.write(&change).map_err(sql)?;
-        change.commit().map_err(sql)?;
+        change.commit().map_err(sql)
+    }
+
+    /// Moves what is in the log into the database. Where that fails, the log stays and is as durable.
+    fn fold_log(&self) {
+        let folded = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        // The next change tries it again; a disk that fails fails that one too, and is reported by it.
+        drop(folded);
+    }
+
+    fn sql(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+        let path = self.path.clone();
+        move |error| from_sql(&path, doing, error)
+    }
+}
+
+impl Store for SqliteStore {
+    fn save(&mut self, run: &RunRecord) -> Result<(), StoreError> {
+        self.write(run)?;
         self.fold_log();
         Ok(())
     }
@@ -358,7 +367,18 @@ fn remove(place: &Place, name: &str) -> Result<(), StoreError> {
 }
 
 fn values(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Vec<Value>, Sum)> {
-    let values = (0..row::WIDTH).map(|at| row.get(at)).collect::<rusqlite::Result<_>>()?;
+    let value = |at: usize| match row.get_ref(at)? {
+        ValueRef::Null => Ok(Value::Null),
+        ValueRef::Integer(number) => Ok(Value::Integer(number)),
+        ValueRef::Real(number) => Ok(Value::Real(number)),
+        // The library's own conversion panics where it is not UTF-8.
+        ValueRef::Text(text) => match std::str::from_utf8(text) {
+            Ok(text) => Ok(Value::Text(text.to_owned())),
+            Err(error) => Err(rusqlite::Error::Utf8Error(error)),
+        },
+        ValueRef::Blob(bytes) => Ok(Value::Blob(bytes.to_vec())),
+    };
+    let values = (0..row::WIDTH).map(value).collect::<rusqlite::Result<_>>()?;
     Ok((values, row.get(row::WIDTH)?))
 }
 
@@ -372,21 +392,33 @@ fn name(values: &[Value]) -> String {
 }
 
 fn from_sql(path: &Path, doing: &'static str, error: rusqlite::Error) -> StoreError {
-    let damaged = match error.sqlite_error_code() {
-        Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
-        // The rest is said by the library itself: a value that is not of the type it was written with.
-        None => true,
-    };
-    if damaged { corrupt(path, &error.to_string()) } else { StoreError::Failed { doing, why: failure(path, &error) } }
+    // What the world around the file can do to it. All else (a statement that no longer fits, a format that is not
+    // known, a value of another type) says that the file is not as we wrote it.
+    let outside = matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::TooBig
+        )
+    );
+    if outside { StoreError::Failed { doing, why: failure(path, &error) } } else { corrupt(path, &error.to_string()) }
 }
 
 fn failure(path: &Path, error: &rusqlite::Error) -> String {
-    let next = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => "make room on its file system; what was saved before stands",
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another program has it open; close that (`fuser` names it)"
-        }
-        _ => "look at the disk and the kernel's log; what was saved before stands",
+    let code = error.sqlite_error_code();
+    let next = if code == Some(ErrorCode::DiskFull) {
+        "make room on its file system; what was saved before stands"
+    } else if matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
+        "another program has it open; close that (`fuser` names it)"
+    } else {
+        "look at the disk and the kernel's log; what was saved before stands"
     };
     format!("{}: {error}; {next}", path.display())
 }

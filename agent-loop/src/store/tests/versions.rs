@@ -1,0 +1,82 @@
+//! Old databases are read, newer ones refused, and a migration keeps what was there before.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::samples::{samples, version_1};
+use super::{Scratch, all};
+use crate::store::schema::STEPS;
+use crate::store::{SqliteStore, Store as _, StoreError};
+
+const VERSION_1: &[u8] = include_bytes!("../../../tests/data/state-v1.db");
+
+#[test]
+fn the_committed_database_of_version_1_reads_as_what_was_written() {
+    let scratch = Scratch::new();
+    scratch.put(VERSION_1);
+    let mut store = scratch.store();
+    assert_eq!(all(&store), version_1());
+    let mut run = version_1()[0].clone();
+    run.attempt += 1;
+    store.save(&run).expect("there is room");
+    assert_eq!(store.run(run.id).expect("good"), Some(run));
+}
+
+/// Writes `tests/data/state-v1.db` anew, which is done once for each version, before its release:
+/// `cargo test -p agent-loop --lib -- --ignored --exact store::tests::versions::write_the_committed_database`
+#[test]
+#[ignore = "writes a committed file"]
+fn write_the_committed_database() {
+    let scratch = Scratch::new();
+    let bytes = scratch.holding(&version_1());
+    fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/state-v1.db"), bytes).expect("our tree");
+}
+
+/// The steps of today and this one.
+fn with(step: &'static str) -> Vec<&'static str> {
+    STEPS.iter().copied().chain([step]).collect()
+}
+
+#[test]
+fn a_migration_keeps_a_copy_and_its_database_is_refused_by_the_version_before() {
+    let scratch = Scratch::new();
+    scratch.put(&scratch.holding(&samples()));
+    // Of an attempt before this one; the state has changed since.
+    scratch.put_as(".v1", b"stale");
+    scratch.put_as(".v1.new", b"half");
+    let steps = with("CREATE TABLE more (x INTEGER) STRICT");
+    for _ in 0..2 {
+        let store = SqliteStore::open_with(&scratch.state().0, &steps).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(all(&store), samples());
+    }
+    let error = scratch.open().expect_err("it is newer");
+    assert!(matches!(&error, StoreError::Newer(why) if why.contains("agent-loop.db.v1")), "{error}");
+
+    let mode = fs::metadata(scratch.file(".v1")).expect("it was kept").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert!(!scratch.file(".v1.new").exists());
+    let copy = fs::read(scratch.file(".v1")).expect("it was kept");
+    scratch.put(&copy);
+    assert_eq!(all(&scratch.store()), samples());
+}
+
+#[test]
+fn a_migration_that_fails_changes_nothing() {
+    let scratch = Scratch::new();
+    scratch.put(&scratch.holding(&samples()));
+    for step in ["CREATE TABLE more (x INTEGER) STRICT; DROP TABLE absent", "DELETE FROM runs; SELECT * FROM absent"] {
+        let error = SqliteStore::open_with(&scratch.state().0, &with(step)).map(drop).expect_err("no such table");
+        assert!(error.to_string().contains("no such table"), "{error}");
+        assert_eq!(all(&scratch.store()), samples());
+    }
+}
+
+#[test]
+fn a_migration_that_loses_rows_is_refused() {
+    let scratch = Scratch::new();
+    scratch.put(&scratch.holding(&samples()));
+    let steps = with("DELETE FROM runs WHERE stage = 'queued'");
+    let error = SqliteStore::open_with(&scratch.state().0, &steps).map(drop).expect_err("a row is gone");
+    assert!(matches!(&error, StoreError::Corrupt(why) if why.contains("its rows are not those")), "{error}");
+    assert!(scratch.file(".v1").exists());
+}
