@@ -1,6 +1,6 @@
 //! The loop of the daemon: one source wakes it, its events go through the fleet, the fleet's actions are performed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::event::{Event, LaunchFailure};
 use crate::keeper::cgroup::OwnCgroup;
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
 use crate::kernel::Tracing;
+use crate::kernel::pins::Found;
 use crate::model::{BootNs, RunTag, WaitStatus};
 use crate::run::{RunId, RunName};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
@@ -95,6 +96,8 @@ pub(super) struct Daemon {
     pub(super) keeper: Keeper,
     pub(super) tracing: Tracing,
     pub(super) degraded: Vec<String>,
+    /// Runs that the kernel side knows only since this daemon loaded it.
+    pub(super) fresh: HashSet<RunId>,
     pub(super) root: Option<Root>,
     pub(super) runs: HashMap<RunId, Watched>,
     pub(super) tags: HashMap<RunTag, RunId>,
@@ -118,7 +121,7 @@ impl Daemon {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
         let boot_id = boot_id.trim().to_owned();
         let keeper = Keeper::new(&setup);
-        let (tracing, degraded) = super::stock::tracing(&setup)?;
+        let (tracing, found) = super::stock::tracing(&setup)?;
         let (followers, _) = broadcast::channel(FOLLOW);
         let fleet = Fleet::new(FleetSettings { max_agents: setup.config.host.max_agents });
         let mut daemon = Self {
@@ -131,7 +134,8 @@ impl Daemon {
             _lock: lock,
             keeper,
             tracing,
-            degraded,
+            degraded: Vec::new(),
+            fresh: HashSet::new(),
             root: None,
             runs: HashMap::new(),
             tags: HashMap::new(),
@@ -144,6 +148,10 @@ impl Daemon {
             more: false,
             ids: ulid::Generator::new(),
         };
+        match found {
+            Found::Adopted => {}
+            Found::Fresh { why } => daemon.say(&format!("the kernel side is loaded anew: {why}")),
+        }
         daemon.first_stock().await?;
         Ok(daemon)
     }

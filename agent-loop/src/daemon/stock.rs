@@ -15,6 +15,7 @@ use super::shell::{Daemon, Discard, Watched, now};
 use super::tree::Root;
 use crate::event::{Event, Launched, SignalResult};
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
+use crate::kernel::pins::{self, Found};
 use crate::kernel::{self, RunsBy, Tracing};
 use crate::model::RunTag;
 use crate::run::{Born, RunId, RunName, RunRecord, Stage};
@@ -22,8 +23,8 @@ use crate::store::{RunFiles, Store as _};
 use crate::supervise::Core;
 use crate::supervise::fleet::{Findings, FleetEvent, HeldRun, Step, plan, settings_of};
 
-/// The kernel side: the one that an earlier daemon left running, else a new one; what is missing is named.
-pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Vec<String>)> {
+/// The kernel side: the one that an earlier daemon left running, else a new one.
+pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Found)> {
     let kernel = &setup.config.kernel;
     let options = kernel::Options {
         // Runs are made directly below the root.
@@ -34,9 +35,8 @@ pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Vec<String>)> {
         watch: kernel.watch.iter().cloned().zip(0..).collect(),
         ..kernel::Options::default()
     };
-    let tracing = kernel::load(&options)
-        .context("bringing up eBPF, without which `serve` knows no process; `agent-loop doctor` shows what mends it")?;
-    Ok((tracing, Vec::new()))
+    pins::open_or_load(&setup.config.host.pins, &options)
+        .context("bringing up eBPF, without which `serve` knows no process; `agent-loop doctor` shows what mends it")
 }
 
 impl Daemon {
@@ -115,6 +115,9 @@ impl Daemon {
             }
         }
         let total = going_on.len();
+        if first {
+            self.enter_again(going_on.iter().map(|(record, ..)| record.as_ref()));
+        }
         let mut exits = Vec::new();
         for (record, is_held, cgroup) in going_on {
             let held = by_name.get(&record.name()).filter(|_| is_held);
@@ -136,6 +139,27 @@ impl Daemon {
         let keeper = self.keeper.state().map_or_else(|why| why, |pid| format!("keeper {pid}"));
         self.say(&format!("{total} runs go on, {keeper}"));
         Ok(())
+    }
+
+    /// Enters runs into a run table that was loaded after they were born, and finds who lives of them.
+    fn enter_again<'a>(&mut self, records: impl Iterator<Item = &'a RunRecord>) {
+        let mut entered = false;
+        for record in records {
+            let Stage::Born(born) = &record.stage else { continue };
+            match self.tracing.runs.get(born.cgroup) {
+                Ok(Some(_)) => continue,
+                Ok(None) => {}
+                Err(error) => self.trouble(&format!("run {}: reading the kernel's run table: {error}", record.id)),
+            }
+            entered = true;
+            self.fresh.insert(record.id);
+            if let Err(error) = self.tracing.runs.insert_born(born.cgroup, born.main) {
+                self.trouble(&format!("run {}: entering it into the kernel's run table: {error}", record.id));
+            }
+        }
+        if entered && let Err(error) = self.tracing.probes.snapshot() {
+            self.trouble(&format!("looking for the processes of runs that go on: {error:#}"));
+        }
     }
 
     /// Those of the found names whose runs are remembered as over.
@@ -193,7 +217,11 @@ impl Daemon {
             log.fact(&crate::event::Fact::RunBorn(launched.clone()));
         }
         log.write(|recorder, clock| recorder.adopted("another daemon goes on with it".to_owned(), clock));
-        let restored = past.restored(launched, born.baseline);
+        let mut restored = past.restored(launched, born.baseline);
+        if self.fresh.remove(&id) {
+            // The kernel counts anew: the sum begins here, and the time before is declared.
+            restored.forget_the_count(self.totals(born.cgroup).unwrap_or_default());
+        }
         let core = Core::resumed(now().boot, settings_of(&record, born.baseline), &restored);
         self.tags.insert(born.cgroup, id);
         self.runs.insert(id, Watched { log, cgroup: own, tag: Some(born.cgroup), output: 0, output_before: 0 });
