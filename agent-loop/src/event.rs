@@ -129,7 +129,7 @@ pub enum SignalResult {
 pub enum Action {
     /// Write a fact to the log, before the actions that follow.
     Log(Fact),
-    /// Let the frozen main process run.
+    /// Let the frozen main process run. May be asked again; one that runs or is gone already is left as it is.
     Thaw,
     /// Deliver [`Event::Woke`] at this time; replaces the time asked for before.
     WakeAt(BootNs),
@@ -275,6 +275,20 @@ pub struct Gap {
     pub inferred_deaths: u64,
     /// Whether the registry equals the live set again.
     pub repaired: bool,
+}
+
+impl Gap {
+    /// Whether nothing was lost in it after all, and nothing inferred.
+    #[must_use]
+    pub const fn is_void(&self) -> bool {
+        self.lost_fork == 0
+            && self.lost_exec == 0
+            && self.lost_exit == 0
+            && self.untracked == 0
+            && self.missed == 0
+            && self.inferred_births == 0
+            && self.inferred_deaths == 0
+    }
 }
 
 /// Why records were lost.

@@ -10,7 +10,7 @@ use crate::event::{Event, Outcome};
 use crate::model::{StopReason, WaitStatus};
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Fork(usize, Nature, Fate),
     Exec(usize, Fate),
     Exit(usize, u8, Fate),
@@ -47,7 +47,7 @@ fn ops(lossy: bool) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 0..150)
 }
 
-fn play(shadow: &mut Shadow, ops: &[Op]) {
+pub(crate) fn play(shadow: &mut Shadow, ops: &[Op]) {
     for op in ops {
         let living = shadow.living();
         match op {

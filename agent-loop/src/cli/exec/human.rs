@@ -437,6 +437,7 @@ mod tests {
         Summary {
             outcome,
             status: Some(status),
+            source: Source::Waitid,
             births: 5,
             deaths: 5,
             leftovers,
