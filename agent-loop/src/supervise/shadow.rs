@@ -467,9 +467,20 @@ impl Shadow {
                 other => unreachable!("no record: {other:?}"),
             }
         }
-        let [execs, deaths] = self.core.tracker().held_records();
+        let tracker = self.core.tracker();
+        let [execs, deaths] = tracker.held_records();
+        // A record whose fact was inferred before it came has no line, and nothing says that it came.
+        let rest = || self.ring.iter().chain(self.in_flight.iter().map(|(_, record)| record));
+        let inferred = |record: &&Event| match record {
+            Event::Born(birth) => birth.key != self.main && self.births.contains_key(&birth.key),
+            Event::Died(death) => self.deaths.contains_key(&death.key),
+            _ => false,
+        };
+        let births = rest().filter(inferred).filter(|record| matches!(record, Event::Born(_))).count() as u64;
+        let inferred = rest().filter(inferred).count() as u64 - births;
+        self.unwritten[0] += births + tracker.accounts().births.late;
         self.unwritten[1] += execs;
-        self.unwritten[2] += deaths;
+        self.unwritten[2] += deaths + inferred + tracker.accounts().deaths.late;
         let launched = self.facts.iter().find_map(|fact| match fact {
             Fact::RunBorn(launched) => Some(launched.clone()),
             _ => None,
