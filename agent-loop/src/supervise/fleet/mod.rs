@@ -582,3 +582,11 @@ impl End {
         Self::without_a_process(RunOutcome::Finished(Outcome::LaunchFailed(failure)))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "numbers of a test fit")]
+mod property;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "numbers of a test fit")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a shadow picks the answers it changes")]
+mod shadow;
