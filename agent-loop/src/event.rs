@@ -133,7 +133,7 @@ pub enum SignalResult {
 pub enum Action {
     /// Write a fact to the log, before the actions that follow.
     Log(Fact),
-    /// Let the frozen main process run.
+    /// Let the frozen main process run. May be asked again; one that runs or is gone already is left as it is.
     Thaw,
     /// Deliver [`Event::Woke`] at this time; replaces the time asked for before.
     WakeAt(BootNs),
@@ -283,6 +283,20 @@ pub struct Gap {
     pub repaired: bool,
 }
 
+impl Gap {
+    /// Whether nothing was lost in it after all, and nothing inferred.
+    #[must_use]
+    pub const fn is_void(&self) -> bool {
+        self.lost_fork == 0
+            && self.lost_exec == 0
+            && self.lost_exit == 0
+            && self.untracked == 0
+            && self.missed == 0
+            && self.inferred_births == 0
+            && self.inferred_deaths == 0
+    }
+}
+
 /// Why records were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapCause {
@@ -299,6 +313,15 @@ pub enum GapCause {
 }
 
 impl GapCause {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::RingFull, Self::LiveFull, Self::Missed, Self::NoDeath, Self::Restart];
+
+    /// The cause that [`GapCause::word`] calls so.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.word() == word)
+    }
+
     /// The word used in records.
     #[must_use]
     pub const fn word(self) -> &'static str {

@@ -172,6 +172,26 @@ pub struct Exec {
     pub source: Source,
 }
 
+impl Exec {
+    /// An exec of which nothing is known but who and when.
+    #[must_use]
+    pub const fn empty(key: ProcessKey, run: RunTag, at: BootNs) -> Self {
+        Self {
+            key,
+            run,
+            at,
+            filename: String::new(),
+            argv: Vec::new(),
+            argc: 0,
+            truncated: false,
+            cwd: None,
+            file: None,
+            uid: None,
+            source: Source::Unknown,
+        }
+    }
+}
+
 /// A process died.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {

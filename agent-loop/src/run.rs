@@ -222,12 +222,13 @@ mod tests {
 
     #[test]
     fn a_run_name_reads_only_what_it_writes() {
-        let id = RunId(Ulid::from_parts(1, 2));
+        let id = RunId(Ulid::from_parts(1 << 40, u128::from(u64::MAX)));
         for attempt in [1, 2, 77] {
             let name = RunName { id, attempt };
             assert_eq!(name.to_string().parse::<RunName>(), Ok(name));
         }
         let lower = format!("run-{id}").to_lowercase();
+        assert_ne!(lower, format!("run-{id}"), "an id without letters shows nothing");
         for wrong in ["", "run-", "run-1", &format!("{id}"), &lower, &format!("run-{id}.1"), &format!("run-{id}.02")] {
             assert!(wrong.parse::<RunName>().is_err(), "{wrong}");
         }

@@ -3,14 +3,13 @@
 //! Tolerant of fields it does not know. A line that is not JSON is skipped only where a `log.torn` follows it, which
 //! the next writer puts there; any other makes the log unusable, and the kernel's count then declares what it said.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 
 use serde::Deserialize;
 
-use crate::event::Launched;
-use crate::model::{PidfsIno, ProcessKey, Totals, WaitStatus};
-use crate::track::{Accounts, Restored, Survivor};
+use crate::event::{Cause, Fact, Gap, GapCause, GapId};
+use crate::model::{Birth, BootNs, Death, Discovery, Exec, PidfsIno, ProcessKey, RunTag, Source, WaitStatus};
+use crate::track::Restored;
 
 /// What a log says of its run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,16 +18,10 @@ pub struct Replayed {
     pub next_seq: u64,
     /// Whether the last line has no end: a writer died in the middle of it.
     pub torn: bool,
+    /// Whether the birth of the main process stands in it.
+    pub born: bool,
     /// Whether the run's end stands in it.
     pub ended: bool,
-    living: BTreeMap<ProcessKey, Survivor>,
-    main: Option<ProcessKey>,
-    main_died: Option<Option<WaitStatus>>,
-    main_execed: bool,
-    births: u64,
-    deaths: u64,
-    accounts: Accounts,
-    next_gap: u64,
 }
 
 /// Why a log cannot be read.
@@ -52,19 +45,18 @@ pub enum ReplayError {
 struct Line {
     seq: u64,
     kind: String,
+    boot_ns: u64,
     proc: Option<Process>,
-    parent: Option<Process>,
     inferred: Option<u64>,
     exec: Option<ExecPart>,
     exit: Option<ExitPart>,
     gap: Option<GapPart>,
-    stats: Option<StatsPart>,
 }
 
 #[derive(Deserialize)]
 struct Process {
     pid: u32,
-    start_ns: Option<u64>,
+    start_ns: u64,
     pidfs_ino: Option<u64>,
 }
 
@@ -85,12 +77,12 @@ struct GapPart {
     id: u64,
     cause: String,
     lost: Three,
-}
-
-#[derive(Deserialize)]
-struct StatsPart {
-    filtered: Three,
-    late: Three,
+    untracked: u64,
+    missed: u64,
+    from_ns: u64,
+    to_ns: u64,
+    inferred: Three,
+    repaired: bool,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -101,12 +93,12 @@ struct Three {
 }
 
 impl Replayed {
-    /// Reads a log from its beginning.
+    /// Reads a log from its beginning; what it says of processes is taken into `restored`.
     ///
     /// # Errors
     /// [`ReplayError`]; a log that is empty is none.
-    pub fn read(mut from: impl BufRead) -> Result<Self, ReplayError> {
-        let mut replayed = Self { next_gap: 1, ..Self::default() };
+    pub fn read(mut from: impl BufRead, mut restored: Option<&mut Restored>) -> Result<Self, ReplayError> {
+        let mut replayed = Self::default();
         let mut bad: Option<(u64, String)> = None;
         let mut text = Vec::new();
         for number in 1.. {
@@ -125,7 +117,10 @@ impl Replayed {
                         return Err(ReplayError::NotARecord { line, why });
                     }
                     bad = None;
-                    replayed.take(line);
+                    replayed.take(&line);
+                    if let (Some(restored), Some(fact)) = (restored.as_deref_mut(), line.fact()) {
+                        restored.take(&fact);
+                    }
                 }
                 Err(error) => {
                     if let Some((line, why)) = bad.replace((number, error.to_string())) {
@@ -135,125 +130,53 @@ impl Replayed {
             }
         }
         match bad {
-            // Its writer died before it could say so.
+            // Its writer died before it could say so: the torn end of another one follows.
             Some((line, why)) if !replayed.torn => Err(ReplayError::NotARecord { line, why }),
             Some(_) | None => Ok(replayed),
         }
     }
 
-    fn take(&mut self, line: Line) {
+    fn take(&mut self, line: &Line) {
         self.next_seq = line.seq + 1;
-        match line.kind.as_str() {
-            "run.born" => {
-                if let Some(key) = line.proc.as_ref().and_then(Process::key) {
-                    self.main = Some(key);
-                    self.births += 1;
-                    self.accounts.births.emitted += 1;
-                }
+        self.born |= line.kind == "run.born";
+        self.ended |= line.kind == "run.exit";
+    }
+}
+
+impl Line {
+    /// The fact it was written from, as far as a tracker goes on with it; the birth of the main process is not one.
+    fn fact(&self) -> Option<Fact> {
+        let at = BootNs(self.boot_ns);
+        let inferred = self.inferred.map(GapId);
+        // What a line does not have in a form that could be read back says nothing about who lives.
+        let run = RunTag(0);
+        match self.kind.as_str() {
+            "proc.fork" => {
+                let (key, ino) = self.proc.as_ref()?.who();
+                let birth =
+                    Birth { key, ino, run, forker: None, parent_tgid: None, uid: None, at, discovery: Discovery::Fork };
+                Some(Fact::Fork { birth, inferred })
             }
-            "proc.fork" => self.fork(&line),
-            "proc.exec" => self.exec(line),
-            "proc.exit" => self.exit(&line),
-            "gap" => self.gap(line.gap),
-            "stats" => {
-                if let Some(stats) = line.stats {
-                    self.accounts.execs.filtered = stats.filtered.exec;
-                    self.accounts.births.late = stats.late.fork;
-                    self.accounts.execs.late = stats.late.exec;
-                    self.accounts.deaths.late = stats.late.exit;
-                }
+            "proc.exec" => {
+                let (key, _) = self.proc.as_ref()?.who();
+                let argv = self.exec.as_ref()?.argv.clone();
+                Some(Fact::Exec(Exec { argv, ..Exec::empty(key, run, at) }))
             }
-            "run.exit" => self.ended = true,
-            // The rest says nothing about who lives and what was counted.
-            _ => {}
+            "proc.exit" => {
+                let (key, ino) = self.proc.as_ref()?.who();
+                let status = self.exit.as_ref()?.status();
+                let death = Death { key, ino, run, forker: None, status, at, source: Source::Kernel };
+                Some(Fact::Exit { death, cause: Cause::Unknown, inferred })
+            }
+            "gap" => self.gap.as_ref()?.read().map(Fact::Gap),
+            _ => None,
         }
-    }
-
-    fn fork(&mut self, line: &Line) {
-        let Some(proc) = &line.proc else { return };
-        let Some(key) = proc.key() else { return };
-        self.births += 1;
-        match line.inferred {
-            None => self.accounts.births.emitted += 1,
-            Some(_) => self.accounts.births.inferred += 1,
-        }
-        let survivor = Survivor {
-            key,
-            ino: proc.pidfs_ino.map(PidfsIno),
-            forker: line.parent.as_ref().and_then(Process::key),
-            argv: Vec::new(),
-        };
-        self.living.insert(key, survivor);
-    }
-
-    fn exec(&mut self, line: Line) {
-        let (Some(key), Some(exec)) = (line.proc.as_ref().and_then(Process::key), line.exec) else { return };
-        self.accounts.execs.emitted += 1;
-        if self.main == Some(key) {
-            // The launcher's own exec came before it and was left out.
-            self.main_execed = true;
-            self.accounts.execs.filtered = self.accounts.execs.filtered.max(1);
-        } else if let Some(survivor) = self.living.get_mut(&key) {
-            survivor.argv = exec.argv;
-        }
-    }
-
-    fn exit(&mut self, line: &Line) {
-        let Some(key) = line.proc.as_ref().and_then(Process::key) else { return };
-        self.deaths += 1;
-        match line.inferred {
-            None => self.accounts.deaths.emitted += 1,
-            Some(_) => self.accounts.deaths.inferred += 1,
-        }
-        self.living.remove(&key);
-        if self.main == Some(key) {
-            self.main_died = Some(line.exit.as_ref().and_then(ExitPart::status));
-        }
-    }
-
-    fn gap(&mut self, gap: Option<GapPart>) {
-        let Some(gap) = gap else { return };
-        self.next_gap = self.next_gap.max(gap.id + 1);
-        // What a ring lost the kernel counts itself; what these declare, nobody else does.
-        if gap.cause == "no_death" || gap.cause == "restart" {
-            self.accounts.births.declared += gap.lost.fork;
-            self.accounts.execs.declared += gap.lost.exec;
-            self.accounts.deaths.declared += gap.lost.exit;
-        }
-    }
-
-    /// What a tracker needs to go on with the run that was born like this.
-    #[must_use]
-    pub fn restored(self, launched: Launched, baseline: Totals) -> Restored {
-        let mut restored = Restored {
-            baseline,
-            living: self.living.into_values().filter(|survivor| survivor.key != launched.key).collect(),
-            births: self.births,
-            deaths: self.deaths,
-            accounts: self.accounts,
-            main_died: self.main_died,
-            main_execed: self.main_execed,
-            next_gap: self.next_gap.max(1),
-            launched,
-        };
-        if self.main.is_none() {
-            // The birth was made durable elsewhere, and its line never written: its record was read.
-            restored.births += 1;
-            restored.accounts.births.emitted += 1;
-        }
-        restored
-    }
-
-    /// Whether the birth of the main process stands in it.
-    #[must_use]
-    pub fn is_born(&self) -> bool {
-        self.main.is_some()
     }
 }
 
 impl Process {
-    fn key(&self) -> Option<ProcessKey> {
-        self.start_ns.map(|start| ProcessKey::new(self.pid, start))
+    fn who(&self) -> (ProcessKey, Option<PidfsIno>) {
+        (ProcessKey::new(self.pid, self.start_ns), self.pidfs_ino.map(PidfsIno))
     }
 }
 
@@ -263,6 +186,133 @@ impl ExitPart {
             (Some(code), _) => Some(WaitStatus::Exited(code)),
             (None, Some(signal)) => Some(WaitStatus::Signaled { signal, core: self.core.unwrap_or(false) }),
             (None, None) => None,
+        }
+    }
+}
+
+impl GapPart {
+    fn read(&self) -> Option<Gap> {
+        Some(Gap {
+            id: GapId(self.id),
+            cause: GapCause::of_word(&self.cause)?,
+            lost_fork: self.lost.fork,
+            lost_exec: self.lost.exec,
+            lost_exit: self.lost.exit,
+            untracked: self.untracked,
+            missed: self.missed,
+            from: BootNs(self.from_ns),
+            to: BootNs(self.to_ns),
+            inferred_births: self.inferred.fork,
+            inferred_deaths: self.inferred.exit,
+            repaired: self.repaired,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Clock, Recorder};
+    use crate::event::Launched;
+    use crate::model::Totals;
+
+    const MAIN: ProcessKey = ProcessKey { tgid: 70, start_boottime_ns: 7_000 };
+    const CHILD: ProcessKey = ProcessKey { tgid: 71, start_boottime_ns: 7_100 };
+
+    fn launched() -> Launched {
+        Launched { key: MAIN, ino: None, run: RunTag(9), at: BootNs(7_000), traced: true }
+    }
+
+    fn birth(key: ProcessKey) -> Birth {
+        Birth {
+            key,
+            ino: Some(PidfsIno(5)),
+            run: RunTag(9),
+            forker: Some(MAIN),
+            parent_tgid: None,
+            uid: None,
+            at: BootNs(7_100),
+            discovery: Discovery::Fork,
+        }
+    }
+
+    fn log(facts: &[Fact]) -> String {
+        let mut recorder =
+            Recorder::new("boot".to_owned(), "run".to_owned(), vec!["sh".to_owned()], "nobody".to_owned());
+        let clock = Clock { boot: BootNs(8_000), real_ns: 9_000 };
+        let lines = facts.iter().filter_map(|fact| recorder.fact(fact, clock));
+        lines.map(|line| serde_json::to_string(&line).expect("JSON") + "\n").collect()
+    }
+
+    fn facts() -> Vec<Fact> {
+        let exec =
+            Exec { argv: vec!["make".to_owned(), "all".to_owned()], ..Exec::empty(CHILD, RunTag(9), BootNs(7_200)) };
+        let status = Some(WaitStatus::Signaled { signal: 9, core: true });
+        let death = Death {
+            key: CHILD,
+            ino: None,
+            run: RunTag(9),
+            forker: None,
+            status,
+            at: BootNs(7_300),
+            source: Source::Kernel,
+        };
+        vec![
+            Fact::RunBorn(launched()),
+            Fact::Fork { birth: birth(CHILD), inferred: None },
+            Fact::Exec(exec),
+            Fact::Exit { death, cause: Cause::Signal, inferred: None },
+        ]
+    }
+
+    fn read(text: &str) -> (Result<Replayed, ReplayError>, Restored) {
+        let mut restored = Restored::new(launched(), Totals::default());
+        (Replayed::read(text.as_bytes(), Some(&mut restored)), restored)
+    }
+
+    #[test]
+    fn a_log_reads_back_as_the_facts_it_was_written_from() {
+        let facts = facts();
+        for cut in 1..=facts.len() {
+            let so_far: Vec<Fact> = facts.iter().take(cut).cloned().collect();
+            let (replayed, restored) = read(&log(&so_far));
+            let replayed = replayed.expect("a log");
+            assert_eq!(replayed.next_seq, u64::try_from(cut).expect("few"));
+            assert!(replayed.born && !replayed.torn && !replayed.ended);
+            let mut direct = Restored::new(launched(), Totals::default());
+            so_far.iter().for_each(|fact| direct.take(fact));
+            for survivor in &mut direct.living {
+                // Its line names the forker by its id alone.
+                survivor.forker = None;
+            }
+            assert_eq!(restored, direct, "after {cut} facts");
+        }
+    }
+
+    #[test]
+    fn a_torn_end_is_told_and_what_stands_before_it_counts() {
+        let whole = log(&facts());
+        for cut in 1..whole.len() {
+            let (replayed, _) = read(whole.get(..cut).expect("ASCII"));
+            let replayed = replayed.expect("a torn log is read");
+            assert_eq!(replayed.torn, !whole.as_bytes()[..cut].ends_with(b"\n"), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_skipped_only_before_the_word_that_declares_it() {
+        let facts = log(&facts());
+        let (first, rest) = facts.split_once('\n').expect("lines");
+        let torn = r#"{"seq":1,"kind":"log.torn","boot_ns":1}"#;
+        assert!(read(&format!("{first}\n{{\"seq\":1,\"ki\n{torn}\n")).0.is_ok());
+        let (read_back, _) = read(&format!("{first}\n{{\"seq\":1,\"ki\n{rest}"));
+        assert!(matches!(read_back, Err(ReplayError::NotARecord { line: 2, .. })), "{read_back:?}");
+    }
+
+    #[test]
+    fn every_cause_of_a_gap_has_a_word_that_reads_back() {
+        for cause in GapCause::ALL {
+            assert_eq!(GapCause::of_word(cause.word()), Some(cause));
         }
     }
 }

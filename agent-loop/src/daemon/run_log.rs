@@ -10,6 +10,7 @@ use crate::audit::{Clock, Line, Recorder, Replayed};
 use crate::clock;
 use crate::run::RunRecord;
 use crate::store::{LogDir, RunFiles, StoreError};
+use crate::track::Restored;
 
 /// How much waits for a disk that cannot be written, before lines are thrown away and counted.
 const PENDING_LIMIT: usize = 8 << 20;
@@ -29,7 +30,7 @@ pub(super) struct RunLog {
 }
 
 impl RunLog {
-    /// Opens the log of a run and reads back what stands in it.
+    /// Opens the log of a run and reads back what stands in it, for `restored` to go on from.
     ///
     /// A log that cannot be read back is gone on with all the same: what it said is then declared by the kernel's
     /// count, and the reason is returned beside an empty past.
@@ -41,9 +42,10 @@ impl RunLog {
         record: &RunRecord,
         boot_id: &str,
         followers: Followers,
+        restored: Option<&mut Restored>,
     ) -> Result<(Self, Replayed, Option<String>), StoreError> {
         let (file, past) = RunFiles::events(dir, record.id)?;
-        let (past, trouble) = match Replayed::read(BufReader::new(past)) {
+        let (past, trouble) = match Replayed::read(BufReader::new(past), restored) {
             Ok(past) => (past, None),
             Err(error) => (Replayed::default(), Some(error.to_string())),
         };

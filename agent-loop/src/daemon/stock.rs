@@ -22,6 +22,7 @@ use crate::run::{Born, RunId, RunName, RunRecord, Stage};
 use crate::store::{RunFiles, Store as _};
 use crate::supervise::Core;
 use crate::supervise::fleet::{Findings, FleetEvent, HeldRun, Step, plan, settings_of};
+use crate::track::Restored;
 
 /// The kernel side: the one that an earlier daemon left running, else a new one.
 pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Found)> {
@@ -203,7 +204,10 @@ impl Daemon {
     /// Restores the state machine of a run from what its log says.
     fn resume(&mut self, record: RunRecord, born: &Born, cgroup: bool) -> anyhow::Result<()> {
         let id = record.id;
-        let (mut log, past, trouble) = RunLog::open(&self.log, &record, &self.boot_id, self.followers.clone())?;
+        let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
+        let mut restored = Restored::new(launched.clone(), born.baseline);
+        let followers = self.followers.clone();
+        let (mut log, past, trouble) = RunLog::open(&self.log, &record, &self.boot_id, followers, Some(&mut restored))?;
         if let Some(trouble) = trouble {
             self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
         }
@@ -212,12 +216,10 @@ impl Daemon {
             Some(_) | None => None,
         };
         log.set_cgroup(born.cgroup.0, self.setup.cgroup_root.join(record.name().to_string()).display().to_string());
-        let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
-        if !past.is_born() {
-            log.fact(&crate::event::Fact::RunBorn(launched.clone()));
+        if !past.born {
+            log.fact(&crate::event::Fact::RunBorn(launched));
         }
         log.write(|recorder, clock| recorder.adopted("another daemon goes on with it".to_owned(), clock));
-        let mut restored = past.restored(launched, born.baseline);
         if self.fresh.remove(&id) {
             // The kernel counts anew: the sum begins here, and the time before is declared.
             restored.forget_the_count(self.totals(born.cgroup).unwrap_or_default());

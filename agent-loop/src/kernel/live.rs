@@ -163,6 +163,19 @@ impl RunTable {
         }
     }
 
+    /// Makes a cgroup a run whose main process was born before: nobody else becomes it.
+    ///
+    /// # Errors
+    /// As [`RunTable::insert`].
+    pub fn insert_born(&mut self, run: RunTag, main: ProcessKey) -> io::Result<()> {
+        const NOEXIST: u64 = 1;
+        // The claim first: from the insert on a birth in the cgroup would make one.
+        self.mains.insert(run.0, main.tgid, 0).map_err(io::Error::other)?;
+        let entry =
+            RunEntry { main_tgid: main.tgid, main_start_boottime_ns: main.start_boottime_ns, ..RunEntry::default() };
+        self.runs.insert(run.0, RunPod(entry), NOEXIST).map_err(io::Error::other)
+    }
+
     /// Forgets a run, whether its main process was born or not; one that is not in the table is forgotten already.
     ///
     /// Only when its cgroup is empty: a hook still running for one of its processes could otherwise count for the run

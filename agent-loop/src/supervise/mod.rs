@@ -59,9 +59,10 @@ impl Default for Settings {
 }
 
 #[cfg(test)]
-mod property;
+pub(crate) mod property;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "numbers of a test fit")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a shadow picks the fact it needs")]
 pub(crate) mod shadow;
 #[cfg(test)]
 #[expect(clippy::wildcard_enum_match_arm, reason = "a test picks the fact it is about")]

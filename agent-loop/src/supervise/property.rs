@@ -10,7 +10,7 @@ use crate::event::{Event, Outcome};
 use crate::model::{StopReason, WaitStatus};
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Fork(usize, Nature, Fate),
     Exec(usize, Fate),
     Exit(usize, u8, Fate),
@@ -56,7 +56,7 @@ fn held() -> impl Strategy<Value = Option<Duration>> {
     ]
 }
 
-fn play(shadow: &mut Shadow, ops: &[Op]) {
+pub(crate) fn play(shadow: &mut Shadow, ops: &[Op]) {
     for op in ops {
         let living = shadow.living();
         match op {

@@ -95,6 +95,10 @@ pub struct Core {
     /// Whether the live set was asked for processes outside the tree.
     pub(super) seeks_outside: bool,
     pub(super) begun: Option<BootNs>,
+    /// Whether the main process is known to have been thawed.
+    pub(super) started: bool,
+    /// The main process's end while no daemon ran, until the first event.
+    pub(super) ended_before: Option<Option<WaitStatus>>,
     early: Vec<Event>,
     armed: Option<BootNs>,
 }
@@ -117,6 +121,8 @@ impl Core {
             leftovers: 0,
             seeks_outside: false,
             begun: None,
+            started: false,
+            ended_before: None,
             early: Vec::new(),
             armed: None,
         }
@@ -144,6 +150,9 @@ impl Core {
             | State::Closing(_) => {}
         }
         self.take(now, event, &mut out);
+        if let Some(status) = self.ended_before.take() {
+            self.on_main_exited(now, status, &mut out);
+        }
         while self.climb(now, &mut out) {}
         self.tracker.tick(now, &mut out);
         self.look.if_due(now, &mut out);
@@ -249,8 +258,8 @@ impl Core {
     }
 
     fn replay(&mut self, now: BootNs, out: &mut Vec<Action>) {
-        for record in std::mem::take(&mut self.early) {
-            self.on_record(now, record, out);
+        for event in std::mem::take(&mut self.early) {
+            self.take(now, event, out);
         }
     }
 
@@ -274,6 +283,8 @@ impl Core {
         self.state = State::Born;
         self.replay(now, out);
         match stop {
+            // Killed while it was frozen, by somebody else: there is nothing to thaw.
+            None if self.reaped.is_some() => {}
             None => out.push(Action::Thaw),
             // Stopped before its first instruction: it shall never have one.
             Some(reason) => self.kill_now(now, Goal::Stopped, reason, out),
@@ -299,6 +310,7 @@ impl Core {
     }
 
     fn on_started(&mut self) {
+        self.started = true;
         match &self.state {
             State::Born => self.state = State::Running,
             State::Intent(_)
@@ -313,6 +325,11 @@ impl Core {
     }
 
     fn on_main_exited(&mut self, now: BootNs, status: Option<WaitStatus>, out: &mut Vec<Action>) {
+        if let State::Intent(_) = &self.state {
+            // It may be killed while it is frozen and its birth is not told yet.
+            self.early.push(Event::MainExited(status));
+            return;
+        }
         if self.main.is_none() || self.reaped.is_some() {
             return;
         }

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::{Core, Settings};
-use crate::event::{Action, Event, Fact, Gap, Launched, Member, SignalResult, Signalled, Summary, Tree};
+use crate::event::{Action, Event, Fact, Gap, GapCause, Launched, Member, SignalResult, Signalled, Summary, Tree};
 use crate::model::{
     Birth, BootNs, Death, Discovery, Exec, Live, ProcessKey, ProofKind, RunTag, Source, Totals, WaitStatus,
 };
+use crate::track::Restored;
 
 pub(crate) const RUN: RunTag = RunTag(77);
 const MS: u64 = 1_000_000;
+const LAUNCHER: &str = "launcher";
 
 /// How a process takes signals, and where it lives.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +47,10 @@ struct Proc {
 
 pub(crate) struct Shadow {
     pub(crate) core: Core,
+    settings: Settings,
+    /// Records that a daemon had read and not written when it ended: births, execs, deaths.
+    pub(crate) unwritten: [u64; 3],
+    launcher_execed: bool,
     pub(crate) now: u64,
     pub(crate) main: ProcessKey,
     live: BTreeMap<ProcessKey, Proc>,
@@ -86,6 +92,9 @@ impl Shadow {
     pub(crate) fn new(settings: Settings, seed: u64) -> Self {
         Self {
             core: Core::new(settings),
+            settings,
+            unwritten: [0; 3],
+            launcher_execed: false,
             now: 1_000_000_000,
             main: ProcessKey::new(100, 999_000_000),
             live: BTreeMap::new(),
@@ -209,7 +218,12 @@ impl Shadow {
         self.totals.seen_exec += 1;
         self.totals.lost_exec += u64::from(fate.lost);
         let doubled = false;
-        self.record(exec(key, self.now), Fate { doubled, ..fate });
+        let mut record = exec(key, self.now);
+        if key == self.main && !std::mem::replace(&mut self.launcher_execed, true) {
+            let Event::Execed(exec) = &mut record else { unreachable!("an exec") };
+            exec.argv = vec!["agent-loop".into(), LAUNCHER.into()];
+        }
+        self.record(record, Fate { doubled, ..fate });
     }
 
     pub(crate) fn exit(&mut self, key: ProcessKey, status: WaitStatus, fate: Fate) {
@@ -274,6 +288,20 @@ impl Shadow {
             let other = self.random(last + 1);
             events.swap(last, other);
         }
+        // One process executes one thing after the other, and the first of the main process is the launcher's.
+        let execs = |events: &[Event]| {
+            let of_main = |event: &Event| matches!(event, Event::Execed(exec) if exec.key == self.main);
+            (0..events.len()).filter(|at| of_main(&events[*at])).collect::<Vec<_>>()
+        };
+        let places = execs(&events);
+        let mut in_order: Vec<_> = places.iter().map(|at| events[*at].clone()).collect();
+        in_order.sort_by_key(|event| match event {
+            Event::Execed(exec) => exec.at,
+            other => unreachable!("no exec: {other:?}"),
+        });
+        for (place, event) in places.into_iter().zip(in_order) {
+            events[place] = event;
+        }
         events
     }
 
@@ -282,6 +310,19 @@ impl Shadow {
         events.push_back(Event::RoundEnded);
         self.tell_all(events);
         self.tell_main();
+    }
+
+    /// Delivers the records in the rings and nothing else.
+    pub(crate) fn read(&mut self) {
+        let events = VecDeque::from(self.drain());
+        let told = std::mem::replace(&mut self.main_told, true);
+        self.tell_all(events);
+        self.main_told = told;
+    }
+
+    /// Puts a record into the rings.
+    pub(crate) fn deliver(&mut self, record: Event) {
+        self.ring.push(record);
     }
 
     fn tell_main(&mut self) {
@@ -452,6 +493,80 @@ impl Shadow {
             Fact::Exec(_) | Fact::SignalIntent { .. } | Fact::SignalResult(_) | Fact::Phase(_) => {}
         }
         self.facts.push(fact);
+    }
+
+    /// The daemon ends when it has read this many of the records in the rings and written none of them, and
+    /// another one goes on where the log ends.
+    pub(crate) fn crash(&mut self, unwritten: usize) {
+        let mut read = self.drain();
+        self.ring = read.split_off(unwritten.min(read.len()));
+        for record in read {
+            match record {
+                Event::Born(birth) => self.unwritten[0] += u64::from(birth.key != self.main),
+                Event::Execed(exec) => self.unwritten[1] += u64::from(exec.argv[1] != LAUNCHER),
+                Event::Died(_) => self.unwritten[2] += 1,
+                other => unreachable!("no record: {other:?}"),
+            }
+        }
+        let tracker = self.core.tracker();
+        let [execs, deaths] = tracker.held_records();
+        // A record whose fact was inferred before it came has no line, and nothing says that it came.
+        let rest = || self.ring.iter().chain(self.in_flight.iter().map(|(_, record)| record));
+        let inferred = |record: &&Event| match record {
+            Event::Born(birth) => birth.key != self.main && self.births.contains_key(&birth.key),
+            Event::Died(death) => self.deaths.contains_key(&death.key),
+            _ => false,
+        };
+        let births = rest().filter(inferred).filter(|record| matches!(record, Event::Born(_))).count() as u64;
+        let inferred = rest().filter(inferred).count() as u64 - births;
+        self.unwritten[0] += births + tracker.accounts().births.late;
+        self.unwritten[1] += execs;
+        self.unwritten[2] += deaths + inferred + tracker.accounts().deaths.late;
+        let launched = self.facts.iter().find_map(|fact| match fact {
+            Fact::RunBorn(launched) => Some(launched.clone()),
+            _ => None,
+        });
+        let mut restored = Restored::new(launched.expect("a birth"), self.settings.baseline);
+        self.facts.iter().for_each(|fact| restored.take(fact));
+        self.core = Core::resumed(BootNs(self.now), self.settings, &restored);
+        self.wake = None;
+        if let Some(status) = self.main_status {
+            self.core.main_had_ended(Some(status));
+            self.main_told = true;
+        }
+        self.tell(Event::Woke);
+    }
+
+    /// As [`Shadow::assert_repaired`], after daemons that ended with records read and not written.
+    pub(crate) fn assert_continued(&self) {
+        let tracker = self.core.tracker();
+        let known: BTreeSet<_> = tracker.registry().living(RUN).map(|entry| entry.key).collect();
+        assert_eq!(known, self.live.keys().copied().collect(), "registry and live set");
+        assert!(!tracker.is_dirty());
+        let sums = |gaps: &[&Gap]| {
+            gaps.iter().fold([0; 3], |[fork, exec, exit], gap| {
+                [fork + gap.lost_fork, exec + gap.lost_exec, exit + gap.lost_exit]
+            })
+        };
+        let (restarts, others): (Vec<_>, Vec<_>) = self.gaps.iter().partition(|gap| gap.cause == GapCause::Restart);
+        assert_eq!(sums(&restarts), self.unwritten, "declared by a restart");
+        assert!(restarts.iter().all(|gap| !gap.is_void()), "{restarts:?}");
+        let (total, base) = (self.totals, self.settings.baseline);
+        let lost =
+            [total.lost_fork - base.lost_fork, total.lost_exec - base.lost_exec, total.lost_exit - base.lost_exit];
+        assert_eq!(sums(&others), lost, "counted by the kernel");
+        assert_eq!(self.gaps.iter().map(|gap| gap.missed).sum::<u64>(), self.totals.missed);
+        let ids: BTreeSet<_> = self.gaps.iter().map(|gap| gap.id).collect();
+        assert_eq!(ids.len(), self.gaps.len(), "numbers of gaps");
+        let accounts = tracker.accounts();
+        for (tally, unwritten) in [accounts.births, accounts.execs, accounts.deaths].into_iter().zip(self.unwritten) {
+            assert_eq!(
+                tally.seen,
+                tally.emitted + tally.filtered + tally.late + tally.lost + tally.declared,
+                "{tally:?}"
+            );
+            assert_eq!(tally.declared, unwritten);
+        }
     }
 
     /// The registry is what lives, nothing is open, and the sums are right.

@@ -231,6 +231,8 @@ pub(super) struct Loss {
     untracked: u64,
     /// A new daemon has not compared the kernel's count with the log of an earlier one yet.
     pub(super) unchecked: bool,
+    /// Nobody watched for a time before it began: a gap of unknown size is to be told.
+    pub(super) unwatched: bool,
     /// What that comparison left unexplained: births, execs, deaths.
     pub(super) suspected: [u64; 3],
 }
@@ -251,14 +253,27 @@ impl Loss {
             next_id: 1,
             untracked: 0,
             unchecked: false,
+            unwatched: false,
             suspected: [0; 3],
         }
     }
 
-    /// Goes on with the gaps of an earlier daemon's log.
-    pub(super) fn restore(&mut self, now: BootNs, next_gap: u64) {
+    /// Goes on with the gaps of an earlier daemon's log, which told of these losses.
+    pub(super) fn restore(&mut self, next_gap: u64, told: Totals) {
         self.next_id = next_gap;
-        self.clean_at = now;
+        self.untracked = told.live_full;
+        let Totals { seen_fork, seen_exec, seen_exit, .. } = self.base;
+        self.last = Totals {
+            seen_fork,
+            seen_exec,
+            seen_exit,
+            lost_fork: self.base.lost_fork.saturating_add(told.lost_fork),
+            lost_exec: self.base.lost_exec.saturating_add(told.lost_exec),
+            lost_exit: self.base.lost_exit.saturating_add(told.lost_exit),
+            live_full: self.base.live_full.saturating_add(told.live_full),
+            stale: self.base.stale.saturating_add(told.stale),
+            missed: self.base.missed.saturating_add(told.missed),
+        };
         self.unchecked = true;
         self.flow = true;
     }
@@ -291,8 +306,7 @@ impl Loss {
         if let Some(open) = &self.open {
             return open.gap.id;
         }
-        let id = GapId(self.next_id);
-        self.next_id += 1;
+        let id = self.number();
         let gap = Gap {
             id,
             cause,
@@ -323,13 +337,14 @@ impl Loss {
         // A stale entry replaced is a death whose hook never ran, found when its number came round again.
         let stale = totals.stale.saturating_sub(last.stale);
         if fork + exec + exit + untracked + missed + stale == 0 {
-            if self.open.is_none() {
+            // What an earlier daemon did not write was lost before this count.
+            if self.open.is_none() && !self.unchecked {
                 self.clean_at = now;
             }
             return;
         }
         let known = self.open.is_some();
-        self.gap(now, GapCause::Missed, out);
+        self.gap(now, if self.unchecked { GapCause::Restart } else { GapCause::Missed }, out);
         self.untracked += untracked;
         if let Some(open) = &mut self.open {
             open.grew = known;
@@ -355,6 +370,20 @@ impl Loss {
             gap.cause = GapCause::Missed;
         }
         Some(gap)
+    }
+
+    /// A number for a gap that is told at once.
+    pub(super) fn number(&mut self) -> GapId {
+        let id = GapId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+
+    /// Takes back the number of a gap that was never told.
+    pub(super) fn forget(&mut self, id: GapId) {
+        if self.next_id == id.0 + 1 {
+            self.next_id = id.0;
+        }
     }
 
     /// Processes never tracked since the live set was full.

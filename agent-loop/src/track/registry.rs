@@ -191,6 +191,26 @@ impl Registry {
         }
     }
 
+    /// Remembers for a while a process whose birth and death an earlier daemon told.
+    pub(super) fn remember_dead(&mut self, now: BootNs, key: ProcessKey, run: RunTag) {
+        let entry = Entry {
+            key,
+            ino: None,
+            run,
+            forker: None,
+            name: None,
+            life: Life::Dead,
+            birth_seen: true,
+            death_seen: true,
+            last_exec: None,
+            signals: 0,
+            gone: false,
+        };
+        if self.entries.insert(key, entry).is_none() {
+            self.tombs.push_back(Tomb { key, round: self.round, until: now.after(INFERRED_TOMB) });
+        }
+    }
+
     /// Takes the counts of an earlier daemon's log for those made while the living were entered.
     pub(super) fn restore_counts(&mut self, births: u64, deaths: u64) {
         (self.births, self.deaths) = (births, deaths);

@@ -31,7 +31,8 @@ impl Tracker {
         match std::mem::replace(stage, Stage::Recount) {
             Stage::Look => {
                 let suspects = self.suspects(set);
-                if suspects.is_empty() {
+                // What a count missed after a restart is given as long to come as a process that is looked for.
+                if suspects.is_empty() && self.loss.suspected == [0; 3] {
                     self.recount(out);
                 } else {
                     self.wait(now, suspects);
@@ -59,6 +60,7 @@ impl Tracker {
         self.bury_main(now, Some(id), out);
         let missing = self.registry.births().saturating_sub(self.registry.deaths());
         let Some(mut gap) = self.loss.close(now, missing == 0) else { return };
+        self.loss.suspected = [0; 3];
         if self.checks_sum() {
             self.accounts.declare(&mut gap);
         } else if gap.lost_exit == 0 {
@@ -70,7 +72,7 @@ impl Tracker {
     /// Closes what is open as it is: processes are left, and nothing will be waited for.
     pub fn abandon(&mut self, now: BootNs, out: &mut Vec<Action>) {
         if let Some(gap) = self.loss.close(now, false) {
-            out.push(Action::Log(Fact::Gap(gap)));
+            self.tell_gap(gap, out);
         }
     }
 
@@ -115,10 +117,7 @@ impl Tracker {
             if gap.cause == GapCause::NoDeath && self.checks_sum() {
                 self.accounts.declare(&mut gap);
             }
-            if gap.cause == GapCause::Restart {
-                self.accounts.declare_at_most(&mut gap, std::mem::take(&mut self.loss.suspected));
-            }
-            out.push(Action::Log(Fact::Gap(gap)));
+            self.tell_gap(gap, out);
         }
     }
 

@@ -243,6 +243,14 @@ impl Tracker {
         self.registry.reap(&key);
     }
 
+    /// Takes the end of the main process of an earlier daemon, before [`Tracker::main_exited`] tells it.
+    pub fn main_had_ended(&mut self, status: Option<WaitStatus>) {
+        let Some(main) = &mut self.main else { return };
+        main.reaped = Some(status);
+        let key = main.key;
+        self.registry.reap(&key);
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, now: BootNs, out: &mut Vec<Action>) {
         self.loss.count_if_due(now, !self.held.is_empty(), out);
@@ -397,6 +405,13 @@ impl Tracker {
 
     pub(super) fn holds(&self, key: &ProcessKey) -> bool {
         self.held.contains_key(key)
+    }
+
+    /// How many execs and deaths wait for the birth before them.
+    pub(crate) fn held_records(&self) -> [u64; 2] {
+        let execs = self.held.values().map(|held| held.execs.len() as u64).sum();
+        let deaths = self.held.values().filter(|held| held.death.is_some()).count() as u64;
+        [execs, deaths]
     }
 
     pub(super) fn checks_sum(&self) -> bool {

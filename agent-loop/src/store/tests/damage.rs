@@ -279,7 +279,10 @@ fn a_row_with_a_right_digest_is_still_read_strictly() {
         (12, Integer(2), "traced is 2"),
         (12, Null, "traced is missing"),
         (13, Text("\"boredom\"".to_owned()), "unknown variant `boredom`"),
-        (14, Text("{}".to_owned()), "would have written otherwise"),
+        (14, Null, "suspended_ns is missing"),
+        (15, Text("{}".to_owned()), "missing field `v`"),
+        (15, Null, "baseline is"),
+        (16, Text("{}".to_owned()), "would have written otherwise"),
     ] {
         let error = forge(&scratch, |values| values[column] = value.clone()).expect_err(said);
         assert!(matches!(&error, StoreError::Corrupt(why) if why.contains(said)), "{said}: {error}");

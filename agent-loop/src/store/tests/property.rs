@@ -9,7 +9,7 @@ use ulid::Ulid;
 
 use super::{Scratch, all};
 use crate::event::{LaunchFailure, Outcome};
-use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, Source, StopReason, WaitStatus};
+use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, Source, StopReason, Totals, WaitStatus};
 use crate::run::{Born, End, Limits, RunId, RunOutcome, RunRecord, Stage, Submission};
 use crate::store::Store as _;
 use crate::supervise::Leftovers;
@@ -69,6 +69,8 @@ fn born() -> impl Strategy<Value = Born> {
     let maybes = (option::of(any::<u64>()), option::of(any::<u64>()));
     (numbers, maybes, any::<bool>(), option::of(reason())).prop_map(
         |((cgroup, tgid, start, at), (ino, deadline), traced, stopping)| Born {
+            suspended_ns: at / 2,
+            baseline: Totals { seen_exec: start, missed: u64::from(tgid), ..Totals::default() },
             cgroup: RunTag(cgroup),
             main: ProcessKey::new(tgid, start),
             ino: ino.map(PidfsIno),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ulid::Ulid;
 
 use crate::event::{LaunchFailure, Outcome};
-use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, Source, StopReason, WaitStatus};
+use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, Source, StopReason, Totals, WaitStatus};
 use crate::run::{Born, End, Limits, RunId, RunOutcome, RunRecord, Stage, Submission};
 use crate::supervise::Leftovers;
 
@@ -32,7 +32,9 @@ pub(super) fn version_1() -> Vec<RunRecord> {
 
 const SOURCES: [Source; 6] =
     [Source::Waitid, Source::Kernel, Source::RunTable, Source::LiveSet, Source::Scan, Source::Unknown];
-const REASONS: [StopReason; 6] = [
+const REASONS: [StopReason; 8] = [
+    StopReason::ActiveLimit,
+    StopReason::Idle,
     StopReason::Deadline,
     StopReason::OutputBudget,
     StopReason::Leftovers,
@@ -49,6 +51,7 @@ fn outcomes() -> Vec<RunOutcome> {
         RunOutcome::Finished(Outcome::NotEmpty { reason: StopReason::Operator { signal: 15 }, survivors: 3 }),
         RunOutcome::LostToReboot,
         RunOutcome::Withdrawn,
+        RunOutcome::Lost,
     ];
     all.extend(REASONS.map(|reason| RunOutcome::Finished(Outcome::Stopped(reason))));
     all
@@ -64,6 +67,8 @@ fn born(stopping: Option<StopReason>) -> Born {
         deadline: Some(BootNs(u64::MAX)),
         traced: true,
         stopping,
+        suspended_ns: 1_000_000,
+        baseline: Totals { live_full: 1, stale: 2, missed: 3, ..Totals::default() },
     }
 }
 

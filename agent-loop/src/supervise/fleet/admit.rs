@@ -8,47 +8,89 @@ use crate::supervise::Core;
 
 impl Fleet {
     /// Takes a run into the queue. A run is submitted once: an id that is known changes nothing.
-    pub(super) fn submitted(&mut self, record: RunRecord, out: &mut Vec<FleetAction>) {
+    pub(super) fn submitted(&mut self, record: RunRecord, known: bool, out: &mut Vec<FleetAction>) {
         if self.members.contains_key(&record.id) {
             return;
         }
-        out.push(FleetAction::Save(Box::new(record.clone())));
-        self.members.insert(record.id, Member::new(record, Phase::Queued { saved: false }));
+        let id = record.id;
+        let mut member = Member::new(record, Phase::Queued { saved: false });
+        member.known = known;
+        member.save(out);
+        self.members.insert(id, member);
     }
 
     /// Takes over a run whose main process was born under an earlier daemon.
-    pub(super) fn resumed(&mut self, now: Now, record: RunRecord, core: Box<Core>) {
+    pub(super) fn resumed(&mut self, now: Now, record: RunRecord, core: Box<Core>, out: &mut Vec<FleetAction>) {
         let stopping = match &record.stage {
             Stage::Born(born) => born.stopping,
             Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
         };
         let id = record.id;
+        // The earlier daemon may have ended between the record of the birth and the thaw.
+        if stopping.is_none() && core.may_be_frozen() {
+            out.push(FleetAction::Of(id, Action::Thaw));
+        }
         let mut member = Member::new(record, Phase::Live(core));
+        member.known = true;
         // Its core arms its own timer with the first event; what was being stopped is stopped on.
         member.wake = Some(now.boot);
         member.stop = stopping;
+        // Nobody knows what it wrote while nobody looked: its limit of silence begins anew.
+        member.output_at = Some(now.boot);
         self.members.insert(id, member);
     }
 
     /// Remembers the end of a run that nobody saw.
-    pub(super) fn ended_unseen(&mut self, record: RunRecord, outcome: RunOutcome, out: &mut Vec<FleetAction>) {
+    pub(super) fn ended_unseen(
+        &mut self,
+        now: Now,
+        record: RunRecord,
+        outcome: RunOutcome,
+        out: &mut Vec<FleetAction>,
+    ) {
         let id = record.id;
         let mut member = Member::new(record, Phase::Ending);
-        member.record.stage = Stage::Ended(End { proven: false, ..End::without_a_process(outcome) });
-        out.push(FleetAction::Save(Box::new(member.record.clone())));
+        member.known = true;
+        member.saving = self.members.get(&id).map_or(0, |before| before.saving);
+        let end = End::without_a_process(outcome);
+        member.record.stage = Stage::Ended(End { proven: false, at_unix_ns: now.unix_ns, ..end });
+        member.save(out);
         self.members.insert(id, member);
     }
 
     /// Queues a run again whose launch was cut off before anything of it could run.
-    pub(super) fn again(&mut self, id: RunId, out: &mut Vec<FleetAction>) {
+    pub(super) fn again(&mut self, now: Now, id: RunId, out: &mut Vec<FleetAction>) {
         let Some(member) = self.members.get_mut(&id) else { return };
         if !matches!(member.phase, Phase::Unsure) {
+            return;
+        }
+        if member.stop.is_some() {
+            self.end(now, id, End::withdrawn(), out);
             return;
         }
         member.record.attempt += 1;
         member.record.stage = Stage::Queued;
         member.phase = Phase::Queued { saved: false };
-        out.push(FleetAction::Save(Box::new(member.record.clone())));
+        member.save(out);
+    }
+
+    /// Goes on launching, and thaws again what the lost keeper may have been asked to thaw in vain.
+    pub(super) fn keeper_ready(&mut self, out: &mut Vec<FleetAction>) {
+        self.held_back = false;
+        for (id, member) in &self.members {
+            match &member.phase {
+                Phase::Live(core) if core.may_be_frozen() => out.push(FleetAction::Of(*id, Action::Thaw)),
+                Phase::Live(_)
+                | Phase::Queued { .. }
+                | Phase::Intending
+                | Phase::Preparing
+                | Phase::Launching(..)
+                | Phase::Recording(..)
+                | Phase::Ending
+                | Phase::Removing { .. }
+                | Phase::Unsure => {}
+            }
+        }
     }
 
     /// Begins to launch what waits, as far as slots are free, in the order of submission.
@@ -63,7 +105,7 @@ impl Fleet {
         for member in self.members.values_mut().filter(ready).take(free) {
             member.record.stage = Stage::Intended;
             member.phase = Phase::Intending;
-            out.push(FleetAction::Save(Box::new(member.record.clone())));
+            member.save(out);
         }
     }
 
@@ -83,11 +125,24 @@ impl Fleet {
             | Action::Finish(_) => None,
         });
         let Some(member) = self.members.get_mut(&id) else { return };
+        match &member.phase {
+            // The main process ended by itself: the next daemon finds it dead, and stops what it left as its leftovers.
+            Phase::Live(core) if core.stops_leftovers() => return,
+            Phase::Live(_)
+            | Phase::Queued { .. }
+            | Phase::Intending
+            | Phase::Preparing
+            | Phase::Launching(..)
+            | Phase::Recording(..)
+            | Phase::Ending
+            | Phase::Removing { .. }
+            | Phase::Unsure => {}
+        }
         if let (Some(reason), Stage::Born(born)) = (began, &mut member.record.stage)
             && born.stopping.is_none()
         {
             born.stopping = Some(reason);
-            out.push(FleetAction::Save(Box::new(member.record.clone())));
+            member.save(out);
         }
     }
 
@@ -102,7 +157,17 @@ impl Fleet {
 
 impl Member {
     pub(super) fn new(record: RunRecord, phase: Phase) -> Self {
-        Self { record, phase, stop: None, wake: None, output_at: None, save_again: None, oom_kills: None }
+        Self {
+            record,
+            phase,
+            stop: None,
+            wake: None,
+            output_at: None,
+            save_again: None,
+            saving: 0,
+            known: false,
+            oom_kills: None,
+        }
     }
 
     fn takes_a_slot(&self) -> bool {

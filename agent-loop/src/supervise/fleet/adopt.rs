@@ -45,9 +45,10 @@ pub enum Step {
         /// Why, for the log.
         why: Why,
     },
-    /// Queue it.
+    /// Queue it, as the record says: in this boot.
     Queue(Box<RunRecord>),
-    /// Queue it as a new attempt: the last one was cut off before anything of it could run.
+    /// Queue it, as the record says: a new attempt, in this boot. The last one was cut off before anything of it
+    /// could run.
     Again(Box<RunRecord>),
     /// Go on with it.
     GoOn {
@@ -88,67 +89,79 @@ impl Why {
     }
 }
 
+/// What bears the name of a run: the id of the cgroup, and what the keeper holds of it.
+type Found = (RunTag, Option<HeldRun>);
+
 /// Decides what becomes of each run and of each cgroup; every cgroup found is in exactly one step.
 #[must_use]
 pub fn plan(findings: &Findings) -> Vec<Step> {
     let mut steps = Vec::new();
-    // What exists under each name, whoever says so; the keeper holds it by descriptor, so its id counts.
-    let mut there: BTreeMap<RunName, (RunTag, Option<HeldRun>)> =
-        findings.cgroups.iter().map(|(name, tag)| (*name, (*tag, None))).collect();
+    // What exists under each name, whoever says so. Two ids of one name are two cgroups: the keeper holds by
+    // descriptor what was removed from the tree, and the name was used again.
+    let mut there: BTreeMap<RunName, Vec<Found>> = BTreeMap::new();
     for (name, held) in &findings.held {
-        there.insert(*name, (held.cgroup, Some(*held)));
+        there.entry(*name).or_default().push((held.cgroup, Some(*held)));
+    }
+    for (name, tag) in &findings.cgroups {
+        let found = there.entry(*name).or_default();
+        if found.iter().all(|(held, _)| held != tag) {
+            found.push((*tag, None));
+        }
     }
     let mut records: Vec<&RunRecord> = findings.records.iter().collect();
     records.sort_by_key(|record| record.id);
     for record in records {
-        let found = there.remove(&record.name());
-        step_of(record, found, &findings.boot_id, &mut steps);
+        let found = there.remove(&record.name()).unwrap_or_default();
+        step_of(record, &found, findings, &mut steps);
     }
-    for (name, (cgroup, held)) in there {
+    for (name, found) in there {
         let why = if findings.ended.contains(&name) { Why::Over } else { Why::Unknown };
-        steps.push(Step::Discard { name, cgroup, held: held.is_some(), why });
+        discard(name, &found, why, &mut steps);
     }
     steps
 }
 
-fn step_of(record: &RunRecord, found: Option<(RunTag, Option<HeldRun>)>, boot_id: &str, steps: &mut Vec<Step>) {
+fn step_of(record: &RunRecord, found: &[Found], findings: &Findings, steps: &mut Vec<Step>) {
     let name = record.name();
-    let mut discard = |why| {
-        if let Some((cgroup, held)) = found {
-            steps.push(Step::Discard { name, cgroup, held: held.is_some(), why });
-        }
-        found.is_some()
-    };
     let boxed = || Box::new(record.clone());
     match &record.stage {
-        Stage::Queued => {
-            // Nothing was begun under this name: what bears it is not ours to run in.
-            let taken = discard(Why::Unknown);
-            steps.push(if taken { Step::Again(boxed()) } else { Step::Queue(boxed()) });
-        }
-        Stage::Intended => {
-            let ran = found.and_then(|(_, held)| held).is_some_and(|held| held.thawed);
-            discard(Why::NeverBorn);
+        Stage::Queued | Stage::Intended => {
+            let queued = matches!(record.stage, Stage::Queued);
+            // Nothing is begun while the store says queued: what bears the name is not ours to run in.
+            discard(name, found, if queued { Why::Unknown } else { Why::NeverBorn }, steps);
             // A thaw follows the record of the birth: the store is older than what it describes.
-            steps.push(if ran { Step::End(boxed(), RunOutcome::Lost) } else { Step::Again(boxed()) });
+            let ran = findings.held.iter().any(|(name, held)| name.id == record.id && held.thawed);
+            steps.push(if ran {
+                Step::End(boxed(), RunOutcome::Lost)
+            } else if queued && found.is_empty() {
+                Step::Queue(Box::new(queued_here(record, record.attempt, findings)))
+            } else {
+                Step::Again(Box::new(queued_here(record, record.attempt.saturating_add(1), findings)))
+            });
         }
         // No number, no time and no id of another boot means anything: nothing is signalled on it.
-        Stage::Born(_) if record.boot_id != boot_id => {
-            discard(Why::Unknown);
+        Stage::Born(_) if record.boot_id != findings.boot_id => {
+            discard(name, found, Why::Unknown, steps);
             steps.push(Step::End(boxed(), RunOutcome::LostToReboot));
         }
-        Stage::Born(Born { cgroup, .. }) => match found {
-            Some((tag, held)) if tag == *cgroup => {
-                steps.push(Step::GoOn { record: boxed(), held: held.is_some(), cgroup: true });
-            }
-            Some(_) => {
-                discard(Why::OtherCgroup);
-                steps.push(Step::GoOn { record: boxed(), held: false, cgroup: false });
-            }
-            None => steps.push(Step::GoOn { record: boxed(), held: false, cgroup: false }),
-        },
-        Stage::Ended(_) => {
-            discard(Why::Over);
+        Stage::Born(Born { cgroup, .. }) => {
+            let (own, others): (Vec<Found>, Vec<Found>) = found.iter().partition(|(tag, _)| tag == cgroup);
+            discard(name, &others, Why::OtherCgroup, steps);
+            let held = own.iter().any(|(_, held)| held.is_some());
+            steps.push(Step::GoOn { record: boxed(), held, cgroup: !own.is_empty() });
         }
+        Stage::Ended(_) => discard(name, found, Why::Over, steps),
     }
 }
+
+fn discard(name: RunName, found: &[Found], why: Why, steps: &mut Vec<Step>) {
+    steps.extend(found.iter().map(|(cgroup, held)| Step::Discard { name, cgroup: *cgroup, held: held.is_some(), why }));
+}
+
+/// What is written from now on is of this boot.
+fn queued_here(record: &RunRecord, attempt: u32, findings: &Findings) -> RunRecord {
+    RunRecord { attempt, boot_id: findings.boot_id.clone(), stage: Stage::Queued, ..record.clone() }
+}
+
+#[cfg(test)]
+mod tests;

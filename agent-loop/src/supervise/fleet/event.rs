@@ -27,8 +27,10 @@ impl Now {
 /// Something that happened to a fleet.
 #[derive(Debug)]
 pub enum FleetEvent {
-    /// A run was asked for and found sound.
+    /// A run was asked for and found sound. One whose first save fails is forgotten: it was not accepted.
     Submitted(Box<RunRecord>),
+    /// A run that an earlier daemon had accepted waits again: [`super::Step::Queue`], [`super::Step::Again`].
+    Requeued(Box<RunRecord>),
     /// The answer to [`FleetAction::Save`].
     Saved {
         /// Which run.
@@ -113,7 +115,7 @@ pub enum StepFailed {
 /// Something to do for a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FleetAction {
-    /// Make a run durable as it is now; deliver [`FleetEvent::Saved`].
+    /// Make a run durable as it is now; deliver [`FleetEvent::Saved`], of one run in the order they were asked.
     Save(Box<RunRecord>),
     /// Have its frozen cgroup made; deliver [`FleetEvent::Prepared`].
     Prepare(RunName),

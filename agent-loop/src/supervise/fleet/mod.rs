@@ -70,6 +70,10 @@ pub(super) struct Member {
     output_at: Option<BootNs>,
     /// A save that failed is tried again then.
     save_again: Option<BootNs>,
+    /// Saves that are not answered yet: only the answer to the last one says anything of the record as it is.
+    saving: u32,
+    /// Whether the store has it, in whatever stage.
+    known: bool,
     oom_kills: Option<u64>,
 }
 
@@ -161,7 +165,8 @@ impl Fleet {
 
     fn take(&mut self, now: Now, event: FleetEvent, out: &mut Vec<FleetAction>) {
         match event {
-            FleetEvent::Submitted(record) => self.submitted(*record, out),
+            FleetEvent::Submitted(record) => self.submitted(*record, false, out),
+            FleetEvent::Requeued(record) => self.submitted(*record, true, out),
             FleetEvent::Saved { id, result } => self.saved(now, id, result, out),
             FleetEvent::Prepared { id, result } => self.prepared(now, id, result, out),
             FleetEvent::Launched { id, result } => self.launched(now, id, result, out),
@@ -173,22 +178,35 @@ impl Fleet {
                     member.oom_kills = Some(kills);
                 }
             }
-            FleetEvent::Resumed { record, core } => self.resumed(now, *record, core),
-            FleetEvent::Ended(record, outcome) => self.ended_unseen(*record, outcome, out),
+            FleetEvent::Resumed { record, core } => self.resumed(now, *record, core, out),
+            FleetEvent::Ended(record, outcome) => self.ended_unseen(now, *record, outcome, out),
             FleetEvent::Removed { id, result } => self.removed(now, id, result),
-            FleetEvent::Again(id) => self.again(id, out),
+            FleetEvent::Again(id) => self.again(now, id, out),
             FleetEvent::KeeperLost => self.held_back = true,
-            FleetEvent::KeeperReady => self.held_back = false,
+            FleetEvent::KeeperReady => self.keeper_ready(out),
             FleetEvent::Woke => self.armed = None,
         }
     }
 
     fn saved(&mut self, now: Now, id: RunId, result: Result<(), String>, out: &mut Vec<FleetAction>) {
         let Some(member) = self.members.get_mut(&id) else { return };
+        member.saving = member.saving.saturating_sub(1);
+        member.known |= result.is_ok();
+        if member.saving > 0 {
+            // The record was changed since: what counts is whether it is durable as it is now.
+            return;
+        }
         let retry = now.boot.after(RETRY);
         member.save_again = None;
+        let elsewhere = member.is_of_another_boot();
         match (&mut member.phase, result) {
             (Phase::Queued { saved }, Ok(())) => *saved = true,
+            // Nobody was told that it was accepted, so it must not run.
+            (Phase::Queued { .. }, Err(_)) if !member.known => {
+                self.members.remove(&id);
+            }
+            // Withdrawn while its intent was written: nothing was begun.
+            (Phase::Intending, _) if member.stop.is_some() => self.end(now, id, End::withdrawn(), out),
             (Phase::Intending, Ok(())) => {
                 member.phase = Phase::Preparing;
                 out.push(FleetAction::Prepare(member.record.name()));
@@ -200,12 +218,15 @@ impl Fleet {
                 member.save_again = Some(retry);
             }
             (Phase::Recording(..), result) => self.recorded(now, id, result, out),
+            // Nothing of it exists in this boot.
+            (Phase::Ending, Ok(())) if elsewhere => {
+                self.members.remove(&id);
+            }
             (Phase::Ending, Ok(())) => {
                 member.phase = Phase::Removing { retry: None };
                 out.push(FleetAction::Remove(member.record.name()));
             }
-            // A submission that could not be saved was refused by the shell; an end is tried until it is durable,
-            // and so is the reason of a stop, which never waits for it.
+            // An end is tried until it is durable, and so is the reason of a stop, which never waits for it.
             (Phase::Queued { .. } | Phase::Ending | Phase::Live(_), Err(_)) => member.save_again = Some(retry),
             (Phase::Live(_), Ok(())) => {}
             (Phase::Preparing | Phase::Launching(..) | Phase::Removing { .. } | Phase::Unsure, _) => {}
@@ -259,7 +280,7 @@ impl Fleet {
                     baseline,
                 });
                 member.phase = Phase::Recording(core, launched);
-                out.push(FleetAction::Save(Box::new(member.record.clone())));
+                member.save(out);
             }
             Err(StepFailed::Refused(failure)) => self.end(now, id, End::never_born(failure), out),
             Err(StepFailed::Unsure) => member.phase = Phase::Unsure,
@@ -270,6 +291,9 @@ impl Fleet {
     fn recorded(&mut self, now: Now, id: RunId, result: Result<(), String>, out: &mut Vec<FleetAction>) {
         let Some(member) = self.members.get_mut(&id) else { return };
         let Phase::Recording(mut core, launched) = std::mem::replace(&mut member.phase, Phase::Unsure) else { return };
+        if result.is_err() {
+            member.save_again = Some(now.boot.after(RETRY));
+        }
         let mut actions = Vec::new();
         if let Some(reason) = member.stop.take().or(result.is_err().then_some(StopReason::Internal)) {
             actions.extend(core.handle(now.boot, Event::StopRequested(reason)));
@@ -336,7 +360,7 @@ impl Fleet {
         member.wake = None;
         member.record.stage = Stage::Ended(end);
         member.phase = Phase::Ending;
-        out.push(FleetAction::Save(Box::new(member.record.clone())));
+        member.save(out);
     }
 
     fn output(&mut self, now: Now, id: RunId, at: Option<BootNs>, over: bool, out: &mut Vec<FleetAction>) {
@@ -387,12 +411,13 @@ impl Fleet {
     fn tick(&mut self, now: Now, out: &mut Vec<FleetAction>) {
         let ids: Vec<RunId> = self.members.keys().copied().collect();
         for id in ids {
+            // First: the reason that was recorded stands, whatever else struck while no daemon ran.
+            self.stop_on(now, id, out);
             let Some(member) = self.members.get_mut(&id) else { continue };
             if member.wake.is_some_and(|at| at <= now.boot) {
                 member.wake = None;
                 self.of(now, id, Event::Woke, out);
             }
-            self.stop_on(now, id, out);
             if let Some(reason) = self.members.get(&id).and_then(|member| member.broken_limit(now)) {
                 self.stop(now, id, reason, out);
             }
@@ -400,7 +425,7 @@ impl Fleet {
             if member.save_again.is_some_and(|at| at <= now.boot) {
                 member.save_again = None;
                 if !matches!(member.phase, Phase::Queued { saved: true }) {
-                    out.push(FleetAction::Save(Box::new(member.record.clone())));
+                    member.save(out);
                 }
             }
             if let Phase::Removing { retry } = &mut member.phase
@@ -424,6 +449,20 @@ impl Fleet {
 }
 
 impl Member {
+    /// Has it made durable as it is now.
+    pub(super) fn save(&mut self, out: &mut Vec<FleetAction>) {
+        self.saving += 1;
+        out.push(FleetAction::Save(Box::new(self.record.clone())));
+    }
+
+    /// Whether it was lost to a restart of the host, so that nothing in this boot is its own.
+    fn is_of_another_boot(&self) -> bool {
+        match &self.record.stage {
+            Stage::Ended(end) => end.outcome == RunOutcome::LostToReboot,
+            Stage::Queued | Stage::Intended | Stage::Born(_) => false,
+        }
+    }
+
     /// The reason to stop it now, for the limits that its core does not know.
     fn broken_limit(&self, now: Now) -> Option<StopReason> {
         let Stage::Born(born) = &self.record.stage else { return None };
@@ -553,3 +592,11 @@ impl End {
         Self::without_a_process(RunOutcome::Finished(Outcome::LaunchFailed(failure)))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "numbers of a test fit")]
+mod property;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "numbers of a test fit")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a shadow picks the answers it changes")]
+mod shadow;
