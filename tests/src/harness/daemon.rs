@@ -6,13 +6,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::cgroup::Cell;
 use super::{PATIENCE, agent_loop, eventually};
+use crate::bpf::BpfFs;
 use crate::sys;
 
 /// Directories, a cgroup and pins in which daemons and keepers come and go; all of it ends with this value.
@@ -22,6 +22,8 @@ pub struct Host {
     cell: Cell,
     dir: TempDir,
     pins: PathBuf,
+    /// A bpffs of this thread's own: daemons are started from the thread that made the host.
+    _bpf: BpfFs,
     env: Vec<(OsString, OsString)>,
 }
 
@@ -32,12 +34,10 @@ impl Host {
     /// When it cannot be made.
     #[must_use]
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a scratch directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our directory");
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let pins = Path::new("/sys/fs/bpf").join(format!("agent-loop-tests-{}-{number}", std::process::id()));
-        let host = Self { cell: Cell::new(), dir, pins, env: Vec::new() };
+        let bpf = BpfFs::mount();
+        let host = Self { cell: Cell::new(), dir, pins: bpf.path().join("agent-loop"), _bpf: bpf, env: Vec::new() };
         // Where agents leave what a test looks at.
         fs::create_dir(host.path("agents")).expect("a directory");
         fs::set_permissions(host.path("agents"), fs::Permissions::from_mode(0o777)).expect("our directory");
@@ -247,10 +247,6 @@ impl Drop for Host {
             remove_below(&self.runs());
             (!self.runs().exists() || fs::remove_dir(self.runs()).is_ok()).then_some(())
         });
-        for entry in fs::read_dir(&self.pins).into_iter().flatten().filter_map(Result::ok) {
-            let _ = fs::remove_file(entry.path());
-        }
-        let _ = fs::remove_dir(&self.pins);
     }
 }
 
