@@ -7,6 +7,7 @@
 //! - [`bpf`]: maps of a loaded program, reached past the library
 //! - [`stand_in`]: the service that `claude` talks to, by a script
 //! - [`bench`]: what `cargo xtask bench` measures with
+//! - [`remembering`]: a process that saves runs until it is killed
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
@@ -16,6 +17,7 @@ pub mod bpf;
 pub mod harness;
 pub mod oracle;
 pub mod recycle;
+pub mod remembering;
 pub mod stand_in;
 pub mod sys;
 pub mod traced;
