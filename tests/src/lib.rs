@@ -8,6 +8,7 @@
 //! - [`stand_in`]: the service that `claude` talks to, by a script
 //! - [`bench`]: what `cargo xtask bench` measures with
 //! - [`fake_daemon`]: the real control socket with a script behind it
+//! - [`remembering`]: a process that saves runs until it is killed
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
@@ -18,6 +19,7 @@ pub mod fake_daemon;
 pub mod harness;
 pub mod oracle;
 pub mod recycle;
+pub mod remembering;
 pub mod stand_in;
 pub mod sys;
 pub mod traced;

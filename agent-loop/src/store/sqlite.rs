@@ -10,7 +10,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::entry::{Access, quoted};
-use super::place::{Place, failed};
+use super::place::{Place, failed, failed_at};
 use super::row::{self, Sum};
 use super::schema::{APPLICATION, STEPS, Step, shape, shape_of};
 use super::{StateDir, Store, StoreError};
@@ -125,6 +125,9 @@ impl SqliteStore {
             return Err(corrupt(&self.path, &format!("its journal mode is {mode}, not wal")));
         }
         if self.db.is_readonly("main").map_err(sql())? {
+            // By the file system or an attribute of the file, or by what stands in it.
+            nix::unistd::access(&self.path, nix::unistd::AccessFlags::W_OK)
+                .map_err(failed_at("writing", &self.path))?;
             return Err(corrupt(&self.path, "it says of itself that it cannot be written"));
         }
         let said: String = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sql())?;

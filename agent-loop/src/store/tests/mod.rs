@@ -103,6 +103,22 @@ fn what_is_saved_is_read_by_id_by_age_and_by_openness() {
 }
 
 #[test]
+fn the_database_is_opened_as_durable_and_as_closed_as_it_can_be() {
+    let scratch = Scratch::new();
+    for _ in 0..2 {
+        let store = scratch.store();
+        let number = |name| store.db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).expect("it has one");
+        let word = |name| store.db.pragma_query_value(None, name, |row| row.get::<_, String>(0)).expect("it has one");
+        assert_eq!((word("journal_mode").as_str(), word("locking_mode").as_str()), ("wal", "exclusive"));
+        // 2 is FULL: the log is synced at each commit.
+        let on = ["synchronous", "foreign_keys", "trusted_schema", "cell_size_check", "mmap_size"].map(number);
+        assert_eq!(on, [2, 1, 0, 1, 0]);
+        assert_eq!(number("max_page_count") * number("page_size"), 1 << 30);
+        assert_eq!((number("application_id"), number("user_version")), (0x6167_6c70, 1));
+    }
+}
+
+#[test]
 fn a_later_stage_replaces_the_earlier_and_an_end_stands() {
     let scratch = Scratch::new();
     let mut store = scratch.store();

@@ -85,8 +85,8 @@ fn end(number: u64, outcome: RunOutcome, source: Source) -> End {
         births: 7 + number,
         deaths: 7,
         leftovers: number,
-        proven: number % 2 == 0,
-        oom_kills: (number % 3 == 0).then_some(number),
+        proven: number.is_multiple_of(2),
+        oom_kills: number.is_multiple_of(3).then_some(number),
         elapsed: Duration::new(3_600, 999_999_999),
         at_unix_ns: 1_800_000_000_000_000_000,
     }

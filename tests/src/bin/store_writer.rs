@@ -1,0 +1,7 @@
+//! Saves runs until it is killed.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agent_loop_tests::remembering::run()
+}
