@@ -154,10 +154,7 @@ impl RunTable {
     /// When the table cannot be read.
     pub fn get(&self, run: RunTag) -> io::Result<Option<Run>> {
         match self.runs.get(&run.0, 0) {
-            Ok(RunPod(entry)) => Ok(Some(Run {
-                main: entry.main(),
-                exit: entry.exit().map(|(status, at)| (status.map(WaitStatus::from_raw), BootNs(at))),
-            })),
+            Ok(RunPod(entry)) => Ok(Some(known(&entry))),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(io::Error::other(error)),
         }
@@ -176,6 +173,21 @@ impl RunTable {
         self.runs.insert(run.0, RunPod(entry), NOEXIST).map_err(io::Error::other)
     }
 
+    /// Every run of the table: in a pinned one also those that a daemon entered and did not live to remember.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn all(&self) -> io::Result<Vec<(RunTag, Run)>> {
+        let mut all = Vec::new();
+        for entry in self.runs.iter() {
+            let (run, RunPod(entry)) = entry.map_err(io::Error::other)?;
+            all.push((RunTag(run), known(&entry)));
+        }
+        all.sort_unstable_by_key(|(run, _)| *run);
+        all.dedup_by_key(|(run, _)| *run);
+        Ok(all)
+    }
+
     /// Forgets a run, whether its main process was born or not; one that is not in the table is forgotten already.
     ///
     /// Only when its cgroup is empty: a hook still running for one of its processes could otherwise count for the run
@@ -187,6 +199,10 @@ impl RunTable {
         gone(self.mains.remove(&run.0))?;
         gone(self.runs.remove(&run.0))
     }
+}
+
+fn known(entry: &RunEntry) -> Run {
+    Run { main: entry.main(), exit: entry.exit().map(|(status, at)| (status.map(WaitStatus::from_raw), BootNs(at))) }
 }
 
 /// A removal of what may not be there: aya tells that by the kernel's ENOENT.

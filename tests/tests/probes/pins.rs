@@ -121,6 +121,7 @@ fn what_happens_while_nobody_reads_is_told_to_the_next_reader() {
     assert_eq!(died, [second.pid, main.pid]);
     assert_eq!(traced.death_of(told.main.expect("it was born")).status.map(status), Some(ended));
 
+    assert_eq!(traced.tracing.runs.all().expect("the table"), [(run.tag(), told)]);
     // The hooks and counters go on.
     reap(&third, libc::SIGKILL);
     traced.drain().assert_all_ended();
@@ -239,10 +240,10 @@ fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
     let other_map = abi(|abi| abi[64] ^= 1);
     let (live, exit, snapshot) =
         (swap("LIVE", other.join("LIVE")), swap("exit", other.join("exit")), swap("snapshot", other.join("snapshot")));
-    let (map_for_link, link_for_map) = (swap("fork", other.join("EVENTS")), swap("EVENTS", other.join("fork")));
+    let (map_for_link, link_for_map) = (swap("fork", other.join("EVENTS")), swap("EVENTS", dir.join("fork")));
     let (link_for_abi, program_for_abi) = (swap("ABI", other.join("fork")), swap("ABI", other.join("snapshot")));
     let hash_for_abi = swap("ABI", other.join("RUNS"));
-    let forgeries: [Forgery<'_>; 20] = [
+    let forgeries: [Forgery<'_>; 21] = [
         ("no ABI", &|dir| unpin(&dir.join("ABI")), incomplete),
         ("no exit link", &|dir| unpin(&dir.join("exit")), incomplete),
         ("no fork link", &|dir| unpin(&dir.join("fork")), incomplete),
@@ -256,6 +257,16 @@ fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
         ("another set's snapshot program", &snapshot, forged),
         ("a map for a link", &map_for_link, forged),
         ("a link for a map", &link_for_map, forged),
+        (
+            "a link for a map, recorded as that",
+            &|dir| {
+                link_for_map(dir);
+                // The third link's id for the fifth map's.
+                bpf::change(&dir.join("ABI"), &mut [0; ABI_BYTES], |abi| abi.copy_within(100..104, 80))
+                    .expect("the map");
+            },
+            forged,
+        ),
         ("a link for the ABI", &link_for_abi, forged),
         ("a program for the ABI", &program_for_abi, forged),
         ("a hash map for the ABI", &hash_for_abi, forged),

@@ -119,6 +119,9 @@ fn a_full_table_of_runs_is_refused_by_name_and_has_room_again() {
     let (room, error) = full.expect("the table is bounded");
     assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
     assert!(room > 4_000, "{room}");
+    let all = traced.tracing.runs.all().expect("the table");
+    assert_eq!(all.len() as u64, room + 1);
+    assert!(all.iter().any(|(found, _)| *found == run.tag()));
     // Who is in it is counted as before.
     let child = run.clone(Stub::Exit(3), None).expect("clone3");
     sys::wait(child.pid).expect("our child");

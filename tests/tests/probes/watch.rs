@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use agent_loop::kernel::Options;
-use agent_loop::model::{Discovery, RunTag};
+use agent_loop::model::{Discovery, Live, RunTag};
 use agent_loop_common::map::OBSERVED;
 use agent_loop_tests::harness::{adversary, eventually};
 use agent_loop_tests::needs;
@@ -42,6 +42,35 @@ fn a_named_program_is_seen_at_its_exec_with_its_descendants() {
     assert_eq!((exec.key, exec.run, exec.filename.as_str()), (main.key, tag, program.to_str().expect("a path")));
     traced.assert_lives(&run.lives());
     assert_eq!(traced.births().count(), 11);
+}
+
+#[test]
+fn in_the_live_set_the_observed_are_told_from_those_of_a_run() {
+    needs!(cgroup, bpf);
+    let (run, outside) = (Run::new(), Run::new());
+    let mut traced = Traced::of_run(&run, watching("al-living"));
+    let program = named(&outside, "al-living");
+    // It holds, and two children of its hold, outside of any run; one more process is in a run.
+    let parent = outside.program(&program, &["rename", "harmless", "2"]).spawn().expect("the copy starts");
+    outside.wait_ready();
+    let child = run.clone(agent_loop_tests::sys::Stub::Pause, None).expect("clone3");
+    let live = traced.tracing.live.all().expect("the live set");
+    let (observed, ours): (Vec<_>, Vec<_>) = live.into_iter().partition(|live| live.run.observed().is_some());
+    assert!(observed.iter().all(|live| live.run.observed() == Some(RULE)));
+    assert_eq!(observed.len(), 3);
+    let descends = |it: &Live| it.key.tgid == parent.id() || it.forker.map(|it| it.tgid) == Some(parent.id());
+    assert!(observed.iter().all(descends));
+    assert_eq!(ours.iter().map(|live| live.key.tgid).collect::<Vec<_>>(), [child.pid.cast_unsigned()]);
+    assert_eq!(ours[0].run, run.tag());
+    run.kill();
+    outside.kill();
+    agent_loop_tests::sys::wait(child.pid).expect("our child");
+    end(parent);
+    eventually("the end of the children", || {
+        traced.drain();
+        traced.tracing.live.all().expect("the live set").is_empty().then_some(())
+    });
+    traced.drain().assert_all_ended();
 }
 
 #[test]
@@ -112,7 +141,7 @@ fn a_process_observed_is_never_in_a_run() {
     outside.wait_ready();
     let live = traced.tracing.live.lookup(child.id()).expect("the live set").expect("it is live");
     assert_ne!(live.run, run.tag());
-    assert_eq!(live.run.0 & OBSERVED, OBSERVED);
+    assert_eq!((live.run.observed(), run.tag().observed()), (Some(RULE), None));
     // It is no child of the run: end it by its own descriptor.
     let pidfd = agent_loop_tests::sys::pidfd_open(child.id().cast_signed()).expect("our child");
     agent_loop_tests::sys::pidfd_signal(&pidfd, libc::SIGKILL).expect("our child");
