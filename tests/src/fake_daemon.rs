@@ -42,13 +42,13 @@ pub struct FakeDaemon {
 }
 
 impl FakeDaemon {
-    /// Starts it on this socket.
+    /// Starts it on this socket; its script is prepared before anybody can ask.
     ///
     /// # Panics
     /// When the socket cannot be bound.
     #[must_use]
-    pub fn start(socket: &Path, access: Access) -> Self {
-        let script = Arc::new(Mutex::new(Script {
+    pub fn start(socket: &Path, access: Access, prepare: impl FnOnce(&mut Script)) -> Self {
+        let mut script = Script {
             asked: Vec::new(),
             problem: None,
             runs: Vec::new(),
@@ -57,7 +57,9 @@ impl FakeDaemon {
             recent: Vec::new(),
             events: broadcast::channel(64).0,
             started: RunView::default(),
-        }));
+        };
+        prepare(&mut script);
+        let script = Arc::new(Mutex::new(script));
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let (path, held) = (socket.to_owned(), Arc::clone(&script));

@@ -13,7 +13,7 @@ use agent_loop::control::api::{
     TreeView,
 };
 use agent_loop::control::server::Access;
-use agent_loop_tests::fake_daemon::FakeDaemon;
+use agent_loop_tests::fake_daemon::{FakeDaemon, Script};
 use agent_loop_tests::harness::{PATIENCE, agent_loop, eventually, host};
 use agent_loop_tests::{needs, sys};
 use serde::de::DeserializeOwned;
@@ -53,15 +53,15 @@ impl World {
     fn with(access: Access) -> Self {
         let dir = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our directory");
-        let daemon = FakeDaemon::start(&dir.path().join("run").join("socket"), access);
-        let mut script = daemon.script();
-        script.runs = vec![view(ONE, "running"), view(TWO, "queued"), ended(OLD, "deadline", None, Some(9))];
-        let processes = [(10, None), (11, Some(10))]
-            .map(|(pid, parent)| ProcessView { pid, start_ns: 1, parent, command: "claude".to_owned() })
-            .to_vec();
-        script.trees.insert(ONE.to_owned(), TreeView { run: ONE.to_owned(), processes });
-        script.started = view(TWO, "queued");
-        drop(script);
+        let prepare = |script: &mut Script| {
+            script.runs = vec![view(ONE, "running"), view(TWO, "queued"), ended(OLD, "deadline", None, Some(9))];
+            let processes = [(10, None), (11, Some(10))]
+                .map(|(pid, parent)| ProcessView { pid, start_ns: 1, parent, command: "claude".to_owned() })
+                .to_vec();
+            script.trees.insert(ONE.to_owned(), TreeView { run: ONE.to_owned(), processes });
+            script.started = view(TWO, "queued");
+        };
+        let daemon = FakeDaemon::start(&dir.path().join("run").join("socket"), access, prepare);
         Self { dir, daemon }
     }
 
@@ -364,8 +364,9 @@ fn who_waits_for_a_run_outlasts_the_daemon() {
     });
     let World { dir, daemon } = world;
     drop(daemon);
-    let again = FakeDaemon::start(&socket, Access::default());
-    again.script().runs = vec![ended(TWO, "ended", Some(3), None)];
+    let again = FakeDaemon::start(&socket, Access::default(), |script| {
+        script.runs = vec![ended(TWO, "ended", Some(3), None)];
+    });
     let said = asking.finish();
     assert_eq!(said.code, 3, "{}", said.err);
     // One that knows nothing of the run is the end of the waiting, not of the run.
@@ -425,6 +426,37 @@ fn who_follows_output_sees_it_come_and_ends_with_the_run() {
 }
 
 #[test]
+fn who_follows_output_outlasts_the_daemon_and_gets_every_byte_once() {
+    let world = World::new();
+    let (stdout, stderr) = (world.path("stdout"), world.path("stderr"));
+    fs::write(&stdout, "first\n").expect("written");
+    let files = LogFiles { stdout: stdout.clone(), stderr, open: true };
+    world.daemon.script().output = Some(files.clone());
+    let asking = world.start("logs", &["-f", ONE]);
+    eventually("the first line", || (asking.read("out") == "first\n").then_some(()));
+    let socket = world.daemon.socket().to_owned();
+    let World { dir, daemon } = world;
+    drop(daemon);
+    fs::write(&stdout, "first\nlast\n").expect("written");
+    let again = FakeDaemon::start(&socket, Access::default(), |script| script.output = Some(files.clone()));
+    eventually("the last line", || (asking.read("out") == "first\nlast\n").then_some(()));
+    again.script().output = Some(LogFiles { open: false, ..files });
+    let said = asking.finish();
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "first\nlast\n", ""));
+    drop(dir);
+}
+
+#[test]
+fn output_that_cannot_be_read_is_no_success() {
+    let world = World::new();
+    let (stdout, stderr) = (world.path("stdout"), world.path("stderr"));
+    std::os::unix::fs::symlink("/proc/self/status", &stdout).expect("made");
+    world.daemon.script().output = Some(LogFiles { stdout, stderr, open: false });
+    let said = world.ask("logs", &[ONE]);
+    assert_eq!((said.code, said.out.as_str()), (1, ""), "{}", said.err);
+}
+
+#[test]
 fn events_are_lines_and_a_slow_reader_is_told() {
     const LINE: &str =
         r#"{"seq":1,"kind":"run.born","time":"2026-11-22T20:00:00Z","run":"01KAP0V4G05E8Q3C9W7D8QK3MP"}"#;
@@ -450,6 +482,7 @@ fn every_verb_has_an_example() {
         let output = Command::new(agent_loop()).args([verb, "--help"]).output().expect("it can be started");
         let help = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(help.contains(&format!("  agent-loop {verb}")), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
         for flag in ["--json", "--socket"] {
             assert!(help.contains(flag), "{verb} {flag}: {help}");
         }

@@ -23,8 +23,8 @@ Examples:
   agent-loop events -f
   agent-loop events -f --json | jq 'select(.kind == \"run.killed\")'
 
-With --json each event is the line of the event log as it is written. A reader that is too slow is told how many lines
-it missed, and hung up on.";
+With --json each event is the line of the event log as it is written. A reader that is too slow is
+told how many lines it missed, and hung up on.";
 
 /// The longest line that is held; the log has no such line.
 const LONGEST: usize = 4 << 20;

@@ -9,7 +9,8 @@ use crate::error;
 
 /// Stops a run: its whole tree, politely first, and proven empty.
 ///
-/// It takes a run and never a process number. It returns when the stop has begun; `agent-loop status RUN` shows its end.
+/// It takes a run and never a process number. It returns when the stop has begun; `agent-loop status RUN` shows
+/// its end.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {

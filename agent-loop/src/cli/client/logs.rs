@@ -4,13 +4,14 @@ use std::io::{self, Write as _};
 
 use clap::Args as ClapArgs;
 
+use super::away::Away;
 use super::output::print_line;
 use super::{Common, Failure, doing, which};
 use crate::control::api::OutputView;
-use crate::control::client::{Client, ClientError, OutputStream};
+use crate::control::client::{Client, OutputStream};
 use crate::error;
 
-/// Prints what a run wrote: its standard output to standard output, its standard error to standard error.
+/// Prints what a run wrote, each stream to the one of the same name.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
@@ -35,8 +36,9 @@ Examples:
   agent-loop logs 8QK3M2ZP
   agent-loop logs 8QK3M2ZP -f --stderr
 
-With --json each line is an object with `stream`, `from` (its byte), `text` and `ended` (whether a line end follows).
-The bytes are printed as they are: what an agent wrote may contain codes that terminals obey.";
+With --json each line is an object with `stream`, `from` (its byte), `text` and `ended` (whether a
+line end follows). Without it the bytes are printed as they are: what an agent wrote may contain
+codes that terminals obey.";
 
 pub(super) async fn run(args: Args) -> Result<u8, Failure> {
     let client = args.common.client();
@@ -56,21 +58,39 @@ pub(super) async fn run(args: Args) -> Result<u8, Failure> {
     Ok(error::DONE)
 }
 
-/// Copies one stream to its end. A connection that broke off, as it does to a reader that pauses, is taken up where
-/// it ended, as long as each brings something.
+/// So many connections in a row may break off and bring nothing.
+const BARREN: u32 = 3;
+
+/// Copies one stream to its end. A connection that broke off, as it does for a reader that pauses and when the daemon
+/// is started again, is taken up where it ended.
 async fn copy(client: &Client, run: &str, stream: OutputStream, follow: bool, json: bool) -> Result<(), Failure> {
     let mut out = Out { run, stream, json, at: 0, line: Vec::new(), begins: 0 };
+    let (mut away, mut barren, mut first) = (Away::default(), 0, true);
     loop {
-        let begin = out.at;
-        let mut pieces = client.logs(run, stream, follow, begin).await.map_err(doing("asking for the output"))?;
-        loop {
-            match pieces.next().await {
-                Ok(Some(piece)) => out.take(&piece)?,
-                Ok(None) => return out.end(),
-                Err(ClientError::Broken { .. }) if out.at > begin => break,
-                Err(why) => return Err(doing("reading the output")(why)),
+        let mut pieces = match client.logs(run, stream, follow, out.at).await {
+            Ok(pieces) => pieces,
+            Err(why) if first => return Err(doing("asking for the output")(why)),
+            Err(why) => {
+                away.wait(why).await.map_err(doing("reading on where the output broke off"))?;
+                continue;
             }
+        };
+        (away, first) = (Away::default(), false);
+        barren += 1;
+        let broke_off = loop {
+            match pieces.next().await {
+                Ok(Some(piece)) => {
+                    out.take(&piece)?;
+                    barren = 0;
+                }
+                Ok(None) => return out.end(),
+                Err(why) => break why,
+            }
+        };
+        if barren >= BARREN {
+            return Err(doing("reading the output")(broke_off));
         }
+        away.wait(broke_off).await.map_err(doing("reading the output"))?;
     }
 }
 

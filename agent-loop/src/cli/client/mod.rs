@@ -3,6 +3,7 @@
 //! Inside: their arguments, which run is meant, what a person reads (`draw`, pure). Not inside: the daemon, a
 //! decision about a run, a signal. Called by the command line alone.
 
+mod away;
 mod draw;
 mod events;
 mod kill;

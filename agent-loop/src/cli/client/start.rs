@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use super::away::Away;
 use super::output::{print, print_json};
 use super::{Common, Failure, doing, draw};
 use crate::control::api::{RunView, StartRequest};
-use crate::control::client::{Client, ClientError};
+use crate::control::client::Client;
 use crate::error;
 
 /// Starts a command under the daemon, as the configured agent user.
@@ -70,8 +71,8 @@ Examples:
   agent-loop start --wait --limit 10m --cwd /srv/work -- make check
   agent-loop start --stdin /srv/prompts/7.md --idle 15m -- claude -p
 
-Exit codes with --wait: the command's own; 128+n it was ended by signal n; 124 a limit or budget was reached; 125 its
-end is not known, or agent-loop failed. Ctrl-C ends the waiting, not the run.";
+Exit codes with --wait: the command's own; 128+n it was ended by signal n; 124 a limit or budget
+was reached; 125 its end is not known, or agent-loop failed. Ctrl-C ends the waiting, not the run.";
 
 /// What becomes of leftovers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -158,27 +159,15 @@ pub(super) async fn run(args: Args) -> Result<u8, Failure> {
     Ok(error::of_waited(&view))
 }
 
-/// How long a daemon may be away while it is upgraded or started again.
-const AWAY: Duration = Duration::from_secs(60);
-
-/// The run, once it has ended. A daemon that is away for a moment is waited for: the run goes on without it.
+/// The run, once it has ended.
 async fn ended(client: &Client, run: &str) -> Result<RunView, Failure> {
     let mut pause = Duration::from_millis(50);
-    let mut seen = Instant::now();
+    let mut away = Away::default();
     loop {
         match client.run(run).await {
             Ok(view) if view.state == "ended" => return Ok(view),
-            Ok(_) => seen = Instant::now(),
-            Err(
-                why @ (ClientError::NotRunning(_)
-                | ClientError::Broken { .. }
-                | ClientError::Answered { status: 503, .. }),
-            ) => {
-                if seen.elapsed() > AWAY {
-                    return Err(doing("waiting for the end")(why));
-                }
-            }
-            Err(why) => return Err(doing("waiting for the end")(why)),
+            Ok(_) => away.is_back(),
+            Err(why) => away.wait(why).await.map_err(doing("waiting for the end"))?,
         }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));

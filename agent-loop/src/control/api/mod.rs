@@ -1,5 +1,7 @@
 //! The questions and answers of the control socket: a stable schema, version 1 under the path `/v1`.
 
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::path::PathBuf;

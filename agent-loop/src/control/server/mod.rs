@@ -56,6 +56,8 @@ impl Access {
 pub struct Limits {
     /// Clients at once.
     pub clients: usize,
+    /// So many of these places are for root and the owner alone: readers cannot keep them from stopping a run.
+    pub kept: usize,
     /// Bytes of a request's head; at least 8192.
     pub head_bytes: usize,
     /// Bytes of a request's body.
@@ -74,6 +76,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             clients: 64,
+            kept: 8,
             head_bytes: 16 << 10,
             body_bytes: 256 << 10,
             request: Duration::from_secs(10),
@@ -123,7 +126,8 @@ impl Server {
     /// It blocks on no client and on no file; questions that the daemon does not take in time are answered for it.
     pub async fn serve(self, questions: Questions) {
         let desk = Desk { questions, limits: self.limits };
-        let clients = Arc::new(Semaphore::new(self.limits.clients));
+        let places = Arc::new(Semaphore::new(self.limits.clients.saturating_sub(self.limits.kept)));
+        let kept = Arc::new(Semaphore::new(self.limits.kept));
         let told = Arc::new(Semaphore::new(TOLD));
         let mut connections = JoinSet::new();
         loop {
@@ -141,19 +145,22 @@ impl Server {
             let Ok(uid) = (self.peer)(&stream) else { continue };
             let caller = Caller { uid, may_write: self.access.may_write(uid) };
             let limits = self.limits;
-            if let Ok(seat) = Arc::clone(&clients).try_acquire_owned() {
+            let place = Arc::clone(&places).try_acquire_owned();
+            let place =
+                place.or_else(|full| if caller.may_write { Arc::clone(&kept).try_acquire_owned() } else { Err(full) });
+            if let Ok(place) = place {
                 let peer = Peer { caller, until: Instant::now() + limits.request };
                 let service = TowerToHyperService::new(routes::router(desk.clone(), peer));
                 connections.spawn(async move {
                     // A client that breaks off, stalls or is not speaking HTTP has been told or is gone.
                     let _ = protocol(limits).serve_connection(io(stream, limits), service).await;
-                    drop(seat);
+                    drop(place);
                 });
-            } else if let Ok(seat) = Arc::clone(&told).try_acquire_owned() {
+            } else if let Ok(place) = Arc::clone(&told).try_acquire_owned() {
                 connections.spawn(async move {
                     let refuse = service_fn(|_| async { Ok::<_, Infallible>(Failure::full().into_response()) });
                     let _ = protocol(limits).serve_connection(io(stream, limits), refuse).await;
-                    drop(seat);
+                    drop(place);
                 });
             }
         }

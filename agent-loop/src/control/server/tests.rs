@@ -436,6 +436,30 @@ fn one_client_more_than_there_are_places_is_told_and_a_place_that_is_left_is_giv
 }
 
 #[test]
+fn readers_cannot_keep_the_owner_from_stopping_a_run() {
+    test(async {
+        let (lines, _) = broadcast::channel::<Arc<str>>(4);
+        let sender = lines.clone();
+        let says = move |ask: &Ask| {
+            if *ask == Ask::Events {
+                return Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.subscribe() })));
+            }
+            all(ask)
+        };
+        let daemon = Daemon::with(Limits::default(), || 1000, says).await;
+        let mut readers = Vec::new();
+        for _ in 0..56 {
+            readers.push(daemon.send("GET /v1/events?follow=true HTTP/1.1\r\nhost: x\r\n\r\n").await);
+        }
+        eventually("56 readers", async || lines.receiver_count() == 56).await;
+        assert_eq!(daemon.get("/v1/status").await.0, 503, "no reader more");
+        PEER.with(|peer| peer.set(|| OWNER));
+        let (status, _, body) = daemon.post(&format!("/v1/runs/{RUN}/kill"), r#"{"reason":"r"}"#).await;
+        assert_eq!(status, 200, "{body}");
+    });
+}
+
+#[test]
 fn who_follows_gets_the_latest_lines_and_each_new_one() {
     test(async {
         let (lines, _) = broadcast::channel::<Arc<str>>(4);
