@@ -149,7 +149,19 @@ impl Fleet {
     /// Tells a resumed core, once, that it was being stopped.
     pub(super) fn stop_on(&mut self, now: Now, id: RunId, out: &mut Vec<FleetAction>) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        if let (Phase::Live(_), Some(reason)) = (&member.phase, member.stop.take()) {
+        match &member.phase {
+            Phase::Live(_) => {}
+            // Kept for when there is a core to be told.
+            Phase::Queued { .. }
+            | Phase::Intending
+            | Phase::Preparing
+            | Phase::Launching(..)
+            | Phase::Recording(..)
+            | Phase::Ending
+            | Phase::Removing { .. }
+            | Phase::Unsure => return,
+        }
+        if let Some(reason) = member.stop.take() {
             self.of(now, id, Event::StopRequested(reason), out);
         }
     }

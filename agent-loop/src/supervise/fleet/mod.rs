@@ -600,3 +600,6 @@ mod property;
 #[expect(clippy::unwrap_used, reason = "numbers of a test fit")]
 #[expect(clippy::wildcard_enum_match_arm, reason = "a shadow picks the answers it changes")]
 mod shadow;
+#[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test picks the step it is about")]
+mod tests;

@@ -60,13 +60,15 @@ pub(super) struct World {
     pub(super) deaf: bool,
     pub(super) limits: Limits,
     pub(super) leftovers: Leftovers,
-    facts: BTreeMap<RunName, Vec<Fact>>,
+    pub(super) facts: BTreeMap<RunName, Vec<Fact>>,
     totals: BTreeMap<RunName, Totals>,
     next: u32,
     /// How often a run began to execute, over all attempts.
     pub(super) executed: BTreeMap<RunId, u32>,
     /// Whose end somebody asked for.
     asked: BTreeSet<RunId>,
+    /// Who was to be stopped before it ever executed, by this daemon.
+    never: BTreeSet<RunId>,
     /// Who ended by itself, and how.
     pub(super) by_itself: BTreeMap<RunId, WaitStatus>,
     rebooted: bool,
@@ -118,6 +120,7 @@ impl World {
             next: 1,
             executed: BTreeMap::new(),
             asked: BTreeSet::new(),
+            never: BTreeSet::new(),
             by_itself: BTreeMap::new(),
             rebooted: false,
             said: Vec::new(),
@@ -178,6 +181,9 @@ impl World {
 
     pub(super) fn stop(&mut self, id: RunId) {
         self.asked.insert(id);
+        if !self.executed.contains_key(&id) {
+            self.never.insert(id);
+        }
         self.tell(FleetEvent::StopAsked { id, reason: OPERATOR });
     }
 
@@ -448,6 +454,7 @@ impl World {
         if agent.status.is_some() || agent.thawed {
             return;
         }
+        assert!(!self.never.contains(&name.id), "executed though it was stopped before");
         self.said.push("thaw".into());
         agent.thawed = true;
         held.insert(name, HeldRun { cgroup: agent.tag, thawed: true });
@@ -562,6 +569,9 @@ impl World {
         self.answers.retain(records);
         self.wake = None;
         self.said.push("crash".into());
+        // A stop that was asked for before the birth was durable is known to nobody any more.
+        let durable = |id: &RunId| self.store.get(id).is_some_and(|record| matches!(word(&record.stage), "stopping" | "ended"));
+        self.never.retain(durable);
         let keeper_held = self.keeper.clone().unwrap_or_default();
         let known = |name: &RunName| keeper_held.contains_key(name);
         let (ended, open): (Vec<_>, Vec<_>) =
