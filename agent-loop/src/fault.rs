@@ -1,7 +1,8 @@
 //! Steps at which a test may have this very process end, as SIGKILL would end it: nothing is flushed, nothing is told.
 //!
 //! Only in builds with debug assertions; in a release build a step is nothing. `AGENT_LOOP_FAULT=daemon:17` ends the
-//! daemon at the seventeenth step that it passes. Steps are numbered by passing, not named: a test that counts up
+//! daemon at the seventeenth step that it passes; `AGENT_LOOP_FAULT=daemon:17:FILE` only the one that can remove that
+//! file, so that of a daemon and those that come after it one ends. Steps are numbered by passing, not named: a test that counts up
 //! until a process lives to its end has been at every one of them.
 
 /// Which process passes a step.
@@ -19,22 +20,24 @@ pub fn step(role: Role) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    static ENDS_AT: OnceLock<Option<(Role, u64)>> = OnceLock::new();
+    static ENDS_AT: OnceLock<Option<(Role, u64, Option<std::path::PathBuf>)>> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);
 
     let ends_at = ENDS_AT.get_or_init(|| {
         let text = std::env::var("AGENT_LOOP_FAULT").ok()?;
-        let (role, number) = text.split_once(':')?;
+        let mut parts = text.splitn(3, ':');
+        let (role, number) = (parts.next()?, parts.next()?);
         let role = match role {
             "daemon" => Role::Daemon,
             "keeper" => Role::Keeper,
             _ => return None,
         };
-        Some((role, number.parse().ok()?))
+        Some((role, number.parse().ok()?, parts.next().map(Into::into)))
     });
-    if let Some((which, number)) = ends_at
+    if let Some((which, number, once)) = ends_at
         && *which == role
         && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *number
+        && once.as_ref().is_none_or(|file| std::fs::remove_file(file).is_ok())
     {
         std::process::abort();
     }

@@ -6,8 +6,9 @@ use super::keeper::{done, process, signal_result};
 use super::run_log::RunLog;
 use super::shell::{Daemon, Discard, Watched};
 use super::{spec, tree};
+use crate::audit::Stats;
 use crate::clock;
-use crate::event::{Action, Event, LaunchFailure, Launched, Signalled, Tree};
+use crate::event::{Action, Event, Fact, LaunchFailure, Launched, Signalled, Tree};
 use crate::fault::{self, Role};
 use crate::keeper::process::protocol::{Descriptors, Reply, Request};
 use crate::model::{Live, RunTag, StopReason, Totals};
@@ -142,6 +143,9 @@ impl Daemon {
                 if let Some(watched) = self.runs.get_mut(&id) {
                     watched.log.fact(&fact);
                 }
+                if matches!(fact, Fact::RunExit(_)) {
+                    self.draw_the_sum(id);
+                }
             }
             Action::Thaw => {
                 let answer = self.keeper.ask(Request::Thaw { run: name.to_string() }, &[]).await;
@@ -176,6 +180,16 @@ impl Daemon {
             Action::WaitMain => {}
             // Taken by the fleet.
             Action::WakeAt(_) | Action::Finish(_) => {}
+        }
+    }
+
+    /// The sum that an auditor checks, as the last line of a run.
+    fn draw_the_sum(&mut self, id: RunId) {
+        let Some(tag) = self.runs.get(&id).and_then(|watched| watched.tag) else { return };
+        let (Ok(totals), Some(accounts)) = (self.totals(tag), self.fleet.accounts(id)) else { return };
+        let stats = Stats::new(&totals, accounts);
+        if let Some(watched) = self.runs.get_mut(&id) {
+            watched.log.write(|recorder, clock| recorder.stats(stats, clock));
         }
     }
 

@@ -119,6 +119,9 @@ impl Daemon {
         if first {
             self.enter_again(going_on.iter().map(|(record, ..)| record.as_ref()));
         }
+        if first {
+            self.forget_the_others(&going_on.iter().map(|(record, ..)| record.as_ref()).collect::<Vec<_>>());
+        }
         let mut exits = Vec::new();
         for (record, is_held, cgroup) in going_on {
             let held = by_name.get(&record.name()).filter(|_| is_held);
@@ -160,6 +163,29 @@ impl Daemon {
         }
         if entered && let Err(error) = self.tracing.probes.snapshot() {
             self.trouble(&format!("looking for the processes of runs that go on: {error:#}"));
+        }
+    }
+
+    /// Takes runs out of the run table that no daemon goes on with: entered by one that did not live to remember them.
+    fn forget_the_others(&mut self, going_on: &[&RunRecord]) {
+        let ours: BTreeSet<RunTag> = going_on
+            .iter()
+            .filter_map(|record| match &record.stage {
+                Stage::Born(born) => Some(born.cgroup),
+                Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
+            })
+            .collect();
+        // What is still to be discarded is forgotten once it is gone.
+        let discarded: BTreeSet<RunTag> = self.discards.iter().map(|discard| discard.cgroup).collect();
+        match self.tracing.runs.all() {
+            Ok(runs) => {
+                for (tag, _) in runs {
+                    if !ours.contains(&tag) && !discarded.contains(&tag) {
+                        self.forget_run(tag);
+                    }
+                }
+            }
+            Err(error) => self.trouble(&format!("reading the kernel's run table: {error}")),
         }
     }
 

@@ -16,6 +16,7 @@ use super::refused::Refused;
 use super::socket::Datagram;
 use super::{KeeperError, say};
 use crate::clock;
+use crate::fault::{self, Role};
 use crate::keeper::reap;
 use crate::model::BootNs;
 use crate::run::RunName;
@@ -92,7 +93,10 @@ impl Server {
                     Caller::Signals => {}
                     Caller::Client { hung_up } => self.hear(hung_up),
                     Caller::Listener => self.accept(),
-                    Caller::Run(name, watched) => self.runs.ready(name, watched, clock::boot()),
+                    Caller::Run(name, watched) => {
+                        self.runs.ready(name, watched, clock::boot());
+                        fault::step(Role::Keeper);
+                    }
                 }
             }
             self.tell();
@@ -232,7 +236,9 @@ impl Server {
             }
             (Reply::Welcome { pid: std::process::id(), boot_id: self.boot_id.clone() }, Vec::new())
         } else if client.greeted {
+            fault::step(Role::Keeper);
             let answer = self.runs.answer(request, fds, clock::boot());
+            fault::step(Role::Keeper);
             for notice in self.runs.notices(clock::boot()) {
                 client.tell(notice)?;
             }

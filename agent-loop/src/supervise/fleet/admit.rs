@@ -179,6 +179,7 @@ impl Member {
             saving: 0,
             known: false,
             oom_kills: None,
+            accounts: None,
         }
     }
 

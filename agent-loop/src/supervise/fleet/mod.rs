@@ -23,6 +23,7 @@ use super::{Core, Settings};
 use crate::event::{Action, Event, Fact, Launched, Outcome, Summary};
 use crate::model::{BootNs, Source, StopReason, Totals};
 use crate::run::{Born, End, RunId, RunOutcome, RunRecord, Stage};
+use crate::track::Accounts;
 
 /// How long a step that failed for want of a disk or a keeper waits before it is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -75,6 +76,8 @@ pub(super) struct Member {
     /// Whether the store has it, in whatever stage.
     known: bool,
     oom_kills: Option<u64>,
+    /// What became of the kernel's records, once its core has drawn the sum.
+    accounts: Option<Accounts>,
 }
 
 /// Everything that is decided about the runs of a daemon.
@@ -124,6 +127,12 @@ impl Fleet {
             | Phase::Removing { .. }
             | Phase::Unsure => None,
         }
+    }
+
+    /// What became of the kernel's records of a run that has come to its end.
+    #[must_use]
+    pub fn accounts(&self, id: RunId) -> Option<&Accounts> {
+        self.members.get(&id)?.accounts.as_ref()
     }
 
     /// The state of a run as a word for people.
@@ -332,6 +341,11 @@ impl Fleet {
                     }
                 }
                 Action::Finish(summary) => {
+                    if let Some(member) = self.members.get_mut(&id)
+                        && let Phase::Live(core) = &member.phase
+                    {
+                        member.accounts = Some(*core.tracker().accounts());
+                    }
                     let end = self.members.get(&id).map(|member| End::of(&summary, member.oom_kills));
                     if let Some(end) = end {
                         self.end(now, id, end, out);

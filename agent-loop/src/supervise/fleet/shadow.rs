@@ -570,7 +570,8 @@ impl World {
         self.wake = None;
         self.said.push("crash".into());
         // A stop that was asked for before the birth was durable is known to nobody any more.
-        let durable = |id: &RunId| self.store.get(id).is_some_and(|record| matches!(word(&record.stage), "stopping" | "ended"));
+        let durable =
+            |id: &RunId| self.store.get(id).is_some_and(|record| matches!(word(&record.stage), "stopping" | "ended"));
         self.never.retain(durable);
         let keeper_held = self.keeper.clone().unwrap_or_default();
         let known = |name: &RunName| keeper_held.contains_key(name);
