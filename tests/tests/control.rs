@@ -14,7 +14,7 @@ use agent_loop::control::api::{
 };
 use agent_loop::control::server::Access;
 use agent_loop_tests::fake_daemon::{FakeDaemon, Script};
-use agent_loop_tests::harness::{PATIENCE, agent_loop, eventually, host};
+use agent_loop_tests::harness::{PATIENCE, agent_loop, eventually, host, without_root};
 use agent_loop_tests::{needs, sys};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -45,9 +45,14 @@ fn ended(run: &str, outcome: &str, code: Option<u8>, signal: Option<u8>) -> RunV
     RunView { outcome: Some(outcome.to_owned()), code, signal, ..view(run, "ended") }
 }
 
+/// Root may write by itself; anybody else who runs these tests is the owner.
+fn ours() -> Access {
+    Access { group: None, owner: without_root().map(|_| nix::unistd::geteuid().as_raw()) }
+}
+
 impl World {
     fn new() -> Self {
-        Self::with(Access::default())
+        Self::with(ours())
     }
 
     fn with(access: Access) -> Self {
@@ -364,7 +369,7 @@ fn who_waits_for_a_run_outlasts_the_daemon() {
     });
     let World { dir, daemon } = world;
     drop(daemon);
-    let again = FakeDaemon::start(&socket, Access::default(), |script| {
+    let again = FakeDaemon::start(&socket, ours(), |script| {
         script.runs = vec![ended(TWO, "ended", Some(3), None)];
     });
     let said = asking.finish();
@@ -438,7 +443,7 @@ fn who_follows_output_outlasts_the_daemon_and_gets_every_byte_once() {
     let World { dir, daemon } = world;
     drop(daemon);
     fs::write(&stdout, "first\nlast\n").expect("written");
-    let again = FakeDaemon::start(&socket, Access::default(), |script| script.output = Some(files.clone()));
+    let again = FakeDaemon::start(&socket, ours(), |script| script.output = Some(files.clone()));
     eventually("the last line", || (asking.read("out") == "first\nlast\n").then_some(()));
     again.script().output = Some(LogFiles { open: false, ..files });
     let said = asking.finish();

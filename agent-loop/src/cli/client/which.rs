@@ -9,7 +9,7 @@ use super::{Failure, doing};
 const SHORTEST: usize = 4;
 
 /// How many characters an id has.
-pub(super) const WHOLE: usize = 26;
+const WHOLE: usize = 26;
 
 /// Crockford's base 32, of which an id consists.
 const ALPHABET: &str = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -92,20 +92,10 @@ pub(super) async fn run(client: &Client, text: &str) -> Result<String, Failure> 
     }
 }
 
-/// The shortest endings, from 8 characters on, that tell these runs apart and are no numbers.
-pub(super) fn short(runs: &[&str]) -> Vec<String> {
-    let end = |run: &str, length: usize| run.get(run.len().saturating_sub(length)..).unwrap_or(run).to_owned();
-    let tells = |length: usize| {
-        let ends: std::collections::BTreeSet<String> = runs.iter().map(|run| end(run, length)).collect();
-        ends.len() == runs.len() && ends.iter().all(|end| !end.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    let length = (8..WHOLE).find(|length| tells(*length)).unwrap_or(WHOLE);
-    runs.iter().map(|run| end(run, length)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::client::draw::short;
 
     const ONE: &str = "01K9ZZZZZZ0000000000ABCD12";
     const TWO: &str = "01K9ZZZZZZ0000000000XYZD12";

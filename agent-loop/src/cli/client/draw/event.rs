@@ -3,8 +3,7 @@
 use serde::Deserialize;
 
 use super::Page;
-use super::text::{Colour, command, cut, paint, visible};
-use crate::cli::client::which;
+use super::text::{Colour, command, cut, paint, short, visible};
 
 /// What is shown of a line; a kind has some of it.
 #[derive(Debug, Default, Deserialize)]
@@ -58,7 +57,7 @@ pub(in crate::cli::client) fn event(line: &str, page: Page) -> String {
     let time = time.unwrap_or_else(|_| visible(&event.time));
     // The day is for the log: who follows knows it.
     let clock = time.split_once('T').map_or(time.as_str(), |(_, clock)| clock).trim_end_matches('Z');
-    let run = event.run.as_deref().map(|run| which::short(&[run]).concat()).unwrap_or_default();
+    let run = event.run.as_deref().map(|run| short(&[run]).concat()).unwrap_or_default();
     let pid = event.proc.as_ref().map(|proc| proc.pid).or_else(|| event.to.as_ref()?.pid);
     let pid = pid.map(|pid| pid.to_string()).unwrap_or_default();
     let head = format!("{clock:<12}  {:<8}  {pid:>7}  {:<13}", visible(&run), visible(&event.kind));

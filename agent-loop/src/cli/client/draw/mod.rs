@@ -14,6 +14,8 @@ mod tree;
 pub(super) use event::event;
 pub(super) use facts::{ending, killing, run, status, why};
 pub(super) use table::table;
+#[cfg(test)]
+pub(super) use text::short;
 pub(super) use tree::tree;
 
 /// What the text is drawn on.

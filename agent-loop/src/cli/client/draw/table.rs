@@ -1,8 +1,7 @@
 //! The table of `agent-loop ps`.
 
 use super::Page;
-use super::text::{Colour, ago, columns, command, cut, paint, span, standing, standing_colour};
-use crate::cli::client::which;
+use super::text::{Colour, ago, columns, command, cut, paint, short, span, standing, standing_colour};
 use crate::control::api::RunView;
 
 /// How its columns are called.
@@ -14,7 +13,7 @@ const RIGHT: [bool; 6] = [false, false, true, true, true, false];
 /// The runs, one on each line.
 pub(in crate::cli::client) fn table(runs: &[RunView], now: jiff::Timestamp, page: Page) -> String {
     let ids: Vec<&str> = runs.iter().map(|view| view.run.as_str()).collect();
-    let rows: Vec<[String; 6]> = runs.iter().zip(which::short(&ids)).map(|(view, id)| row(view, id, now)).collect();
+    let rows: Vec<[String; 6]> = runs.iter().zip(short(&ids)).map(|(view, id)| row(view, id, now)).collect();
     let mut widths = HEAD.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -1,5 +1,7 @@
 //! Words and numbers as people read them.
 
+use std::collections::BTreeSet;
+
 use crate::control::api::RunView;
 
 use super::Page;
@@ -118,6 +120,17 @@ pub(super) fn bytes(bytes: u64) -> String {
 /// So many of a thing.
 pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+}
+
+/// The shortest endings, from 8 characters on, that tell these runs apart and are no numbers.
+pub(in crate::cli::client) fn short(runs: &[&str]) -> Vec<String> {
+    let end = |run: &str, length: usize| run.get(run.len().saturating_sub(length)..).unwrap_or(run).to_owned();
+    let tells = |length: usize| {
+        let ends: BTreeSet<String> = runs.iter().map(|run| end(run, length)).collect();
+        ends.len() == runs.len() && ends.iter().all(|end| !end.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let length = (8..26).find(|length| tells(*length)).unwrap_or(26);
+    runs.iter().map(|run| end(run, length)).collect()
 }
 
 /// In a word: its state, or how it ended.
