@@ -88,7 +88,7 @@ pub fn of_waited(view: &RunView) -> u8 {
     let asked = || view.signal.map_or(128 + 15, |signal| 128 + (signal & 0x7f));
     match view.outcome.as_deref() {
         Some("ended" | "leftovers") => own().unwrap_or(INTERNAL),
-        Some("deadline" | "active_deadline" | "active" | "idle" | "output_budget") => LIMIT,
+        Some("deadline" | "active_limit" | "active" | "idle" | "output_budget") => LIMIT,
         Some("operator") => asked(),
         Some("launch_failed") => view.code.filter(|code| *code != 0).unwrap_or(INTERNAL),
         Some(_) | None => INTERNAL,

@@ -2,6 +2,7 @@
 //!
 //! - [`adversary`]: the small programs that try to escape, each bounded in time and number
 //! - [`recycle`]: a stranger is put on a dead process's number at a chosen moment
+//! - [`faults`]: daemons and keepers that end at every step
 //! - [`harness`]: runs `agent-loop exec`, reads its events, checks what is left
 //! - [`traced`]: the eBPF program loaded by the test itself, and a cgroup that it is told of
 //! - [`bpf`]: maps of a loaded program, reached past the library
@@ -16,6 +17,7 @@ pub mod adversary;
 pub mod bench;
 pub mod bpf;
 pub mod fake_daemon;
+pub mod faults;
 pub mod harness;
 pub mod oracle;
 pub mod recycle;

@@ -224,7 +224,9 @@ impl Daemon {
         if !held.thawed && born.stopping.is_none() && held.exited.is_none() {
             self.thaw(name).await;
         }
-        held.exited.map(|status| (id, status))
+        // Adopted when its main process had gone already: held without one, its end is the kernel's to tell.
+        let gone = held.main.is_none().then_some(None);
+        held.exited.or(gone).map(|status| (id, status))
     }
 
     /// Restores the state machine of a run from what its log says.

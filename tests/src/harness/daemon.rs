@@ -204,6 +204,13 @@ impl Host {
         fs::read_to_string(self.path("log/runs").join(id).join("stdout")).unwrap_or_default()
     }
 
+    /// The processes of the host that belong to no run: daemons, keepers, and who asks them.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let procs = fs::read_to_string(self.cell.path().join("cgroup.procs")).unwrap_or_default();
+        procs.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
     /// The keeper that the daemon is connected to.
     ///
     /// # Panics

@@ -182,7 +182,7 @@ fn ending_words(view: &RunView) -> String {
 fn cause(reason: &str) -> String {
     match reason {
         "deadline" => "its limit was reached".to_owned(),
-        "active_deadline" | "active" => "its limit of active time was reached".to_owned(),
+        "active_limit" | "active" => "its limit of active time was reached".to_owned(),
         "idle" => "it wrote nothing for too long".to_owned(),
         "output_budget" => "its output budget was reached".to_owned(),
         "leftovers" => "the command left others behind".to_owned(),
