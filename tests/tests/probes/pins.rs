@@ -6,7 +6,8 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use agent_loop::kernel::pins::{self, Found, Why};
+use agent_loop::keeper::signal::LiveSet as _;
+use agent_loop::kernel::pins::{self, Found, PinnedLiveSet, Why};
 use agent_loop::kernel::{ExitHook, LoadError, Options, RunsBy};
 use agent_loop_common::ABI_VERSION;
 use agent_loop_tests::bpf::{self, BpfFs};
@@ -412,6 +413,10 @@ fn a_removed_set_records_no_more() {
     pins::remove(&dir).expect("it can be removed");
     assert!(!dir.exists());
     pins::remove(&dir).expect("what is not there is removed");
+    // Whoever holds it open is not left with maps that nobody maintains.
+    one(&run);
+    traced.drain().assert_all_ended();
+    assert_eq!(traced.births().count(), 2);
     assert_eq!(pins::live_set(&dir).err().expect("it is gone").kind(), io::ErrorKind::NotFound);
     drop(traced);
     eventually("the end of the maps", || (bpf::live_sets_of_size(ENTRIES).ok()? == 0).then_some(()));
@@ -450,6 +455,49 @@ fn the_live_set_alone_is_opened_to_read() {
     assert_eq!(pins::live_set(&dir).err().expect("it is gone").kind(), io::ErrorKind::NotFound);
     bpf::pin_map(&dir.join("LIVE"), 1, 4, 40, 100).expect("a map");
     assert_eq!(pins::live_set(&dir).err().expect("a forged one").kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn a_live_set_that_no_hook_maintains_proves_nothing() {
+    needs!(cgroup, bpf);
+    let ((_fs, dir), run) = (place(), Run::new());
+    let live = PinnedLiveSet::new(&dir);
+    let kind = |live: &PinnedLiveSet, pid: i32| live.lookup(pid.cast_unsigned()).expect_err("no proof").kind();
+    assert_eq!(kind(&live, 1), io::ErrorKind::NotFound, "nothing is pinned");
+    let (mut traced, _) = open(&dir, &options(&run));
+    traced.tracing.runs.insert(run.tag()).expect("a run");
+    drop(traced);
+    let child = run.clone(Stub::Pause, None).expect("clone3");
+    let pid = child.pid;
+    let lookup = || live.lookup(pid.cast_unsigned()).expect("a set is pinned").map(|it| it.key.tgid.cast_signed());
+    assert_eq!(lookup(), Some(pid));
+
+    // A hook is gone, or another's in its place: what the map holds may be dead.
+    fs::rename(dir.join("exit"), dir.join("away")).expect("ours");
+    assert_eq!(kind(&live, pid), io::ErrorKind::NotFound);
+    bpf::pin_again(&dir.join("fork"), &dir.join("exit")).expect("it can be pinned");
+    assert_eq!(kind(&live, pid), io::ErrorKind::InvalidData);
+    fs::rename(dir.join("away"), dir.join("exit")).expect("ours");
+    assert_eq!(lookup(), Some(pid));
+
+    // The set is replaced, and the process dies: who had opened the old one would believe that it lives.
+    let old = pins::live_set(&dir).expect("it is pinned");
+    let (replaced, found) = open(&dir, &Options { events_bytes: 1 << 20, ..options(&run) });
+    assert!(matches!(found, Found::Fresh { .. }), "{found:?}");
+    assert_eq!(lookup(), None, "the new set has not found it yet");
+    // The kernel detaches after a moment.
+    eventually("a death that the old set does not see", || {
+        let child = run.clone(Stub::Pause, None).ok()?;
+        let seen = old.lookup(child.pid.cast_unsigned()).expect("the old live set").is_some();
+        reap(&child, libc::SIGKILL);
+        (!seen).then_some(())
+    });
+    reap(&child, libc::SIGKILL);
+    assert!(old.lookup(pid.cast_unsigned()).expect("the old live set").is_some());
+    assert_eq!(lookup(), None);
+    drop(replaced);
+    pins::remove(&dir).expect("it can be removed");
+    assert_eq!(kind(&live, pid), io::ErrorKind::NotFound);
 }
 
 #[test]
