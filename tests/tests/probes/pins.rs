@@ -96,7 +96,7 @@ fn assert_works(traced: &mut Traced, run: &Run) {
 
 #[test]
 fn what_happens_while_nobody_reads_is_told_to_the_next_reader() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     let (first, said) = start(&mut loader(&dir, &options(&run), Some(&run)));
     assert_eq!(said, "fresh: nothing was pinned");
@@ -138,7 +138,7 @@ fn own_exit_hook() -> Option<ExitHook> {
 
 #[test]
 fn what_one_reader_has_read_the_next_does_not_read_again() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     let (mut traced, _) = open(&dir, &options(&run));
     traced.tracing.runs.insert(run.tag()).expect("a run");
@@ -161,7 +161,7 @@ fn what_one_reader_has_read_the_next_does_not_read_again() {
 
 #[test]
 fn an_adopted_set_finds_by_its_snapshot_who_was_moved_in() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     drop(open(&dir, &options(&run)));
     // Born in the cgroup before it is a run.
@@ -177,7 +177,7 @@ fn an_adopted_set_finds_by_its_snapshot_who_was_moved_in() {
 
 #[test]
 fn watch_rules_are_rewritten_in_place() {
-    needs!(bpf, root);
+    needs!(root, bpf, bpffs);
     let (_fs, dir) = place();
     let watching = |names: &[&str]| Options {
         watch: names.iter().map(|name| ((*name).to_owned(), 1)).collect(),
@@ -195,7 +195,7 @@ fn watch_rules_are_rewritten_in_place() {
 
 #[test]
 fn a_set_of_other_settings_is_replaced() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     let base = options(&run);
     for other in [
@@ -220,7 +220,7 @@ type Forgery<'a> = (&'a str, &'a dyn Fn(&Path), fn(&Why) -> bool);
 
 #[test]
 fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((fs, dir), run) = (place(), Run::new());
     let other = fs.path().join("other");
     drop(open(&other, &options(&run)));
@@ -322,7 +322,7 @@ fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
 
 #[test]
 fn a_link_to_another_tracepoint_is_not_taken_for_ours() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     drop(open(&dir, &options(&run)));
     // The links change places, and what the set says of itself with them: each is one of ours and attached.
@@ -345,7 +345,7 @@ fn a_link_to_another_tracepoint_is_not_taken_for_ours() {
 
 #[test]
 fn a_directory_that_is_not_roots_alone_is_refused_untouched() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((fs, dir), run) = (place(), Run::new());
     let refused = |path: &Path, word: &str| match Traced::pinned(path, &options(&run)) {
         Err(LoadError::Pins(why)) => assert!(why.contains(word), "{why}"),
@@ -402,7 +402,7 @@ fn a_directory_that_is_not_roots_alone_is_refused_untouched() {
 
 #[test]
 fn a_removed_set_records_no_more() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     const ENTRIES: u32 = 1_237;
     let ((_fs, dir), run) = (place(), Run::new());
     let options = Options { live_entries: ENTRIES, ..options(&run) };
@@ -424,7 +424,7 @@ fn a_removed_set_records_no_more() {
 
 #[test]
 fn the_live_set_alone_is_opened_to_read() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     assert_eq!(pins::live_set(&dir).err().expect("no directory").kind(), io::ErrorKind::NotFound);
     let (mut traced, _) = open(&dir, &options(&run));
@@ -459,7 +459,7 @@ fn the_live_set_alone_is_opened_to_read() {
 
 #[test]
 fn a_live_set_that_no_hook_maintains_proves_nothing() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     let live = PinnedLiveSet::new(&dir);
     let kind = |live: &PinnedLiveSet, pid: i32| live.lookup(pid.cast_unsigned()).expect_err("no proof").kind();
@@ -502,7 +502,7 @@ fn a_live_set_that_no_hook_maintains_proves_nothing() {
 
 #[test]
 fn a_loader_killed_at_any_step_leaves_what_the_next_start_makes_whole() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     const ENTRIES: u32 = 1_291;
     const KILLS: usize = 30;
     let ((_fs, dir), run) = (place(), Run::new());
