@@ -95,3 +95,20 @@ const _: () = {
     assert!(core::mem::offset_of!(RunEntry, exit_valid) == 20);
     assert!(core::mem::offset_of!(RunEntry, seen_fork) == 32);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_once_time_and_mark_are_both_there() {
+        let word =
+            |exit_valid, exit_boot_ns| RunEntry { exit_valid, exit_boot_ns, exit_status: 9, ..RunEntry::default() };
+        assert_eq!(word(0, 0).exit(), None);
+        assert_eq!(word(0, 5).exit(), None, "the mark is stored after the time");
+        assert_eq!(word(EXIT_KNOWN, 0).exit(), None, "or seen before it");
+        assert_eq!(word(EXIT_KNOWN, 5).exit(), Some((Some(9), 5)));
+        assert_eq!(word(EXIT_STATUS_UNKNOWN, 5).exit(), Some((None, 5)));
+        assert_eq!(word(77, 5).exit(), Some((None, 5)), "a mark that is not known is no status");
+    }
+}

@@ -324,3 +324,16 @@ impl ProofKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_a_run_or_a_watch_rule() {
+        assert_eq!(RunTag(1234).observed(), None);
+        assert_eq!(RunTag(OBSERVED).observed(), Some(0));
+        assert_eq!(RunTag(OBSERVED | 7).observed(), Some(7));
+        assert_eq!(RunTag(OBSERVED | 1 << 40).observed(), Some(u32::MAX), "never a run");
+    }
+}

@@ -1,11 +1,12 @@
 //! Execs.
 
+use agent_loop_common::ProcessKey;
 use agent_loop_common::map::LiveEntry;
 use agent_loop_common::record::flag;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
-use super::{Track, current_uid, finish, track, tracked};
+use super::{Track, current_uid, find, finish, track};
 use crate::emit;
 use crate::maps::Run;
 use crate::task::{Binprm, Read, Task, watched};
@@ -22,8 +23,8 @@ fn exec(ctx: BtfTracePointContext) -> u32 {
 
 fn try_exec(task: Task, old_tid: u32, bprm: Binprm) -> Read<()> {
     let leader = task.leader()?;
-    let Some(key) = leader.key()? else { return Ok(()) };
-    let (entry, counted) = match tracked(key.tgid, key.start_boottime_ns) {
+    let Some((tgid, known)) = find(leader)? else { return Ok(()) };
+    let (entry, counted) = match known {
         Some(entry) => (entry, Run::of(entry.run)),
         None => {
             let (run, counted) = match leader.run_by_cgroup()? {
@@ -34,14 +35,14 @@ fn try_exec(task: Task, old_tid: u32, bprm: Binprm) -> Read<()> {
                 }
             };
             let entry = LiveEntry {
-                start_boottime_ns: key.start_boottime_ns,
+                start_boottime_ns: leader.start_boottime_ns()?,
                 run,
                 pidfs_ino: leader.pidfs_ino()?,
                 flags: flag::AT_EXEC,
                 ..LiveEntry::default()
             };
-            match track(key.tgid, &entry) {
-                Track::Inserted => emit::birth(counted, key.tgid, &entry, leader.parent_number(), current_uid()),
+            match track(tgid, &entry) {
+                Track::Inserted => emit::birth(counted, tgid, &entry, leader.parent_number(), current_uid()),
                 Track::Known => {}
                 Track::Full => return Ok(()),
             }
@@ -50,7 +51,7 @@ fn try_exec(task: Task, old_tid: u32, bprm: Binprm) -> Read<()> {
     };
     let (start, end) = leader.arguments()?;
     let exec = emit::Exec {
-        key,
+        key: ProcessKey { tgid, start_boottime_ns: entry.start_boottime_ns },
         pidfs_ino: entry.pidfs_ino,
         run: entry.run,
         counted,

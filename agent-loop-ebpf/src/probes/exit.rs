@@ -1,10 +1,11 @@
 //! Deaths: once per process, never per thread.
 
+use agent_loop_common::ProcessKey;
 use agent_loop_common::map::{EXIT_KNOWN, EXIT_STATUS_UNKNOWN};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
-use super::{finish, tracked};
+use super::{find, finish};
 use crate::emit;
 use crate::maps::{LIVE, Run};
 use crate::task::{Read, Task};
@@ -35,8 +36,8 @@ fn try_latch(task: Task) -> Read<()> {
 
 fn try_exit(task: Task) -> Read<()> {
     let leader = task.leader()?;
-    let Some(key) = leader.key()? else { return Ok(()) };
-    let Some(entry) = tracked(key.tgid, key.start_boottime_ns) else { return Ok(()) };
+    let Some((tgid, Some(entry))) = find(leader)? else { return Ok(()) };
+    let key = ProcessKey { tgid, start_boottime_ns: entry.start_boottime_ns };
     let now = emit::now();
     // First of all: whatever cannot be read below, a dead process is not in the live set.
     if LIVE.remove(key.tgid).is_err() {

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
-use super::{Track, current_uid, finish, track, tracked};
+use super::{Track, current_uid, find, finish, track};
 use crate::emit;
 use crate::maps::{MAINS, Run};
 use crate::task::{Read, Task};
@@ -27,8 +27,9 @@ fn try_fork(parent: Task, child: Task) -> Read<()> {
     if !child.is_leader()? {
         return Ok(());
     }
-    let forker = parent.leader()?.key()?;
-    let inherited = forker.and_then(|key| tracked(key.tgid, key.start_boottime_ns)).map(|entry| entry.run);
+    let parent = parent.leader()?;
+    let forker = find(parent)?;
+    let inherited = forker.and_then(|(_, entry)| entry).map(|entry| entry.run);
     // A run's cgroup outranks a watch rule: an observed agent may start a run of its own.
     let (run, counted) = match inherited {
         Some(run) if run & OBSERVED == 0 => (run, Run::of(run)),
@@ -40,12 +41,17 @@ fn try_fork(parent: Task, child: Task) -> Read<()> {
     };
     let Some(key) = child.key()? else { return Ok(()) };
 
+    let forker_start_boottime_ns = match forker {
+        Some((_, Some(entry))) => entry.start_boottime_ns,
+        Some((_, None)) => parent.start_boottime_ns()?,
+        None => 0,
+    };
     let mut entry = LiveEntry {
         start_boottime_ns: key.start_boottime_ns,
         run,
         pidfs_ino: child.pidfs_ino()?,
-        forker_start_boottime_ns: forker.map_or(0, |key| key.start_boottime_ns),
-        forker_tgid: forker.map_or(0, |key| key.tgid),
+        forker_start_boottime_ns,
+        forker_tgid: forker.map_or(0, |(tgid, _)| tgid),
         flags: 0,
     };
     if inherited != Some(run) && claim_main(run, counted, &entry, key.tgid) {

@@ -15,7 +15,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 
 use crate::maps::{LIVE, count};
-use crate::task::Unreadable;
+use crate::task::{Read, Task, Unreadable};
 
 /// Ends a hook: one that could not read a structure is counted, and logged where logging is on.
 fn finish(ctx: &impl EbpfContext, hook: &'static str, result: Result<(), Unreadable>) -> u32 {
@@ -69,6 +69,19 @@ fn tracked(tgid: u32, start_boottime_ns: u64) -> Option<LiveEntry> {
     // SAFETY: the map returned it. An entry is replaced as a whole, so its start tells whose the rest is.
     let entry = unsafe { *entry };
     (entry.start_boottime_ns == start_boottime_ns).then_some(entry)
+}
+
+/// The number of this leader and, if it is tracked, its entry; `None` outside the supervisor's PID namespace.
+///
+/// Its start is only read where the live set has its number: most processes of a host are nobody's.
+#[inline(always)]
+fn find(leader: Task) -> Read<Option<(u32, Option<LiveEntry>)>> {
+    let Some(tgid) = leader.number()? else { return Ok(None) };
+    let Some(entry) = LIVE.get_ptr(tgid) else { return Ok(Some((tgid, None))) };
+    // SAFETY: the map returned it. An entry is replaced as a whole, so its start tells whose the rest is.
+    let entry = unsafe { *entry };
+    let exact = entry.start_boottime_ns == leader.start_boottime_ns()?;
+    Ok(Some((tgid, exact.then_some(entry))))
 }
 
 /// The user id of the current task.

@@ -108,8 +108,8 @@ pub struct Probes {
 enum Held {
     /// We alone.
     Own { ebpf: Box<Ebpf>, _links: Vec<FdLink> },
-    /// Its pins. It was found by them, and only the program that has no hook is called from here.
-    Pins { snapshot: Box<Iter> },
+    /// Its pins, and we: were the pins removed, our maps would else go stale without a word.
+    Pins { snapshot: Box<Iter>, _links: Vec<OwnedFd> },
 }
 
 /// The attached program and the handles to what it tells.
@@ -286,8 +286,8 @@ fn comm(name: &str) -> anyhow::Result<[u8; agent_loop_common::COMM_LEN]> {
 
 impl Probes {
     /// A program that is kept attached by its pins.
-    pub(super) fn pinned(snapshot: Iter, exit: ExitHook) -> Self {
-        Self { held: Held::Pins { snapshot: Box::new(snapshot) }, exit, log: None }
+    pub(super) fn pinned(snapshot: Iter, links: Vec<OwnedFd>, exit: ExitHook) -> Self {
+        Self { held: Held::Pins { snapshot: Box::new(snapshot), _links: links }, exit, log: None }
     }
 
     /// Which exit rule is in use.
@@ -314,7 +314,7 @@ impl Probes {
             Held::Own { ebpf, _links } => {
                 ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?
             }
-            Held::Pins { snapshot } => snapshot,
+            Held::Pins { snapshot, _links } => snapshot,
         };
         super::snapshot::walk(program)
     }

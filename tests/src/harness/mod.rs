@@ -115,6 +115,22 @@ pub fn without_bpf() -> Option<&'static str> {
     (!crate::sys::may_bpf()).then_some("needs the right to load eBPF programs")
 }
 
+/// Why this host cannot run what needs a bpffs of its own, if it cannot.
+#[must_use]
+pub fn without_bpffs() -> Option<&'static str> {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let effective = read("/proc/self/status").lines().find_map(|line| {
+        let mask = line.strip_prefix("CapEff:")?.trim();
+        u64::from_str_radix(mask, 16).ok()
+    });
+    if effective.unwrap_or(0) >> CAP_SYS_ADMIN & 1 == 0 {
+        return Some("needs the right to mount");
+    }
+    let known = read("/proc/filesystems").lines().any(|line| line.split_whitespace().last() == Some("bpf"));
+    (!known).then_some("needs a kernel with bpffs")
+}
+
 /// Why this host cannot run what needs to make cgroups, if it cannot.
 #[must_use]
 pub fn without_cgroup() -> Option<&'static str> {
@@ -145,7 +161,7 @@ macro_rules! test_name {
     }};
 }
 
-/// Returns from the test, reported as skipped by name, unless the host has all of: `root`, `bpf`,
+/// Returns from the test, reported as skipped by name, unless the host has all of: `root`, `bpf`, `bpffs`,
 /// `cgroup`, `claude`.
 #[macro_export]
 macro_rules! needs {
@@ -156,6 +172,7 @@ macro_rules! needs {
     };
     (@ root) => { $crate::harness::without_root() };
     (@ bpf) => { $crate::harness::without_bpf() };
+    (@ bpffs) => { $crate::harness::without_bpffs() };
     (@ cgroup) => { $crate::harness::without_cgroup() };
     (@ claude) => { $crate::harness::without_claude() };
 }

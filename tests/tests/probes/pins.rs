@@ -6,7 +6,8 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use agent_loop::kernel::pins::{self, Found, Why};
+use agent_loop::keeper::signal::LiveSet as _;
+use agent_loop::kernel::pins::{self, Found, PinnedLiveSet, Why};
 use agent_loop::kernel::{ExitHook, LoadError, Options, RunsBy};
 use agent_loop_common::ABI_VERSION;
 use agent_loop_tests::bpf::{self, BpfFs};
@@ -95,7 +96,7 @@ fn assert_works(traced: &mut Traced, run: &Run) {
 
 #[test]
 fn what_happens_while_nobody_reads_is_told_to_the_next_reader() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     let (first, said) = start(&mut loader(&dir, &options(&run), Some(&run)));
     assert_eq!(said, "fresh: nothing was pinned");
@@ -137,7 +138,7 @@ fn own_exit_hook() -> Option<ExitHook> {
 
 #[test]
 fn what_one_reader_has_read_the_next_does_not_read_again() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     let (mut traced, _) = open(&dir, &options(&run));
     traced.tracing.runs.insert(run.tag()).expect("a run");
@@ -160,7 +161,7 @@ fn what_one_reader_has_read_the_next_does_not_read_again() {
 
 #[test]
 fn an_adopted_set_finds_by_its_snapshot_who_was_moved_in() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     drop(open(&dir, &options(&run)));
     // Born in the cgroup before it is a run.
@@ -176,7 +177,7 @@ fn an_adopted_set_finds_by_its_snapshot_who_was_moved_in() {
 
 #[test]
 fn watch_rules_are_rewritten_in_place() {
-    needs!(bpf, root);
+    needs!(root, bpf, bpffs);
     let (_fs, dir) = place();
     let watching = |names: &[&str]| Options {
         watch: names.iter().map(|name| ((*name).to_owned(), 1)).collect(),
@@ -194,7 +195,7 @@ fn watch_rules_are_rewritten_in_place() {
 
 #[test]
 fn a_set_of_other_settings_is_replaced() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     let base = options(&run);
     for other in [
@@ -219,7 +220,7 @@ type Forgery<'a> = (&'a str, &'a dyn Fn(&Path), fn(&Why) -> bool);
 
 #[test]
 fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((fs, dir), run) = (place(), Run::new());
     let other = fs.path().join("other");
     drop(open(&other, &options(&run)));
@@ -321,7 +322,7 @@ fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
 
 #[test]
 fn a_link_to_another_tracepoint_is_not_taken_for_ours() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     drop(open(&dir, &options(&run)));
     // The links change places, and what the set says of itself with them: each is one of ours and attached.
@@ -344,7 +345,7 @@ fn a_link_to_another_tracepoint_is_not_taken_for_ours() {
 
 #[test]
 fn a_directory_that_is_not_roots_alone_is_refused_untouched() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((fs, dir), run) = (place(), Run::new());
     let refused = |path: &Path, word: &str| match Traced::pinned(path, &options(&run)) {
         Err(LoadError::Pins(why)) => assert!(why.contains(word), "{why}"),
@@ -401,7 +402,7 @@ fn a_directory_that_is_not_roots_alone_is_refused_untouched() {
 
 #[test]
 fn a_removed_set_records_no_more() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     const ENTRIES: u32 = 1_237;
     let ((_fs, dir), run) = (place(), Run::new());
     let options = Options { live_entries: ENTRIES, ..options(&run) };
@@ -412,6 +413,10 @@ fn a_removed_set_records_no_more() {
     pins::remove(&dir).expect("it can be removed");
     assert!(!dir.exists());
     pins::remove(&dir).expect("what is not there is removed");
+    // Whoever holds it open is not left with maps that nobody maintains.
+    one(&run);
+    traced.drain().assert_all_ended();
+    assert_eq!(traced.births().count(), 2);
     assert_eq!(pins::live_set(&dir).err().expect("it is gone").kind(), io::ErrorKind::NotFound);
     drop(traced);
     eventually("the end of the maps", || (bpf::live_sets_of_size(ENTRIES).ok()? == 0).then_some(()));
@@ -419,7 +424,7 @@ fn a_removed_set_records_no_more() {
 
 #[test]
 fn the_live_set_alone_is_opened_to_read() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     let ((_fs, dir), run) = (place(), Run::new());
     assert_eq!(pins::live_set(&dir).err().expect("no directory").kind(), io::ErrorKind::NotFound);
     let (mut traced, _) = open(&dir, &options(&run));
@@ -453,8 +458,51 @@ fn the_live_set_alone_is_opened_to_read() {
 }
 
 #[test]
+fn a_live_set_that_no_hook_maintains_proves_nothing() {
+    needs!(cgroup, bpf, bpffs);
+    let ((_fs, dir), run) = (place(), Run::new());
+    let live = PinnedLiveSet::new(&dir);
+    let kind = |live: &PinnedLiveSet, pid: i32| live.lookup(pid.cast_unsigned()).expect_err("no proof").kind();
+    assert_eq!(kind(&live, 1), io::ErrorKind::NotFound, "nothing is pinned");
+    let (mut traced, _) = open(&dir, &options(&run));
+    traced.tracing.runs.insert(run.tag()).expect("a run");
+    drop(traced);
+    let child = run.clone(Stub::Pause, None).expect("clone3");
+    let pid = child.pid;
+    let lookup = || live.lookup(pid.cast_unsigned()).expect("a set is pinned").map(|it| it.key.tgid.cast_signed());
+    assert_eq!(lookup(), Some(pid));
+
+    // A hook is gone, or another's in its place: what the map holds may be dead.
+    fs::rename(dir.join("exit"), dir.join("away")).expect("ours");
+    assert_eq!(kind(&live, pid), io::ErrorKind::NotFound);
+    bpf::pin_again(&dir.join("fork"), &dir.join("exit")).expect("it can be pinned");
+    assert_eq!(kind(&live, pid), io::ErrorKind::InvalidData);
+    fs::rename(dir.join("away"), dir.join("exit")).expect("ours");
+    assert_eq!(lookup(), Some(pid));
+
+    // The set is replaced, and the process dies: who had opened the old one would believe that it lives.
+    let old = pins::live_set(&dir).expect("it is pinned");
+    let (replaced, found) = open(&dir, &Options { events_bytes: 1 << 20, ..options(&run) });
+    assert!(matches!(found, Found::Fresh { .. }), "{found:?}");
+    assert_eq!(lookup(), None, "the new set has not found it yet");
+    // The kernel detaches after a moment.
+    eventually("a death that the old set does not see", || {
+        let child = run.clone(Stub::Pause, None).ok()?;
+        let seen = old.lookup(child.pid.cast_unsigned()).expect("the old live set").is_some();
+        reap(&child, libc::SIGKILL);
+        (!seen).then_some(())
+    });
+    reap(&child, libc::SIGKILL);
+    assert!(old.lookup(pid.cast_unsigned()).expect("the old live set").is_some());
+    assert_eq!(lookup(), None);
+    drop(replaced);
+    pins::remove(&dir).expect("it can be removed");
+    assert_eq!(kind(&live, pid), io::ErrorKind::NotFound);
+}
+
+#[test]
 fn a_loader_killed_at_any_step_leaves_what_the_next_start_makes_whole() {
-    needs!(cgroup, bpf);
+    needs!(cgroup, bpf, bpffs);
     const ENTRIES: u32 = 1_291;
     const KILLS: usize = 30;
     let ((_fs, dir), run) = (place(), Run::new());

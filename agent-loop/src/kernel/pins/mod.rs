@@ -14,7 +14,7 @@ mod dir;
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use abi::Abi;
 pub use abi::Why;
@@ -27,6 +27,7 @@ use super::bpf::{self, Access, Kind};
 use super::btf::Layout;
 use super::load::{self, Attached, HOOKS, LoadError, Options, Probes, Settings, Tracing};
 use super::{Counters, LiveSet, Rings, RunTable, object};
+use crate::model::Live;
 
 /// Where the daemon's set is pinned.
 pub const DIR: &str = "/sys/fs/bpf/agent-loop";
@@ -82,7 +83,7 @@ pub fn open_or_load(dir: &Path, options: &Options) -> Result<(Tracing, Found), L
 
 /// Removes the set, and so detaches its hooks, and the directory; what is not there is removed already.
 ///
-/// A process that still holds the set open keeps reading, and what it holds lives until it lets go.
+/// A daemon that holds the set open keeps it attached, and goes on reading it, until it lets go.
 ///
 /// # Errors
 /// When the directory is not root's alone, holds what is no pin, or cannot be changed.
@@ -98,27 +99,35 @@ pub fn remove(dir: &Path) -> io::Result<()> {
     std::fs::remove_dir(path)
 }
 
-/// Opens the live set of the pinned set, to read only; nothing else of it, so that who signals needs no more.
+/// Opens the live set of the pinned set, to read only, after proving that the set's hooks are attached.
 ///
-/// A set that is replaced has another live set: who holds this one reads on what nobody writes any more. The daemon
-/// tells its keeper after [`Found::Fresh`].
+/// For one question: whoever asks this live set again later may ask one that has been replaced or removed meanwhile,
+/// that no hook maintains any more and that holds the dead for ever. [`PinnedLiveSet`] opens it for each.
 ///
 /// # Errors
 /// NotFound when there is no complete set; PermissionDenied when the directory is not root's alone; InvalidData when
-/// the set is of another version or its live set is not the one that was pinned.
+/// the set is of another version, a hook is not attached, or its live set is not the one that was pinned.
 pub fn live_set(dir: &Path) -> io::Result<LiveSet> {
+    let unusable = |why: &Why| {
+        let kind = match why {
+            Why::Nothing | Why::Incomplete(_) => io::ErrorKind::NotFound,
+            Why::Extra(_) | Why::Exposed(_) | Why::Version(_) | Why::Settings(_) | Why::Forged(_) => {
+                io::ErrorKind::InvalidData
+            }
+        };
+        io::Error::new(kind, format!("the pinned live set cannot be used: {why}"))
+    };
     let dir = Dir::open(dir)?;
-    let abi = Abi::read(&dir)?.map_err(|why| match why {
-        Why::Incomplete(_) => io::Error::new(io::ErrorKind::NotFound, format!("no live set is pinned: {why}")),
-        Why::Nothing | Why::Extra(_) | Why::Exposed(_) | Why::Version(_) | Why::Settings(_) | Why::Forged(_) => {
-            io::Error::new(io::ErrorKind::InvalidData, format!("the pinned set cannot be used: {why}"))
-        }
-    })?;
+    let abi = Abi::read(&dir)?.map_err(|why| unusable(&why))?;
     if let Some(version) = abi.foreign_version() {
-        let why = Why::Version(version);
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the pinned set cannot be used: {why}")));
+        return Err(unusable(&Why::Version(version)));
     }
-    let forged = || io::Error::new(io::ErrorKind::InvalidData, Why::Forged(LIVE.to_owned()).to_string());
+    match hooks(&dir, &abi) {
+        Ok(links) => drop(links),
+        Err(Unfit::Replace(why)) => return Err(unusable(&why)),
+        Err(Unfit::Failed(error)) => return Err(io::Error::other(format!("looking for the hooks: {error:#}"))),
+    }
+    let forged = || unusable(&Why::Forged(LIVE.to_owned()));
     let fd = bpf::open_pin(&dir.at(LIVE), Access::Read)
         .map_err(|error| if error.kind() == io::ErrorKind::InvalidInput { forged() } else { error })?;
     if !known(&fd, Kind::Map, abi.map(LIVE))? {
@@ -126,6 +135,30 @@ pub fn live_set(dir: &Path) -> io::Result<LiveSet> {
     }
     let map = MapData::from_fd(fd).and_then(Map::from_map_data).and_then(LiveSet::new);
     map.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// The live set of whatever set is pinned at the moment it is asked: what a keeper proves life with (I2).
+///
+/// It is opened anew for each question, which comes after the pidfd was opened. The ABI is removed before a hook is
+/// detached, so when it was read the hooks were attached: had the recorded process died before the pidfd was opened,
+/// its exit hook would have taken it out. Where there is no set the answer is an error: no proof.
+#[derive(Clone, Debug)]
+pub struct PinnedLiveSet {
+    dir: PathBuf,
+}
+
+impl PinnedLiveSet {
+    /// Of the set that is pinned in this directory, now or later.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+}
+
+impl crate::keeper::signal::LiveSet for PinnedLiveSet {
+    fn lookup(&self, tgid: u32) -> io::Result<Option<Live>> {
+        live_set(&self.dir)?.lookup(tgid)
+    }
 }
 
 /// Why a set was not adopted.
@@ -186,15 +219,9 @@ fn adopt(dir: &Dir, names: &[(String, bool)], wanted: &Abi, options: &Options) -
     }
 
     let Some(exit) = abi.exit_hook() else { return replace(Why::Forged(abi::NAME.to_owned())) };
-    let mut programs = Vec::new();
-    for (((name, tracepoint), link), program) in HOOKS.into_iter().zip(abi.links).zip(abi.programs) {
-        let attached = bpf::attached(object(dir, name, Kind::Link, link)?.as_fd())?;
-        if attached.is_none_or(|it| it.program != program || it.tracepoint != tracepoint) {
-            return replace(Why::Forged(name.to_owned()));
-        }
-        // The link holds it, so its id is taken by no other.
-        programs.push(bpf::program_by_id(program)?);
-    }
+    let links = hooks(dir, &abi)?;
+    // The links hold them, so their ids are taken by no others.
+    let programs = abi.programs.map(bpf::program_by_id).into_iter().collect::<Result<Vec<_>, _>>()?;
     object(dir, SNAPSHOT, Kind::Program, abi.snapshot)?;
     let snapshot = Iter::from_pin(dir.at(SNAPSHOT))?;
     let map = |name: &'static str| -> Result<Map, Unfit> {
@@ -207,13 +234,32 @@ fn adopt(dir: &Dir, names: &[(String, bool)], wanted: &Abi, options: &Options) -
         live: LiveSet::new(map(LIVE)?)?,
         runs: RunTable::new(map("RUNS")?, map("MAINS")?)?,
         counters: Counters::new(map("COUNTERS")?, programs)?,
-        probes: Probes::pinned(snapshot, exit),
+        probes: Probes::pinned(snapshot, links, exit),
     })
+}
+
+/// Opens the links of the set, each proven to attach the program that was pinned to the tracepoint that is its own.
+fn hooks(dir: &Dir, abi: &Abi) -> Result<Vec<OwnedFd>, Unfit> {
+    let recorded = HOOKS.into_iter().zip(abi.links).zip(abi.programs);
+    let links = recorded.map(|(((name, tracepoint), id), program)| {
+        let link = object(dir, name, Kind::Link, id)?;
+        match bpf::attached(link.as_fd())? {
+            Some(it) if it.program == program && it.tracepoint == tracepoint => Ok(link),
+            Some(_) | None => Err(Unfit::Replace(Why::Forged(name.to_owned()))),
+        }
+    });
+    links.collect()
 }
 
 /// Opens the object that was pinned under this name.
 fn object(dir: &Dir, name: &str, kind: Kind, id: u32) -> Result<OwnedFd, Unfit> {
-    let fd = bpf::open_pin(&dir.at(name), Access::Full).with_context(|| format!("opening {name}"))?;
+    let fd = match bpf::open_pin(&dir.at(name), Access::Full) {
+        Ok(fd) => fd,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Unfit::Replace(Why::Incomplete(name.to_owned())));
+        }
+        Err(error) => return Err(Unfit::Failed(anyhow::Error::new(error).context(format!("opening {name}")))),
+    };
     match known(&fd, kind, id)? {
         true => Ok(fd),
         false => Err(Unfit::Replace(Why::Forged(name.to_owned()))),
