@@ -213,6 +213,21 @@ fn a_state_that_cannot_be_written_is_a_failure_and_not_damage() {
 }
 
 #[test]
+fn a_file_system_without_room_for_another_file_is_a_failure_and_not_damage() {
+    needs!(root);
+    let small = Small::mount("size=1m,nr_inodes=32,mode=0700");
+    let state = small.state();
+    SqliteStore::open(&state).and_then(|mut store| store.save(&record(0))).expect("there is room");
+    let more: Vec<PathBuf> = (0..64).map(|number| small.point.join(number.to_string())).collect();
+    let made = more.iter().take_while(|path| fs::File::create(path).is_ok()).count();
+    assert!((1..64).contains(&made), "{made}");
+    let error = SqliteStore::open(&state).expect_err("its log finds no room");
+    assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
+    fs::remove_file(&more[0]).expect("ours");
+    assert!(remembered(&SqliteStore::open(&state).expect("as before")).expect("good") == after(1));
+}
+
+#[test]
 fn what_belongs_to_another_is_refused_by_name() {
     needs!(root);
     let dir = scratch();

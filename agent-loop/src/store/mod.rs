@@ -1,8 +1,9 @@
 //! What the daemon remembers over its own end: its runs, in an embedded database.
-//! Inside: opening state safely, the schema and its migrations. Not inside: a decision, a signal; what is read
+//! Inside: opening state safely, the schema and its migrations, the files that a run writes into. Not inside: a decision, a signal; what is read
 //! here never authorises one by itself (I4). Called by the daemon's shell alone.
 
 mod entry;
+mod fault;
 mod output;
 mod place;
 mod row;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 
 pub use output::{Drain, Reopened, RunFiles};
 pub use place::{Lock, LogDir, StateDir};
-pub use sqlite::SqliteStore;
+pub use sqlite::{KEEP_ENDED, SqliteStore};
 
 use crate::run::{RunId, RunRecord};
 
@@ -59,7 +60,7 @@ pub enum StoreError {
 
 /// A place that remembers runs. Small, so that a database server could stand behind it one day.
 pub trait Store {
-    /// Writes a run as it is now; durable when this returns.
+    /// Writes a run as it is now; durable when this returns. A run that was saved as ended stays as it ended.
     ///
     /// # Errors
     /// [`StoreError::Failed`]; what was remembered before then stands.

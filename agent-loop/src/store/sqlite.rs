@@ -7,9 +7,10 @@ use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use rusqlite::config::DbConfig;
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::entry::{Access, quoted};
+use super::entry::Access;
+use super::fault::{corrupt, from_sql, newer};
 use super::place::{Place, failed, failed_at};
 use super::row::{self, Sum};
 use super::schema::{APPLICATION, STEPS, Step, shape, shape_of};
@@ -24,11 +25,15 @@ const NEW: &str = "agent-loop.db.new";
 const CAP: u64 = 1 << 30;
 const PAGE: u64 = 4096;
 
+/// How many ended runs are worth keeping: what [`SqliteStore::prune`] is meant to be called with.
+pub const KEEP_ENDED: u32 = 10_000;
+
 /// Runs remembered in `agent-loop.db` of the state directory.
 ///
 /// Only one process has it open (SQLite's exclusive locking, which also needs no shared memory file). Each change is
 /// written to the log of the database, synced, and then moved into the database itself at once: what stands in the
-/// log alone is never older than one change.
+/// log alone is never older than one change. A log damaged in that moment is told from one that a crash tore by
+/// nothing, so the change in it would be lost; what is in the database itself cannot get lost unseen.
 #[derive(Debug)]
 pub struct SqliteStore {
     pub(super) db: Connection,
@@ -392,56 +397,4 @@ fn name(values: &[Value]) -> String {
     } else {
         "?".to_owned()
     }
-}
-
-fn from_sql(path: &Path, doing: &'static str, error: rusqlite::Error) -> StoreError {
-    // What the world around the file can do to it. All else (a statement that no longer fits, a format that is not
-    // known, a value of another type) says that the file is not as we wrote it.
-    let outside = matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::CannotOpen
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::OutOfMemory
-                | ErrorCode::ReadOnly
-                | ErrorCode::PermissionDenied
-                | ErrorCode::TooBig
-        )
-    );
-    if outside { StoreError::Failed { doing, why: failure(path, &error) } } else { corrupt(path, &error.to_string()) }
-}
-
-fn failure(path: &Path, error: &rusqlite::Error) -> String {
-    let code = error.sqlite_error_code();
-    let next = if code == Some(ErrorCode::DiskFull) {
-        "make room on its file system; what was saved before stands"
-    } else if matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
-        "another program has it open; close that (`fuser` names it)"
-    } else {
-        "look at the disk and the kernel's log; what was saved before stands"
-    };
-    format!("{}: {error}; {next}", path.display())
-}
-
-fn corrupt(path: &Path, why: &str) -> StoreError {
-    let dir = path.parent().unwrap_or(path);
-    let kept = PathBuf::from(format!("{}.refused", dir.display()));
-    StoreError::Corrupt(format!(
-        "{} cannot be trusted: {why}. It was left as it is. Keep it (`mkdir -m 700 {kept} && mv {dir}/{NAME}* {kept}`), \
-         then put a copy in its place, or start with no run remembered",
-        path.display(),
-        kept = quoted(&kept),
-        dir = quoted(dir),
-    ))
-}
-
-fn newer(path: &Path, version: usize, known: usize) -> StoreError {
-    StoreError::Newer(format!(
-        "{} was written by a newer agent-loop (its version is {version}, this one knows {known}): start the newer one \
-         again, or put back the copy it kept as {NAME}.v{known}",
-        path.display()
-    ))
 }

@@ -148,6 +148,27 @@ fn a_log_that_was_not_folded_is_read_and_a_torn_one_gives_the_state_before() {
 }
 
 #[test]
+fn a_refused_database_and_its_log_stay_as_they_are() {
+    let scratch = Scratch::new();
+    let mut store = scratch.store();
+    let runs = few();
+    store.save(&runs[0]).expect("there is room");
+    store.write(&runs[1]).expect("there is room");
+    store.db.execute("UPDATE runs SET boot_id = 'x'", []).expect("ours");
+    let (db, log) = (fs::read(scratch.file("")).expect("ours"), fs::read(scratch.file("-wal")).expect("ours"));
+    drop(store);
+
+    let other = Scratch::new();
+    other.put(&db);
+    other.put_as("-wal", &log);
+    for _ in 0..2 {
+        let error = other.open().expect_err("a row was changed");
+        assert!(error.to_string().contains("was changed"), "{error}");
+        assert!(fs::read(other.file("")).expect("ours") == db && fs::read(other.file("-wal")).expect("ours") == log);
+    }
+}
+
+#[test]
 fn a_database_without_its_file_beside_its_log_is_refused() {
     let scratch = Scratch::new();
     let whole = scratch.holding(&few());
