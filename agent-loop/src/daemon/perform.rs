@@ -40,6 +40,9 @@ impl Daemon {
     }
 
     fn save(&mut self, record: &RunRecord) {
+        // What its log says comes first: a run that is remembered as over has its last line.
+        self.flush();
+        fault::step(Role::Daemon);
         let result = self.store.save(record).map_err(|error| error.to_string());
         match &result {
             Ok(()) => drop(self.unsaved.remove(&record.id)),
@@ -140,10 +143,9 @@ impl Daemon {
         let Some(name) = self.fleet.record(id).map(RunRecord::name) else { return };
         match action {
             Action::Log(fact) => {
-                if let Some(watched) = self.runs.get_mut(&id) {
-                    watched.log.fact(&fact);
-                }
-                if matches!(fact, Fact::RunExit(_)) {
+                let Some(watched) = self.runs.get_mut(&id) else { return };
+                watched.log.fact(&fact);
+                if matches!(fact, Fact::RunExit(_)) && !watched.log.is_ended() {
                     self.draw_the_sum(id);
                 }
             }

@@ -27,6 +27,8 @@ pub(super) struct RunLog {
     dropped: u64,
     failing: Option<String>,
     followers: Followers,
+    /// The end of the run and its sum stand in it already: written by a daemon that ended before it was remembered.
+    ended: bool,
 }
 
 impl RunLog {
@@ -53,7 +55,7 @@ impl RunLog {
         let mut recorder =
             Recorder::new(boot_id.to_owned(), record.id.to_string(), submission.argv.clone(), submission.user.clone());
         recorder.go_on_at(past.next_seq);
-        let mut log = Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, followers };
+        let mut log = Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, followers, ended: past.ended };
         if past.torn {
             log.pending.push(b'\n');
             log.write(Recorder::torn);
@@ -72,8 +74,16 @@ impl RunLog {
         self.append(&line);
     }
 
-    /// Appends the line of a fact, if it has one.
+    /// Whether the end of the run stands in it.
+    pub(super) const fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Appends the line of a fact, if it has one; the end of a run is told once.
     pub(super) fn fact(&mut self, fact: &crate::event::Fact) {
+        if self.ended && matches!(fact, crate::event::Fact::RunExit(_)) {
+            return;
+        }
         if let Some(line) = self.recorder.fact(fact, clock::both()) {
             self.append(&line);
         }
