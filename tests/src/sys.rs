@@ -130,7 +130,7 @@ pub struct Place<'a> {
     pub sibling: bool,
 }
 
-/// Makes a child by clone3 that shares this process's memory and runs `stub` without touching a stack.
+/// Makes a child by clone3 that shares this process's memory and descriptors and runs `stub` without touching a stack.
 ///
 /// With [`Stub::Exit`] it is a vfork: the caller waits until the child has exited.
 ///
@@ -145,7 +145,9 @@ pub fn clone_at(stub: Stub, place: Place<'_>) -> io::Result<Cloned> {
         Stub::Exit(_) => libc::CLONE_VFORK,
         Stub::Pause => 0,
     };
-    args.flags = u64::from((libc::CLONE_VM | libc::CLONE_PIDFD | vfork).cast_unsigned()) | CLONE_CLEAR_SIGHAND;
+    // It shares the descriptors too: copies would keep open what other tests close.
+    let shared = libc::CLONE_VM | libc::CLONE_FILES;
+    args.flags = u64::from((shared | libc::CLONE_PIDFD | vfork).cast_unsigned()) | CLONE_CLEAR_SIGHAND;
     if place.sibling {
         // It inherits the caller's own exit signal.
         args.flags |= u64::from(libc::CLONE_PARENT.cast_unsigned());

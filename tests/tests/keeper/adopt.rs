@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use agent_loop::keeper::process::client::ClientError;
 use agent_loop::keeper::process::protocol::{Descriptors, Process, Reply, Request, StartState};
 use agent_loop_common::map::LiveEntry;
 use agent_loop_tests::bpf::LiveMap;
@@ -62,7 +63,9 @@ fn a_run_that_was_frozen_when_its_keeper_died_is_thawed_by_the_next() {
     let mut daemon = place.daemon();
     let born = daemon.bear(&run(1), &shell(&format!("echo ran > {}", marker.display())), &With::default());
     first.crash();
-    drop(daemon);
+    // The frozen process is a copy of its keeper, and holds the connection and the socket open.
+    daemon.until_lost();
+    assert!(matches!(place.try_daemon().map(drop), Err(ClientError::Lost(_))));
     let _second = place.keeper();
     let mut daemon = place.daemon();
     assert_eq!(daemon.adopt(&run(1), born.cgroup, Some(born.main)), Reply::Adopted { main_alive: true });

@@ -101,9 +101,13 @@ impl Place {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }
 
-    /// Connects as a daemon.
+    /// Connects as a daemon. A process that another test starts may hold a copy of the last daemon's end for a moment.
     pub fn daemon(&self) -> Daemon {
-        self.try_daemon().unwrap_or_else(|error| panic!("{error}; the keeper: {}", self.stderr()))
+        eventually("a keeper without a client", || match self.try_daemon() {
+            Ok(daemon) => Some(daemon),
+            Err(ClientError::Lost(_)) => None,
+            Err(error) => panic!("{error}; the keeper: {}", self.stderr()),
+        })
     }
 
     pub fn try_daemon(&self) -> Result<Daemon, ClientError> {
@@ -222,6 +226,13 @@ impl Daemon {
     pub fn notice(&mut self) -> Notice {
         let next = async { tokio::time::timeout(PATIENCE, self.client.notice()).await };
         self.rt.block_on(next).expect("a notice in time").expect("the keeper is there")
+    }
+
+    /// Waits until it knows that the keeper is gone.
+    pub fn until_lost(&mut self) {
+        let lost =
+            async { tokio::time::timeout(PATIENCE, async { while self.client.notice().await.is_ok() {} }).await };
+        self.rt.block_on(lost).expect("the end in time");
     }
 
     /// The first notice of which `wanted` makes something.

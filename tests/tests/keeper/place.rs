@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 
 use agent_loop::keeper::process::client::ClientError;
-use agent_loop::keeper::process::protocol::Reply;
+use agent_loop::keeper::process::protocol::{CgroupLimits, MOST_RUNS, Reply, Request};
 use agent_loop_tests::harness::eventually;
 use agent_loop_tests::{needs, sys};
 
@@ -90,6 +90,28 @@ fn a_second_client_is_refused_while_the_first_is_there() {
     first.remove(&run(1));
     drop(first);
     place.daemon();
+}
+
+#[test]
+fn a_daemon_is_told_of_as_many_runs_as_a_keeper_holds_and_no_more_are_taken() {
+    needs!(cgroup);
+    let place = Place::new();
+    let _keeper = place.keeper();
+    let mut daemon = place.daemon();
+    let most = u32::try_from(MOST_RUNS).expect("small");
+    for number in 1..=most {
+        daemon.prepare(&run(number));
+    }
+    let prepare = Request::Prepare { run: run(most + 1), limits: CgroupLimits::default() };
+    assert!(daemon.refused(prepare).contains("the most"));
+    drop(daemon);
+    // More than the socket holds at once.
+    let mut daemon = place.daemon();
+    let told: Vec<_> = daemon.held.iter().map(|held| held.run.clone()).collect();
+    assert!(told == (1..=most).map(run).collect::<Vec<_>>(), "{} were told", told.len());
+    for name in told {
+        daemon.remove(&name);
+    }
 }
 
 #[test]

@@ -374,7 +374,8 @@ fn without_descriptors_left_a_launch_is_refused_and_what_runs_goes_on() {
     for number in 1..=12 {
         let prepared = daemon.reply(Request::Prepare { run: run(number), limits: CgroupLimits::default() });
         if !matches!(prepared, Reply::Prepared { .. }) {
-            assert!(refusal(prepared).contains("Too many open files"));
+            let why = refusal(prepared);
+            assert!(why.contains("Too many open files"), "{why}");
             refused += 1;
             continue;
         }

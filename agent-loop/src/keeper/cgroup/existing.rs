@@ -25,7 +25,10 @@ impl Home {
         let path = above.join(leaf);
         let parent = open_path(&above).map_err(doing(format!("opening {}", above.display())))?;
         let dir = match open_at(parent.as_fd(), leaf.as_ref()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && is_cgroup2(parent.as_fd()) => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !is_cgroup2(parent.as_fd()) {
+                    return Err(CgroupError::NotACgroup);
+                }
                 mkdirat(&parent, leaf, Mode::from_bits_truncate(0o755))
                     .map_err(io::Error::from)
                     .and_then(|()| open_at(parent.as_fd(), leaf.as_ref()))

@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::protocol::{Envelope, Held, LONGEST, MOST_FDS, Notice, Reply, Request, VERSION};
 use super::socket::{self, Datagram};
+use crate::keeper::pidfd::PidFd;
 use crate::kernel::poll;
 
 /// How long a reply is waited for. The keeper waits for nothing but a removal, and for that a tenth of a second.
@@ -81,6 +82,9 @@ enum Said {
 #[derive(Debug)]
 pub struct Client {
     socket: AsyncFd<OwnedFd>,
+    /// The keeper's pidfd: a process that is still frozen is a copy of its keeper, and holds the connection open when
+    /// that is dead.
+    keeper: AsyncFd<OwnedFd>,
     /// The number of the last request.
     asked: u64,
     notices: VecDeque<Notice>,
@@ -102,7 +106,16 @@ impl Client {
         if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
             return Err(protocol(format!("it runs as user {}, neither root nor ours", peer.uid())));
         }
-        let mut client = Self { socket: poll::register(fd).map_err(io(doing))?, asked: 0, notices: VecDeque::new() };
+        // Before it is asked for anything: what answers as this process afterwards is this process.
+        let pidfd = u32::try_from(peer.pid()).ok().map_or(Ok(None), PidFd::open).map_err(io(doing))?;
+        let pidfd = pidfd.ok_or_else(|| ClientError::Lost("whoever listened there is dead".to_owned()))?;
+        let keeper = pidfd.as_fd().try_clone_to_owned().map_err(io(doing))?;
+        let mut client = Self {
+            socket: poll::register(fd).map_err(io(doing))?,
+            keeper: poll::register(keeper).map_err(io(doing))?,
+            asked: 0,
+            notices: VecDeque::new(),
+        };
         let (pid, boot_id) = match client.ask(Request::Hello, &[]).await?.reply {
             Reply::Welcome { pid, boot_id } => (pid, boot_id),
             Reply::Refused { why, .. } => return Err(protocol(why)),
@@ -112,6 +125,9 @@ impl Client {
             | Reply::Signalled { .. }
             | Reply::Done) => return Err(protocol(format!("{other:?} in answer to hello"))),
         };
+        if pid != pidfd.pid() {
+            return Err(protocol(format!("process {} answers as {pid}", pidfd.pid())));
+        }
         let (mut held, mut others) = (Vec::new(), VecDeque::new());
         for notice in client.notices.drain(..) {
             match notice {
@@ -193,7 +209,19 @@ impl Client {
     async fn said(&self) -> Result<Said, ClientError> {
         let doing = "hearing the keeper";
         loop {
-            let mut ready = self.socket.readable().await.map_err(io(doing))?;
+            let (mut ready, dead) = tokio::select! {
+                biased;
+                ready = self.socket.readable() => (ready.map_err(io(doing))?, false),
+                dead = self.keeper.readable() => (dead.map_err(io(doing))?, true),
+            };
+            if dead {
+                // What it said before is heard first; its end stays to be seen.
+                ready.retain_ready();
+                return match socket::receive(self.socket.as_fd()) {
+                    Ok(Some(datagram)) => read(datagram),
+                    Ok(None) | Err(_) => Err(ClientError::Lost("it is dead".to_owned())),
+                };
+            }
             if let Ok(received) = ready.try_io(|socket| socket::receive(socket.as_fd())) {
                 let datagram = received.map_err(io(doing))?;
                 return read(datagram.ok_or_else(|| ClientError::Lost("it hung up".to_owned()))?);

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::sys::socket::getsockopt;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{Shutdown, getsockopt, shutdown};
 use serde::Serialize;
 
 use super::protocol::{Envelope, LONGEST, MOST_RUNS, Notice, Reply, VERSION};
@@ -48,9 +49,18 @@ impl Connection {
     pub(super) fn new(socket: OwnedFd) -> Result<Self, String> {
         let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| format!("asking who connects: {errno}"))?;
         if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
+            hang_up(&socket);
             return Err(format!("user {} may not ask", peer.uid()));
         }
         Ok(Self { socket, greeted: false, waiting: VecDeque::new() })
+    }
+
+    /// Whether the other end is closed.
+    pub(super) fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::empty())];
+        let polled = poll(&mut fds, PollTimeout::ZERO);
+        let [fd] = fds;
+        polled.is_ok() && fd.any().unwrap_or(true)
     }
 
     /// Whether more of it is to be read now.
@@ -114,9 +124,22 @@ impl AsFd for Connection {
     }
 }
 
+impl Drop for Connection {
+    /// Not closed alone: a process that was born and is still frozen is a copy of us and holds it open.
+    fn drop(&mut self) {
+        hang_up(&self.socket);
+    }
+}
+
+fn hang_up(socket: &OwnedFd) {
+    // Where the other end has gone already, it fails and nothing is left to do.
+    let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+}
+
 /// Tells a connection that is not taken why, and closes it.
 pub(super) fn turn_away(socket: &OwnedFd, why: &str) {
     let text = serde_json::to_vec(&Envelope { v: VERSION, id: 0, body: Refused::new(why).reply() });
     // Who is turned away and does not listen is told nothing.
     let _ = socket::send(socket.as_fd(), &text.unwrap_or_default(), &[]);
+    hang_up(socket);
 }

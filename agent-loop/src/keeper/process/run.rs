@@ -105,7 +105,13 @@ impl Run {
         }
     }
 
-    pub(super) fn ended(&mut self) -> Option<Notice> {
+    /// Takes note of the end of the main process; of its start before, which it must have told by then.
+    pub(super) fn ended(&mut self) -> Vec<Notice> {
+        let Some(exited) = self.exit() else { return Vec::new() };
+        self.started().into_iter().chain([exited]).collect()
+    }
+
+    fn exit(&mut self) -> Option<Notice> {
         let main = self.main.as_mut().filter(|_| self.exited.is_none())?;
         let status = match main.pidfd.has_exited() {
             Ok(true) if !main.child => None,
@@ -132,6 +138,7 @@ impl Run {
         Some(Notice::Exited { run: self.name.to_string(), status })
     }
 
+    /// Takes note of what became of the start of the main process.
     pub(super) fn started(&mut self) -> Option<Notice> {
         let start = match self.start_pipe.as_mut()?.poll() {
             Ok(start) => start?,

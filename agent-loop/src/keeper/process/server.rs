@@ -182,6 +182,10 @@ impl Server {
                 return say(&format!("accepting a client: {errno}"));
             }
         };
+        // It may have hung up since it was looked at.
+        if self.client.as_ref().is_some_and(Connection::is_hung_up) {
+            self.hear(true);
+        }
         if self.client.is_some() {
             return turn_away(&fd, "another client is connected");
         }
