@@ -511,18 +511,19 @@ impl Shadow {
         assert_eq!(sums(&restarts), self.unwritten, "declared by a restart");
         assert!(restarts.iter().all(|gap| !gap.is_void()), "{restarts:?}");
         let (total, base) = (self.totals, self.settings.baseline);
-        let lost = [
-            total.lost_fork - base.lost_fork,
-            total.lost_exec - base.lost_exec,
-            total.lost_exit - base.lost_exit,
-        ];
+        let lost =
+            [total.lost_fork - base.lost_fork, total.lost_exec - base.lost_exec, total.lost_exit - base.lost_exit];
         assert_eq!(sums(&others), lost, "counted by the kernel");
         assert_eq!(self.gaps.iter().map(|gap| gap.missed).sum::<u64>(), self.totals.missed);
         let ids: BTreeSet<_> = self.gaps.iter().map(|gap| gap.id).collect();
         assert_eq!(ids.len(), self.gaps.len(), "numbers of gaps");
         let accounts = tracker.accounts();
         for (tally, unwritten) in [accounts.births, accounts.execs, accounts.deaths].into_iter().zip(self.unwritten) {
-            assert_eq!(tally.seen, tally.emitted + tally.filtered + tally.late + tally.lost + tally.declared, "{tally:?}");
+            assert_eq!(
+                tally.seen,
+                tally.emitted + tally.filtered + tally.late + tally.lost + tally.declared,
+                "{tally:?}"
+            );
             assert_eq!(tally.declared, unwritten);
         }
     }

@@ -83,12 +83,7 @@ impl Restored {
             Fact::Fork { birth, inferred } => {
                 self.births += 1;
                 self.count(*inferred, |accounts| &mut accounts.births);
-                self.living.push(Survivor {
-                    key: birth.key,
-                    ino: birth.ino,
-                    forker: birth.forker,
-                    argv: Vec::new(),
-                });
+                self.living.push(Survivor { key: birth.key, ino: birth.ino, forker: birth.forker, argv: Vec::new() });
             }
             Fact::Exec(exec) => {
                 self.accounts.execs.emitted += 1;
@@ -280,4 +275,5 @@ impl Tracker {
 }
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test picks the event it is about")]
 mod tests;

@@ -10,9 +10,7 @@ use ulid::Ulid;
 use super::{
     Findings, Fleet, FleetAction, FleetEvent, FleetSettings, HeldRun, Now, Step, StepFailed, plan, settings_of,
 };
-use crate::event::{
-    Action, Event, Fact, LaunchFailure, Launched, Member, Outcome, SignalResult, Signalled, Tree,
-};
+use crate::event::{Action, Event, Fact, LaunchFailure, Launched, Member, Outcome, SignalResult, Signalled, Tree};
 use crate::model::{
     Birth, BootNs, Death, Discovery, Exec, Live, PidfsIno, ProcessKey, ProofKind, RunTag, Source, StopReason, Totals,
     WaitStatus,
@@ -191,9 +189,10 @@ impl World {
 
     /// The main process ends by itself.
     pub(super) fn die(&mut self, id: RunId, status: WaitStatus) {
-        let name = self.host.iter().find(|(name, agent)| {
-            name.id == id && agent.thawed && agent.status.is_none() && agent.main.is_some()
-        });
+        let name = self
+            .host
+            .iter()
+            .find(|(name, agent)| name.id == id && agent.thawed && agent.status.is_none() && agent.main.is_some());
         let Some(name) = name.map(|(name, _)| *name) else { return };
         self.by_itself.insert(id, status);
         self.end(name, status);
@@ -313,7 +312,9 @@ impl World {
             RunOutcome::Finished(Outcome::Ended) => {
                 // A stop whose reason was never durable is told by the status alone: the signal that ended it.
                 let truth = self.by_itself.get(&id).copied();
-                assert!(end.status.is_none_or(|told| truth == Some(told) || matches!(told, WaitStatus::Signaled { .. })));
+                assert!(
+                    end.status.is_none_or(|told| truth == Some(told) || matches!(told, WaitStatus::Signaled { .. }))
+                );
             }
             RunOutcome::Finished(Outcome::Stopped(reason)) => {
                 assert!(*reason != OPERATOR || self.asked.contains(&id), "nobody asked");
@@ -368,16 +369,8 @@ impl World {
                 assert!(agent.main.replace(key).is_none());
                 let (run, at, ino) = (agent.tag, BootNs(self.now), Some(PidfsIno(agent.tag.0)));
                 self.totals.entry(name).or_default().seen_fork += 1;
-                let birth = Birth {
-                    key,
-                    ino,
-                    run,
-                    forker: None,
-                    parent_tgid: None,
-                    uid: None,
-                    at,
-                    discovery: Discovery::Fork,
-                };
+                let birth =
+                    Birth { key, ino, run, forker: None, parent_tgid: None, uid: None, at, discovery: Discovery::Fork };
                 self.answers.push_back(FleetEvent::Of(id, Event::Born(birth)));
                 Ok(Launched { key, ino, run, at, traced: true })
             }
@@ -569,14 +562,14 @@ impl World {
 
     /// The daemon ends; what is in the rings stays, and another takes stock.
     pub(super) fn crash(&mut self) {
-        let records = |event: &FleetEvent| {
-            matches!(event, FleetEvent::Of(_, Event::Born(_) | Event::Execed(_) | Event::Died(_)))
-        };
+        let records =
+            |event: &FleetEvent| matches!(event, FleetEvent::Of(_, Event::Born(_) | Event::Execed(_) | Event::Died(_)));
         self.answers.retain(records);
         self.wake = None;
         self.said.push("crash".into());
         // A stop that was asked for before the birth was durable is known to nobody any more.
-        let durable = |id: &RunId| self.store.get(id).is_some_and(|record| matches!(word(&record.stage), "stopping" | "ended"));
+        let durable =
+            |id: &RunId| self.store.get(id).is_some_and(|record| matches!(word(&record.stage), "stopping" | "ended"));
         self.never.retain(durable);
         let keeper_held = self.keeper.clone().unwrap_or_default();
         let known = |name: &RunName| keeper_held.contains_key(name);
@@ -611,8 +604,7 @@ impl World {
 
     fn resumed(&self, record: &RunRecord, agent: &Agent, is_held: bool) -> Core {
         let Stage::Born(born) = &record.stage else { panic!("not born: {record:?}") };
-        let launched =
-            Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
+        let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
         let mut restored = Restored::new(launched, born.baseline);
         self.facts.get(&record.name()).into_iter().flatten().for_each(|fact| restored.take(fact));
         let mut core = Core::resumed(BootNs(self.now), settings_of(record, born.baseline), &restored);

@@ -189,8 +189,8 @@ fn stage() -> impl Strategy<Value = Stage> {
 fn findings() -> impl Strategy<Value = Findings> {
     let run = (0..4u64, 1..3u32, any::<bool>(), stage());
     let tag = (6..10u64).prop_map(RunTag);
-    let name = (0..6u64, 1..4u32)
-        .prop_map(|(number, attempt)| RunName { id: RunId(Ulid::from_parts(number, 1)), attempt });
+    let name =
+        (0..6u64, 1..4u32).prop_map(|(number, attempt)| RunName { id: RunId(Ulid::from_parts(number, 1)), attempt });
     let held = (tag.clone(), any::<bool>()).prop_map(|(cgroup, thawed)| HeldRun { cgroup, thawed });
     (
         prop::collection::vec(run, 0..5),
