@@ -70,8 +70,9 @@ impl FromStr for RunName {
             };
             Some(Self { id: id.parse().ok()?, attempt })
         };
-        // What reads but is not written like this (lower case, `.1`, `.02`) would be a second name of the same.
-        read().filter(|name| name.to_string() == text).ok_or_else(|| NotARunName(text.to_owned()))
+        // What reads but is not written like this (lower case, `.1`, `.02`) would be a second name of the same; attempts
+        // count from 1.
+        read().filter(|name| name.attempt > 0 && name.to_string() == text).ok_or_else(|| NotARunName(text.to_owned()))
     }
 }
 
@@ -218,19 +219,51 @@ impl RunRecord {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const ID: RunId = RunId(Ulid::from_parts(0x0123_4567_89ab, 0xcdef_0123_4567_89ab_cdef));
 
     #[test]
     fn a_run_name_reads_only_what_it_writes() {
-        let id = RunId(Ulid::from_parts(1 << 40, u128::from(u64::MAX)));
-        for attempt in [1, 2, 77] {
-            let name = RunName { id, attempt };
+        for attempt in [1, 2, 77, u32::MAX] {
+            let name = RunName { id: ID, attempt };
             assert_eq!(name.to_string().parse::<RunName>(), Ok(name));
         }
-        let lower = format!("run-{id}").to_lowercase();
-        assert_ne!(lower, format!("run-{id}"), "an id without letters shows nothing");
-        for wrong in ["", "run-", "run-1", &format!("{id}"), &lower, &format!("run-{id}.1"), &format!("run-{id}.02")] {
-            assert!(wrong.parse::<RunName>().is_err(), "{wrong}");
+        let name = RunName { id: ID, attempt: 1 }.to_string();
+        let lower = name.to_lowercase();
+        assert_ne!(name, lower, "an id with letters");
+        let endings = ["\n", " ", "/", "/..", ".", ".0", ".1", ".02", ".+2", ".-2", ".2.2", ".4294967296", "\0"];
+        let mut wrong: Vec<String> = endings.iter().map(|end| format!("{name}{end}")).collect();
+        wrong.extend(["", "run-", "run-1", "run-../etc", &ID.to_string(), &lower].map(str::to_owned));
+        wrong.extend([format!(" {name}"), format!("run-{name}"), format!("run-{}", "Z".repeat(26))]);
+        for wrong in wrong {
+            assert_eq!(wrong.parse::<RunName>(), Err(NotARunName(wrong.clone())));
+        }
+    }
+
+    #[test]
+    fn names_are_sorted_by_submission_then_attempt() {
+        let name = |ms, attempt| RunName { id: RunId(Ulid::from_parts(ms, 5)), attempt };
+        let mut names = [name(2, 1), name(1, 10), name(1, 2), name(1, 1)];
+        names.sort_unstable();
+        assert_eq!(names, [name(1, 1), name(1, 2), name(1, 10), name(2, 1)]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_reads_as_a_run_name_is_written_the_same(id: u128, end in "(\\.[0-9+]{0,2})?", lower: bool) {
+            let id = Ulid(id).to_string();
+            let text = format!("run-{}{end}", if lower { id.to_lowercase() } else { id });
+            if let Ok(name) = text.parse::<RunName>() {
+                prop_assert_eq!(name.to_string(), text);
+                prop_assert!(name.attempt > 0);
+            } else {
+                prop_assert!(lower || !end.is_empty());
+            }
         }
     }
 }

@@ -289,4 +289,5 @@ impl Tracker {
 }
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test picks the event it is about")]
 mod tests;

@@ -26,8 +26,9 @@ impl Fleet {
             Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
         };
         let id = record.id;
-        // The earlier daemon may have ended between the record of the birth and the thaw.
-        if stopping.is_none() && core.may_be_frozen() {
+        // The earlier daemon may have ended between the record of the birth and the thaw. While stock is taken, the
+        // word that there is a keeper brings it.
+        if !self.held_back && stopping.is_none() && core.may_be_frozen() {
             out.push(FleetAction::Of(id, Action::Thaw));
         }
         let mut member = Member::new(record, Phase::Live(core));

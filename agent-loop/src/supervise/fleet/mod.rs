@@ -608,7 +608,6 @@ impl End {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "numbers of a test fit")]
 mod property;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "numbers of a test fit")]

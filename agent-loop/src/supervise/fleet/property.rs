@@ -88,7 +88,7 @@ fn play(world: &mut World, op: &Op) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Over crashes of the daemon, losses of the keeper and of the host, failures of every step: no run executes
     /// twice, each accepted one ends once and as it did, none thaws before its birth is durable (I6), none is

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::shadow::{OPERATOR, World, failure};
 use super::{Fleet, FleetAction, FleetEvent, FleetSettings, Now, RETRY, settings_of};
-use crate::event::{Event, Fact, Launched, Member, Outcome, Tree};
-use crate::model::{BootNs, StopReason, WaitStatus};
+use crate::event::{Action, Event, Fact, Launched, Member, Outcome, Tree};
+use crate::model::{BootNs, ProcessKey, RunTag, StopReason, WaitStatus};
 use crate::run::{End, Limits, RunId, RunOutcome, Stage};
 use crate::supervise::shadow::{Fate, Nature, Shadow, killed};
 use crate::supervise::{Core, Leftovers, Settings};
@@ -190,9 +190,51 @@ fn a_stop_of_a_launch_that_was_cut_off_withdraws_it() {
         world.find_keeper();
         world.settle();
         assert_eq!(world.outcome(id), Some(&RunOutcome::Withdrawn));
+        assert_eq!((count(&world, "save queued"), count(&world, "save intended")), (1, 1));
         world.finish();
         assert!(world.executed.is_empty());
     }
+}
+
+#[test]
+fn a_launch_that_was_cut_off_keeps_its_slot_until_stock_is_taken() {
+    let (mut world, first) = answered(PREPARING);
+    // It answers no more, and that it is lost is told later.
+    world.keeper = None;
+    let second = world.submit();
+    world.settle();
+    assert_eq!(world.fleet.unsure().collect::<Vec<_>>(), [first]);
+    assert_eq!(world.fleet.state(second), Some("queued"));
+    world.tell(FleetEvent::KeeperLost);
+    world.find_keeper();
+    world.finish();
+}
+
+#[test]
+fn a_stop_before_a_birth_that_could_not_be_saved_is_remembered_all_the_same() {
+    let (mut world, id) = answered(LAUNCHING);
+    world.stop(id);
+    world.faults.saves = 1;
+    world.answer();
+    world.answer();
+    assert_eq!(world.said.last().map(String::as_str), Some("save stopping fails"));
+    // Nobody can kill it, and the daemon ends before anybody can.
+    world.lose_keeper();
+    world.pass(secs(2));
+    world.crash();
+    world.finish();
+    assert_eq!(world.outcome(id).cloned(), stopped(OPERATOR));
+    assert!(world.executed.is_empty());
+}
+
+#[test]
+fn a_core_is_not_thawed_that_is_dead() {
+    let mut core = Core::new(Settings::default());
+    assert!(core.handle(BootNs(20), Event::MainExited(Some(killed(9)))).is_empty());
+    let (key, run) = (ProcessKey::new(10, 10), RunTag(7));
+    let launched = Launched { key, ino: None, run, at: BootNs(10), traced: true };
+    let actions = core.handle(BootNs(30), Event::Launched(launched));
+    assert!(actions.contains(&Action::InspectTree) && !actions.contains(&Action::Thaw), "{actions:?}");
 }
 
 #[test]
@@ -575,6 +617,11 @@ fn an_end_while_no_daemon_ran_is_its_own_whatever_limit_passed_since() {
 
 /// A run of an earlier daemon whose main process and another one live.
 fn resumed(leftovers: Leftovers) -> (Fleet, RunId, Now) {
+    let (fleet, id, now, _) = resumed_into(Fleet::new(FleetSettings { max_agents: 1 }), leftovers);
+    (fleet, id, now)
+}
+
+fn resumed_into(mut fleet: Fleet, leftovers: Leftovers) -> (Fleet, RunId, Now, Vec<FleetAction>) {
     let mut world = World::new(1);
     world.leftovers = leftovers;
     let id = world.running();
@@ -583,9 +630,23 @@ fn resumed(leftovers: Leftovers) -> (Fleet, RunId, Now) {
     let launched = Launched { key: born.main, ino: None, run: born.cgroup, at: born.at, traced: false };
     let restored = Restored::new(launched, born.baseline);
     let core = Box::new(Core::resumed(BootNs(world.now), settings_of(&record, born.baseline), &restored));
-    let mut fleet = Fleet::new(FleetSettings { max_agents: 1 });
-    fleet.handle(world.clock(), FleetEvent::Resumed { record: Box::new(record), core });
-    (fleet, id, world.clock())
+    let actions = fleet.handle(world.clock(), FleetEvent::Resumed { record: Box::new(record), core });
+    (fleet, id, world.clock(), actions)
+}
+
+#[test]
+fn what_may_be_frozen_is_thawed_as_soon_as_there_is_a_keeper() {
+    let fleet = || Fleet::new(FleetSettings { max_agents: 1 });
+    let thaws = |actions: &[FleetAction], id| actions.contains(&FleetAction::Of(id, Action::Thaw));
+    let (mut before, id, now, actions) = resumed_into(fleet(), Leftovers::Kill);
+    assert!(!thaws(&actions, id));
+    assert!(thaws(&before.handle(now, FleetEvent::KeeperReady), id));
+    before.handle(now, FleetEvent::Of(id, Event::Started));
+    assert!(!thaws(&before.handle(now, FleetEvent::KeeperReady), id));
+    let mut after = fleet();
+    after.handle(now, FleetEvent::KeeperReady);
+    let (_, id, _, actions) = resumed_into(after, Leftovers::Kill);
+    assert!(thaws(&actions, id));
 }
 
 fn saves(actions: &[FleetAction]) -> Vec<Option<StopReason>> {

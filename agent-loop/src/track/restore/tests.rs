@@ -111,6 +111,7 @@ fn losses_that_a_gap_told_are_not_told_again_by_the_next_daemon() {
     shadow.fork(shadow.main, Nature::default(), LOST);
     shadow.totals.live_full += 2;
     shadow.totals.missed += 1;
+    shadow.totals.stale += 1;
     settle(&mut shadow);
     assert_eq!(shadow.gaps.len(), 1);
     shadow.crash(0);
@@ -118,6 +119,19 @@ fn losses_that_a_gap_told_are_not_told_again_by_the_next_daemon() {
     assert_eq!(shadow.gaps.len(), 1);
     end(&mut shadow);
     assert_eq!(shadow.gaps.iter().map(|gap| gap.untracked).sum::<u64>(), 2);
+    assert_eq!(shadow.finished.as_ref().map(|summary| summary.gaps), Some(2), "the untracked are never made good");
+}
+
+#[test]
+fn entries_of_the_live_set_that_were_found_stale_are_no_news_to_the_next_daemon() {
+    let mut shadow = Shadow::running(settings(), 1);
+    shadow.totals.stale += 1;
+    settle(&mut shadow);
+    let told = shadow.gaps.len();
+    shadow.crash(0);
+    settle(&mut shadow);
+    assert_eq!(shadow.gaps.len(), told);
+    end(&mut shadow);
 }
 
 #[test]
