@@ -174,6 +174,29 @@ fn without_a_timer_the_tree_is_stopped_all_the_same() {
     outcome.assert_nothing_left();
 }
 
+#[test]
+fn with_too_few_descriptors_a_run_ends_at_once_and_leaves_nothing() {
+    needs!(root, bpf, cgroup);
+    let (mut ran, mut failed) = (0, 0);
+    for most in 12..52u64 {
+        // The grace, after which the rest of a failed launch is killed, is longer than any test waits.
+        let exec = Exec::without_events().grace("1h").with(|command| {
+            sys::before_exec(command, move || {
+                Ok(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most)?)
+            })
+        });
+        let outcome = exec.cmd(["true"]).run();
+        match outcome.code {
+            0 => ran += 1,
+            125 => failed += 1,
+            code => panic!("{most} descriptors: {code}: {}", outcome.stderr),
+        }
+        assert!(!outcome.stderr.contains("exec was killed"), "{most} descriptors: {}", outcome.stderr);
+        outcome.assert_nothing_left();
+    }
+    assert!(ran > 0 && failed > 0, "{ran} ran, {failed} failed");
+}
+
 /// An `exec` whose command this thread traces; it exits with 7 once its standard input ends.
 fn traced_command(exec: Exec) -> (Running, i32) {
     let script = "echo > \"$0\"; read line; exit 7";

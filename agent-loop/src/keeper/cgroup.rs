@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -156,6 +156,8 @@ impl Home {
 #[derive(Debug)]
 pub struct OwnCgroup {
     dir: OwnedFd,
+    /// Its cgroup.events, open: whether it is empty can be told when no descriptor is left.
+    events: File,
     id: RunTag,
     /// As /proc/PID/cgroup shows it to us, where known.
     name: Option<PathBuf>,
@@ -175,14 +177,19 @@ impl OwnCgroup {
     }
 
     fn proven(dir: OwnedFd, recorded: Option<RunTag>, name: Option<PathBuf>, spent: bool) -> Result<Self, CgroupError> {
-        // The root has no cgroup.events; it is nobody's run.
-        if !is_cgroup2(dir.as_fd()) || read_at(dir.as_fd(), "cgroup.events").is_err() {
+        if !is_cgroup2(dir.as_fd()) {
             return Err(CgroupError::NotACgroup);
         }
+        let events = match openat(&dir, "cgroup.events", OFlag::O_RDONLY | FILE, Mode::empty()) {
+            Ok(events) => File::from(events),
+            // The root has none; it is nobody's run.
+            Err(Errno::ENOENT) => return Err(CgroupError::NotACgroup),
+            Err(errno) => return Err(doing("opening cgroup.events")(errno.into())),
+        };
         let found = id_of(dir.as_fd()).map_err(doing("reading the id of a cgroup"))?;
         match recorded {
             Some(RunTag(recorded)) if recorded != found => Err(CgroupError::OtherCgroup { found, recorded }),
-            _ => Ok(Self { dir, id: RunTag(found), name, spent: AtomicBool::new(spent) }),
+            _ => Ok(Self { dir, events, id: RunTag(found), name, spent: AtomicBool::new(spent) }),
         }
     }
 
@@ -196,6 +203,11 @@ impl OwnCgroup {
     #[must_use]
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// The descriptors it stands on.
+    pub(super) fn fds(&self) -> [RawFd; 2] {
+        [self.dir.as_raw_fd(), self.events.as_raw_fd()]
     }
 
     /// Its path in /proc/PID/cgroup, where known.
@@ -221,7 +233,9 @@ impl OwnCgroup {
     /// # Errors
     /// ENODEV or ENOENT once it was removed.
     pub fn populated(&self) -> io::Result<bool> {
-        let events = read_at(self.dir(), "cgroup.events")?;
+        let mut text = [0; 256];
+        let length = self.events.read_at(&mut text, 0)?;
+        let events = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
         key(&events, "populated").map(|value| value != "0").ok_or_else(|| unknown("cgroup.events"))
     }
 

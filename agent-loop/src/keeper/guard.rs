@@ -169,8 +169,8 @@ fn settle(duty: &Duty, ready: OwnedFd) -> io::Result<()> {
     nix::unistd::dup2_stdout(&null)?;
     drop(null);
     let above = duty.above.as_raw_fd();
-    let cgroup = duty.cgroup.dir().as_raw_fd();
-    close_all_but(&mut [duty.pipe.as_raw_fd(), ready.as_raw_fd(), duty.parent.as_raw_fd(), cgroup, above])?;
+    let [cgroup, events] = duty.cgroup.fds();
+    close_all_but(&mut [duty.pipe.as_raw_fd(), ready.as_raw_fd(), duty.parent.as_raw_fd(), cgroup, events, above])?;
     // If nobody reads this any more, the parent's pidfd says the rest.
     let _ = File::from(ready).write_all(b"r");
     Ok(())

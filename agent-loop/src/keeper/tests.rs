@@ -934,9 +934,9 @@ fn the_death_of_the_guard_is_seen_and_its_signals_are_ignored() {
     let status = fs::read_to_string(format!("/proc/{}/status", guard.pidfd.pid())).expect("status");
     assert!(status.contains("SigPnd:\t0000000000000000"));
     assert!(!guard.has_died().expect("poll"));
-    // 0, 1, 2, the pipe, the parent's pidfd, the cgroup, the directory above it; it closes `ready` after the word.
+    // 0, 1, 2, the pipe, the parent's pidfd, the cgroup, its events, the directory above it; it closes `ready` after the word.
     let fds = || fs::read_dir(format!("/proc/{}/fd", guard.pidfd.pid())).expect("fds").count();
-    until("seven descriptors", || fds() == 7);
+    until("eight descriptors", || fds() == 8);
     let stat = Stat::read(guard.pidfd.pid()).expect("stat").expect("alive");
     assert_eq!(stat.session, guard.pidfd.pid().cast_signed());
     send(KILL);

@@ -13,7 +13,7 @@ use ulid::Ulid;
 use super::Args;
 use super::birth::{self, Main};
 use super::ground::Ground;
-use super::report::{Destinations, Report};
+use super::report::{self, Destinations, Report};
 use super::scan::{Scan, identity};
 use super::sink::SinkFailed;
 use super::sources::{Sources, next_signal, readable, records, strikes, taken};
@@ -58,9 +58,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
     let sources = Sources::new(&signals, continued)?;
     reap::become_subreaper().context("becoming the reaper of the tree's orphans")?;
 
+    // What can fail comes before the ground: left without a word, its guard would say that we were killed.
+    let boot_id = report::boot_id()?;
     let id = Ulid::new();
     let ground = Ground::prepare(&args, id)?;
-    let report = Report::new(&args, id, &ground, to)?;
+    let report = Report::new(&args, id, boot_id, &ground, to);
     let mut shell = Shell::new(&args, ground, report);
     shell.watch_guard();
     shell.report.host(&shell.ground);
@@ -139,12 +141,32 @@ impl Shell {
         let spec = birth::spec(args, signals, user, self.report.pump().and_then(|pump| pump.write()));
         let place = self.ground.cgroup.as_ref().map_or(Place::Held, Place::Cgroup);
         let child = launch::launch(&spec, self.ground.tag, place)?;
-        self.watch_main(child).map_err(|error| failure("watching the new process", &error))
+        match Main::watch(child) {
+            Ok(main) => {
+                let known = self.know_main(&main);
+                // One that is not known is killed here and now: nothing else would end a frozen process soon.
+                if known.is_err() {
+                    self.discard(&main.child);
+                }
+                self.main = known.is_ok().then_some(main);
+                known.map_err(|error| failure("watching the new process", &error))
+            }
+            Err((child, error)) => {
+                self.discard(&child);
+                Err(failure("watching the new process", &error))
+            }
+        }
     }
 
-    fn watch_main(&mut self, child: Child) -> io::Result<Launched> {
-        let (pid, ino) = (child.pid, child.pidfd.ino());
-        self.main = Some(Main::watch(child)?);
+    fn discard(&mut self, child: &Child) {
+        if let Err(why) = birth::discard(child, &self.ground) {
+            self.report.trouble("ending the new process", &why);
+        }
+    }
+
+    /// Who the new process is.
+    fn know_main(&mut self, main: &Main) -> io::Result<Launched> {
+        let (pid, ino) = (main.child.pid, main.child.pidfd.ino());
         let key = match &self.ground.tracing {
             // The fork hook ran before clone3 returned: the birth is in the live set, or eBPF does not work.
             Some(tracing) => {
