@@ -7,8 +7,7 @@
 use std::time::Duration;
 
 use crate::model::{
-    Birth, BootNs, Death, Exec, Live, PidfsIno, ProcessKey, ProofKind, RunTag, Source, StopReason, Totals,
-    WaitStatus,
+    Birth, BootNs, Death, Exec, Live, PidfsIno, ProcessKey, ProofKind, RunTag, Source, StopReason, Totals, WaitStatus,
 };
 
 /// Something that happened.

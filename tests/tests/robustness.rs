@@ -164,9 +164,10 @@ fn output_on_a_full_disk_stops_the_tree() {
 #[test]
 fn without_a_timer_the_tree_is_stopped_all_the_same() {
     needs!(root, bpf, cgroup);
-    let exec = Exec::new().limit("1h").grace("300ms").with(|command| {
-        sys::before_exec(command, || sys::refuse_call(libc::SYS_timerfd_settime, libc::EPERM as u16))
-    });
+    let exec = Exec::new()
+        .limit("1h")
+        .grace("300ms")
+        .with(|command| sys::before_exec(command, || sys::refuse_call(libc::SYS_timerfd_settime, libc::EPERM as u16)));
     let outcome = exec.adversary(["term-ignorer", "2"]).run();
     assert_eq!(outcome.code, 125, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("setting the timer"), "{}", outcome.stderr);

@@ -62,6 +62,8 @@ adversaries! {
     nested_cgroups: "nested-cgroup";
     a_frozen_nested_cgroup: "nested-cgroup", "--freeze";
     a_threaded_nested_cgroup: "nested-cgroup", "--threaded";
+    deeply_nested_cgroups: "many-cgroups", "1", "300";
+    many_cgroups_side_by_side: "many-cgroups", "500", "0";
     a_long_chain_of_setsid: "setsid-chain", "100";
     a_subreaper: "subreaper-daemon";
 }
@@ -106,6 +108,17 @@ fn the_subreaper_leaves_no_zombies() {
     let outcome = after_a_normal_end(&["setsid-chain", "20"]);
     let left: Vec<_> = outcome.births().filter_map(|birth| Some((host::state(birth.who())?, birth.who()))).collect();
     assert!(left.is_empty(), "not reaped: {left:?}");
+}
+
+#[test]
+fn a_deep_nest_of_cgroups_takes_no_descriptor_for_each_level() {
+    needs!(root, bpf, cgroup);
+    let few = || Ok(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 80, 80)?);
+    let exec = Exec::new().limit("1s").grace("300ms").with(|command| agent_loop_tests::sys::before_exec(command, few));
+    let outcome = exec.adversary(["many-cgroups", "3", "300"]).run();
+    assert_eq!(outcome.code, 124, "{}", outcome.stderr);
+    assert!(outcome.was_ready(), "{}", outcome.stderr);
+    stopped(&outcome, "deadline");
 }
 
 /// SIGKILLs `exec` once `now` says so; the guard must empty the tree.

@@ -19,9 +19,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
 
 use super::birth::{self, Birth};
-use super::cgroup::{self, OwnCgroup, RunCgroup};
+use super::cgroup::{OwnCgroup, RunCgroup};
 use super::launch::{LAUNCHING, number, text};
 use super::launcher::{close_all_but, inherited};
+use super::nest;
 use super::pidfd::PidFd;
 use super::signal::{self, Expected, Verified, Witnesses};
 use crate::model::{RunTag, WaitStatus};
@@ -224,7 +225,7 @@ fn empty(duty: &Duty) -> bool {
         eprintln!("agent-loop: exec was killed; of its processes {pids:?} could not be ended: {why}");
         return false;
     }
-    let removed = cgroup::remove(duty.above.as_fd(), &duty.leaf, &duty.cgroup);
+    let removed = nest::remove(duty.above.as_fd(), &duty.leaf, &duty.cgroup);
     let rest = removed.err().map_or(String::new(), |error| format!("; its cgroup could not be removed: {error}"));
     let processes = if before == 1 { "process was" } else { "processes were" };
     eprintln!("agent-loop: exec was killed; its {before} {processes} ended{rest}");

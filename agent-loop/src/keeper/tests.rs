@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio as StdStdio};
 use std::time::Duration;
 
@@ -394,6 +395,27 @@ fn i03_a_cgroup_that_holds_us_is_not_killed() {
         // Ours is the root: that is nobody's run.
         Err(error) => assert!(matches!(error, CgroupError::NotACgroup), "{error}"),
     }
+}
+
+#[test]
+fn membership_of_whoever_was_listed_takes_no_walk() {
+    let Some(cgroup) = cgroup("membership") else { return };
+    let deep = cgroup.path().join("a/b");
+    fs::create_dir_all(&deep).expect("nested");
+    let child = Held::pause();
+    fs::write(deep.join("cgroup.procs"), child.pid().to_string()).expect("moved");
+    let id = fs::metadata(&deep).expect("a cgroup").ino();
+    assert!(!cgroup.own().knows(id));
+    assert!(cgroup.own().procs().expect("procs").pids.contains(&child.pid()));
+    assert!(cgroup.own().knows(id));
+    assert!(cgroup.own().holds(&child.pidfd).expect("asked"));
+    // In one that was made since, and outside.
+    let younger = cgroup.path().join("a/b/c");
+    fs::create_dir(&younger).expect("nested");
+    fs::write(younger.join("cgroup.procs"), child.pid().to_string()).expect("moved");
+    assert!(cgroup.own().holds(&child.pidfd).expect("asked"));
+    let own = PidFd::open(std::process::id()).expect("opens").expect("we live");
+    assert!(!cgroup.own().holds(&own).expect("asked"));
 }
 
 #[test]

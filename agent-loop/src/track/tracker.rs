@@ -109,8 +109,13 @@ impl Tracker {
     pub fn launched(&mut self, launched: &Launched) {
         self.loss.traced = launched.traced;
         self.loss.clean_at = launched.at;
-        self.main =
-            Some(Main { key: launched.key, run: launched.run, launcher_execed: !launched.traced, reaped: None, held: None });
+        self.main = Some(Main {
+            key: launched.key,
+            run: launched.run,
+            launcher_execed: !launched.traced,
+            reaped: None,
+            held: None,
+        });
         let birth = Birth {
             key: launched.key,
             ino: launched.ino,

@@ -37,6 +37,27 @@ pub(super) fn nested(stage: &Stage, freeze: bool, threaded: bool) -> io::Result<
     Ok(0)
 }
 
+/// A child in the deepest of a line of cgroups, beside many others.
+pub(super) fn many(stage: &Stage, width: u16, depth: u16) -> io::Result<u8> {
+    let own = cgroup::own().ok_or_else(|| io::Error::other("no cgroup v2 here"))?;
+    if own == cgroup::mount().unwrap_or_default() {
+        return Err(io::Error::other("will not make cgroups in the root"));
+    }
+    let mut last = own.clone();
+    for index in 0..width {
+        last = own.join(format!("many-{index}"));
+        fs::create_dir(&last)?;
+    }
+    for _ in 0..depth {
+        last.push("n");
+        fs::create_dir(&last)?;
+    }
+    child_in(stage, &last, "cgroup.procs")?;
+    stage.ready()?;
+    stage.live_on();
+    Ok(0)
+}
+
 /// Forks a child that moves itself to `path`, and waits until it is there.
 fn child_in(stage: &Stage, path: &Path, file: &str) -> io::Result<()> {
     if !path.exists() {

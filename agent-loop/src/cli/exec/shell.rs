@@ -480,7 +480,9 @@ impl Shell {
         while began.until(clock::boot()) < REAP_LIMIT {
             let _ = reap::reap_orphans(&guard);
             match scan::children(std::process::id()) {
-                Ok(children) if children.iter().all(|&child| self.ground.is_ours(child) || Some(child) == held) => return,
+                Ok(children) if children.iter().all(|&child| self.ground.is_ours(child) || Some(child) == held) => {
+                    return;
+                }
                 Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                 Err(_) => return,
             }
