@@ -198,6 +198,21 @@ fn with_too_few_descriptors_a_run_ends_at_once_and_leaves_nothing() {
     assert!(ran > 0 && failed > 0, "{ran} ran, {failed} failed");
 }
 
+#[test]
+fn what_is_given_up_is_left_to_the_guard_which_says_whose_it_was() {
+    needs!(bpf, cgroup);
+    // Given up in the very moment of the kill, before anybody can have died of it.
+    let exec = Exec::new().limit("1s").grace("0s").arg("--give-up").arg("1ns");
+    let outcome = exec.adversary(["term-ignorer", "20"]).run();
+    assert_eq!(outcome.code, 125, "{}", outcome.stderr);
+    assert!(outcome.was_ready() && outcome.stderr.contains("NOT stopped"), "{}", outcome.stderr);
+    let told = || fs::read_to_string(outcome.path("stderr")).expect("stderr");
+    eventually("the guard's word", || told().contains("agent-loop: exec gave up; its").then_some(()));
+    assert!(!told().contains("exec was killed"), "{}", told());
+    eventually("the end of its cgroup", || std::panic::catch_unwind(|| outcome.assert_no_cgroup()).ok());
+    outcome.assert_nothing_left();
+}
+
 /// An `exec` whose command this thread traces; it exits with 7 once its standard input ends.
 fn traced_command(exec: Exec) -> (Running, i32) {
     let script = "echo > \"$0\"; read line; exit 7";

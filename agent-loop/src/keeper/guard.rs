@@ -34,7 +34,27 @@ pub const GUARD: &str = "guard";
 const TRIES_FOR: Duration = Duration::from_secs(30);
 
 /// What the pipe says when nothing is left to guard.
-const DONE: &[u8] = b"d";
+const DONE: u8 = b'd';
+/// What it says when `exec` ends although something is left.
+const GIVEN_UP: u8 = b'g';
+
+/// Why a guard has to empty its cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// `exec` ended without a word.
+    Killed,
+    /// `exec` said that it gives up.
+    GivenUp,
+}
+
+impl Cause {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Killed => "exec was killed",
+            Self::GivenUp => "exec gave up",
+        }
+    }
+}
 
 /// The guard as its parent sees it.
 #[derive(Debug)]
@@ -94,6 +114,14 @@ impl Guard {
         self.pidfd.has_exited()
     }
 
+    /// Leaves the tree to it, which goes on killing for a while after our end and says what came of that.
+    ///
+    /// # Errors
+    /// EPIPE if it died before.
+    pub fn hand_over(mut self) -> io::Result<()> {
+        self.pipe.write_all(&[GIVEN_UP])
+    }
+
     /// Ends it once the tree is empty and removed. Dropped without this, it empties the cgroup as if we had died.
     ///
     /// It is killed, not asked: somebody may have stopped it, and its end must not wait for that.
@@ -102,7 +130,7 @@ impl Guard {
     /// What signalling and waiting report. One that had died before is no error.
     pub fn dismiss(mut self) -> io::Result<WaitStatus> {
         // EPIPE: it died before; its status says how.
-        let _ = self.pipe.write_all(DONE);
+        let _ = self.pipe.write_all(&[DONE]);
         let run = self.pidfd.made_for().unwrap_or(RunTag(0));
         let witnesses = Witnesses { run, live: None, cgroup: None };
         if let Verified::Proof(proof) =
@@ -134,8 +162,10 @@ pub fn guard_main(args: impl IntoIterator<Item = OsString>) -> ! {
             eprintln!("agent-loop: guard: could not settle: {error}");
             1
         }
-        Ok(()) if dismissed(&duty) => 0,
-        Ok(()) => i32::from(!empty(&duty)),
+        Ok(()) => match dismissed(&duty) {
+            None => 0,
+            Some(cause) => i32::from(!empty(&duty, cause)),
+        },
     };
     std::process::exit(code)
 }
@@ -177,8 +207,8 @@ fn settle(duty: &Duty, ready: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the word that all is done, or for the parent's end without it.
-fn dismissed(duty: &Duty) -> bool {
+/// Waits for the word that all is done (`None`), or for a cause to empty the cgroup.
+fn dismissed(duty: &Duty) -> Option<Cause> {
     loop {
         let watch = |fd: BorrowedFd<'_>| -> Option<bool> {
             let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
@@ -190,16 +220,21 @@ fn dismissed(duty: &Duty) -> bool {
         // The pipe first: what the parent wrote before its end counts.
         if watch(duty.pipe.as_fd()) == Some(true) {
             let mut byte = [0];
-            return matches!((&duty.pipe).read(&mut byte), Ok(1)) && byte == DONE;
+            return match ((&duty.pipe).read(&mut byte), byte) {
+                (Ok(1), [DONE]) => None,
+                (Ok(1), [GIVEN_UP]) => Some(Cause::GivenUp),
+                (Ok(_) | Err(_), _) => Some(Cause::Killed),
+            };
         }
         if !matches!(waited, Err(Errno::EINTR)) {
-            return false;
+            return Some(Cause::Killed);
         }
     }
 }
 
 /// Kills, sweeps until nothing is left, removes, and says so in one line.
-fn empty(duty: &Duty) -> bool {
+fn empty(duty: &Duty, cause: Cause) -> bool {
+    let words = cause.words();
     let begun = Instant::now();
     let before = duty.cgroup.procs().map_or(0, |procs| procs.pids.len());
     let mut last = signal::kill_cgroup(&duty.cgroup, duty.cgroup.id()).err().map(|refusal| refusal.to_string());
@@ -222,12 +257,12 @@ fn empty(duty: &Duty) -> bool {
     if left {
         let pids = duty.cgroup.procs().map(|procs| procs.pids).unwrap_or_default();
         let why = last.unwrap_or_else(|| "they do not die".to_owned());
-        eprintln!("agent-loop: exec was killed; of its processes {pids:?} could not be ended: {why}");
+        eprintln!("agent-loop: {words}; of its processes {pids:?} could not be ended: {why}");
         return false;
     }
     let removed = nest::remove(duty.above.as_fd(), &duty.leaf, &duty.cgroup);
     let rest = removed.err().map_or(String::new(), |error| format!("; its cgroup could not be removed: {error}"));
     let processes = if before == 1 { "process was" } else { "processes were" };
-    eprintln!("agent-loop: exec was killed; its {before} {processes} ended{rest}");
+    eprintln!("agent-loop: {words}; its {before} {processes} ended{rest}");
     true
 }

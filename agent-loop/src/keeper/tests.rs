@@ -860,7 +860,7 @@ pub(super) fn guarded_main(args: impl Iterator<Item = OsString>) -> ! {
             Place::Cgroup(&cgroup),
         )
         .expect("launch");
-        if moment == "running" || moment == "dismissed" {
+        if moment != "frozen" {
             cgroup.thaw().expect("thaw");
             until("the tree", || cgroup.own().procs().expect("procs").pids.len() >= 2);
         }
@@ -874,6 +874,11 @@ pub(super) fn guarded_main(args: impl Iterator<Item = OsString>) -> ! {
             std::process::exit(0);
         }
         std::mem::forget(child);
+        if moment == "given up" {
+            guard.hand_over().expect("handed over");
+            println!("ready {moment}");
+            std::process::exit(0);
+        }
     }
     println!("ready {moment}");
     loop {
@@ -925,6 +930,15 @@ fn the_guard_empties_the_tree_when_its_parent_is_killed() {
         let (_, stderr) = guarded(moment);
         assert_eq!(stderr, format!("agent-loop: exec was killed; its {count}\n"), "{moment}");
     }
+}
+
+#[test]
+fn the_guard_of_an_exec_that_gives_up_goes_on_and_says_so() {
+    if cgroup("guard given up").is_none() {
+        return;
+    }
+    let (_, stderr) = guarded("given up");
+    assert_eq!(stderr, "agent-loop: exec gave up; its 2 processes were ended\n");
 }
 
 #[test]

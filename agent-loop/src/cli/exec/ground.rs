@@ -100,13 +100,25 @@ impl Ground {
         run.exit.map(|(status, _)| status)
     }
 
+    /// Leaves what could not be ended to the guard.
+    ///
+    /// # Errors
+    /// When there is none any more.
+    pub(super) fn hand_over(self) -> io::Result<()> {
+        self.guard.map_or(Ok(()), Guard::hand_over)
+    }
+
     /// Removes the empty cgroup and dismisses the guard.
     ///
     /// # Errors
     /// When the cgroup cannot be removed; the guard then goes on to empty it.
     pub(super) fn clear(self) -> anyhow::Result<()> {
-        if let Some(cgroup) = &self.cgroup {
-            cgroup.remove().with_context(|| format!("removing the cgroup {}", cgroup.path().display()))?;
+        if let Some(cgroup) = &self.cgroup
+            && let Err(error) = cgroup.remove()
+        {
+            let removing = format!("removing the cgroup {}", cgroup.path().display());
+            self.hand_over().context("leaving the cgroup to the guard")?;
+            return Err(error).context(removing);
         }
         if let Some(guard) = self.guard {
             guard.dismiss().context("dismissing the guard")?;

@@ -555,9 +555,13 @@ impl Shell {
         {
             self.report.stats(&totals, self.core.tracker().accounts());
         }
-        if !matches!(summary.outcome, Outcome::NotEmpty { .. })
-            && let Err(error) = self.ground.clear()
-        {
+        if matches!(summary.outcome, Outcome::NotEmpty { .. }) {
+            // Our own end is told first: the guard then says what became of the rest.
+            let code = self.report.end(&summary, code).await;
+            self.ground.hand_over().context("leaving the rest of the tree to the guard")?;
+            return Ok(code);
+        }
+        if let Err(error) = self.ground.clear() {
             self.report.trouble("clearing up", &format!("{error:#}"));
             code = error::INTERNAL;
         }
