@@ -1,7 +1,8 @@
 //! The whole tree is empty afterwards, whatever was in it and however `exec` ended.
 
-use agent_loop_tests::harness::{Event, Exec, Outcome, agent_loop, cgroup, eventually, host};
-use agent_loop_tests::{needs, test_name};
+use agent_loop_tests::harness::cgroup::{self, Cell};
+use agent_loop_tests::harness::{Event, Exec, Outcome, agent_loop, eventually, host};
+use agent_loop_tests::{needs, sys, test_name};
 
 /// The limit comes while the adversary, fully built, lives on.
 fn after_the_limit(args: &[&str]) -> Outcome {
@@ -114,7 +115,7 @@ fn the_subreaper_leaves_no_zombies() {
 fn a_deep_nest_of_cgroups_takes_no_descriptor_for_each_level() {
     needs!(root, bpf, cgroup);
     let few = || Ok(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 80, 80)?);
-    let exec = Exec::new().limit("1s").grace("300ms").with(|command| agent_loop_tests::sys::before_exec(command, few));
+    let exec = Exec::new().limit("1s").grace("300ms").with(|command| sys::before_exec(command, few));
     let outcome = exec.adversary(["many-cgroups", "3", "300"]).run();
     assert_eq!(outcome.code, 124, "{}", outcome.stderr);
     assert!(outcome.was_ready(), "{}", outcome.stderr);
@@ -159,6 +160,25 @@ fn exec_sigkilled_as_soon_as_the_birth_is_written_leaves_nothing_running() {
             running.wait_event("run.born", |event| event.kind == "run.born");
         });
     }
+}
+
+#[test]
+fn exec_sigkilled_when_it_has_just_made_its_cgroup_leaves_none() {
+    needs!(root, bpf, cgroup);
+    let cell = Cell::new();
+    let running = Exec::without_events()
+        .with(|command| cell.hold(command))
+        .with(|command| sys::before_exec(command, sys::be_traced))
+        .cmd(["true"])
+        .start();
+    sys::run_past_call(running.pid(), libc::SYS_mkdirat, 100_000).expect("it makes a cgroup");
+    let made = cell.below();
+    assert!(made.len() == 1 && made[0].starts_with("agent-loop-exec-"), "{made:?}");
+    running.signal(libc::SIGKILL);
+    let outcome = running.finish();
+    assert_eq!(outcome.code, -libc::SIGKILL);
+    eventually("the end of the empty cgroup", || cell.below().is_empty().then_some(()));
+    cell.assert_empty();
 }
 
 /// The cgroup that `exec` was started in: an agent of root's can move there, out of the run's own.

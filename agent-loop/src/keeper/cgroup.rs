@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -211,11 +211,6 @@ impl OwnCgroup {
     #[must_use]
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
-    }
-
-    /// The descriptors it stands on.
-    pub(super) fn fds(&self) -> [RawFd; 2] {
-        [self.dir.as_raw_fd(), self.events.as_raw_fd()]
     }
 
     /// Its path in /proc/PID/cgroup, where known.

@@ -959,7 +959,7 @@ fn the_death_of_the_guard_is_seen_and_its_signals_are_ignored() {
     let guard = Guard::start(&cgroup).expect("guard");
     assert!(!guard.has_died().expect("poll"));
     let send = |signal| {
-        let Ok(Verified::Proof(proof)) = verify(&guard.pidfd, Expected::OwnChild, &alone(cgroup.tag())) else {
+        let Ok(Verified::Proof(proof)) = verify(&guard.pidfd, Expected::OwnChild, &alone(RunTag(0))) else {
             panic!("no proof")
         };
         proof.send(signal).expect("sent")
@@ -970,9 +970,9 @@ fn the_death_of_the_guard_is_seen_and_its_signals_are_ignored() {
     let status = fs::read_to_string(format!("/proc/{}/status", guard.pidfd.pid())).expect("status");
     assert!(status.contains("SigPnd:\t0000000000000000"));
     assert!(!guard.has_died().expect("poll"));
-    // 0, 1, 2, the pipe, the parent's pidfd, the cgroup, its events, the directory above it; it closes `ready` after the word.
+    // 0, 1, 2, both pipes, the parent's pidfd, the cgroup, its events, the directory above it.
     let fds = || fs::read_dir(format!("/proc/{}/fd", guard.pidfd.pid())).expect("fds").count();
-    until("eight descriptors", || fds() == 8);
+    until("nine descriptors", || fds() == 9);
     let stat = Stat::read(guard.pidfd.pid()).expect("stat").expect("alive");
     assert_eq!(stat.session, guard.pidfd.pid().cast_signed());
     send(KILL);

@@ -7,7 +7,7 @@ use ulid::Ulid;
 
 use super::tree::is_init;
 use super::{Args, Backend};
-use crate::keeper::cgroup::{Home, RunCgroup};
+use crate::keeper::cgroup::{CgroupError, Home, RunCgroup};
 use crate::keeper::guard::Guard;
 use crate::keeper::scan;
 use crate::kernel::{self, RunsBy, Tracing};
@@ -44,8 +44,12 @@ impl Ground {
         );
         let inherited = inherited().context("reading the own children")?;
         let mut degraded = Vec::new();
-        let cgroup = match Home::find().and_then(|home| RunCgroup::create(&home, &format!("agent-loop-exec-{id}"))) {
-            Ok(cgroup) => Some(cgroup),
+        let guarded = match Home::find() {
+            Ok(home) => guarded(&home, &format!("agent-loop-exec-{id}"))?,
+            Err(error) => Err(error),
+        };
+        let guarded = match guarded {
+            Ok(guarded) => Some(guarded),
             Err(error) => {
                 if args.backend == Backend::Ebpf {
                     anyhow::bail!("no cgroup for the tree, by which eBPF would know it: {error}; {ADVICE}");
@@ -62,30 +66,14 @@ impl Ground {
                 None
             }
         };
-        let Some(cgroup) = cgroup else {
+        let Some((cgroup, guard)) = guarded else {
             return Ok(Self { cgroup: None, guard: None, tracing: None, degraded, tag: RunTag(0), inherited });
         };
-        match Self::with_cgroup(args, &cgroup, &mut degraded) {
-            Ok((guard, tracing)) => {
+        let frozen = cgroup.freeze().context("freezing the run's cgroup");
+        match frozen.and_then(|()| tracing(args, &cgroup, &mut degraded)) {
+            Ok(tracing) => {
                 Ok(Self { tag: cgroup.tag(), cgroup: Some(cgroup), guard: Some(guard), tracing, degraded, inherited })
             }
-            Err(error) => {
-                let _ = cgroup.remove();
-                Err(error)
-            }
-        }
-    }
-
-    fn with_cgroup(
-        args: &Args,
-        cgroup: &RunCgroup,
-        degraded: &mut Vec<String>,
-    ) -> anyhow::Result<(Guard, Option<Tracing>)> {
-        cgroup.freeze().context("freezing the run's cgroup")?;
-        // The guard first: loading takes long enough to be killed in.
-        let guard = Guard::start(cgroup).context("starting the guard")?;
-        match tracing(args, cgroup, degraded) {
-            Ok(tracing) => Ok((guard, tracing)),
             Err(error) => {
                 let _ = cgroup.remove();
                 let _ = guard.dismiss();
@@ -125,6 +113,26 @@ impl Ground {
         }
         Ok(())
     }
+}
+
+/// The run's cgroup and the guard over it, or why no cgroup can be made.
+///
+/// The guard comes first: between the making of a cgroup and its guard's start we could be killed.
+fn guarded(home: &Home, leaf: &str) -> anyhow::Result<Result<(RunCgroup, Guard), CgroupError>> {
+    let mut guard = Guard::before(home.dir(), leaf).context("starting the guard")?;
+    let cgroup = match RunCgroup::create(home, leaf) {
+        Ok(cgroup) => cgroup,
+        Err(error) => {
+            guard.dismiss().context("dismissing the guard")?;
+            return Ok(Err(error));
+        }
+    };
+    if let Err(error) = guard.entrust(&cgroup) {
+        let _ = cgroup.remove();
+        let _ = guard.dismiss();
+        return Err(error).context("entrusting the run's cgroup to the guard");
+    }
+    Ok(Ok((cgroup, guard)))
 }
 
 /// The children we have before we made any.
