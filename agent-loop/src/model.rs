@@ -18,6 +18,12 @@ impl BootNs {
         Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 
+    /// The same moment by a clock that is this far ahead, in nanoseconds; saturates.
+    #[must_use]
+    pub const fn shifted(self, ahead: i64) -> Self {
+        Self(self.0.saturating_add_signed(ahead))
+    }
+
     /// How long before `later` this was; zero if it was not.
     #[must_use]
     pub fn until(self, later: Self) -> std::time::Duration {

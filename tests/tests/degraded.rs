@@ -212,6 +212,51 @@ fn unshared(cell: &Cell, options: &[&str]) -> Exec {
     exec.arg("--backend").arg("ebpf").grace("300ms")
 }
 
+#[test]
+fn in_a_time_namespace_the_limit_is_kept_and_times_are_right() {
+    needs!(root, bpf, cgroup);
+    // A day ahead of the kernel's own clock: by that, the limit would have passed long ago.
+    let ahead = 86_400_000_000_000i64;
+    let cell = Cell::new();
+    let exec = unshared(&cell, &["--time", "--boottime", "86400", "--fork", "--kill-child"]);
+    let outcome = exec.limit("1h").cmd(["sh", "-c", "(exit 3); exit 7"]).run();
+    assert_eq!(outcome.code, 7, "{}", outcome.stderr);
+    outcome.assert_tree_accounted();
+    let text = fs::read_to_string(outcome.path("events.jsonl")).expect("the events");
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["clock_ahead_ns"], ahead, "{}", lines[0]);
+    let times: Vec<&str> = lines.iter().filter_map(|line| line["time"].as_str()).collect();
+    let (first, last) = (times[0], times[times.len() - 1]);
+    assert!(times.iter().all(|time| (first..=last).contains(time)), "{times:?}");
+    let elapsed = outcome.run_exit().value["elapsed_ms"].as_u64().expect("a number");
+    assert!(elapsed < 3_600_000, "{elapsed} ms");
+    for line in outcome.stderr.lines().filter(|line| line.contains(" end ") || line.contains(" exec ")) {
+        let at: f64 = line.trim_start().split('s').next().and_then(|at| at.parse().ok()).expect("seconds");
+        assert!(at < 3_600.0, "{line}");
+    }
+    cell.assert_empty();
+}
+
+#[test]
+fn in_a_time_namespace_the_limit_still_strikes() {
+    needs!(root, bpf, cgroup);
+    for offset in ["86400", "-60"] {
+        let cell = Cell::new();
+        let exec = unshared(&cell, &["--time", "--boottime", offset, "--fork", "--kill-child"]);
+        let outcome = exec.limit("1s").adversary(["term-ignorer"]).run();
+        assert_eq!(outcome.code, 124, "{offset}: {}", outcome.stderr);
+        assert!(outcome.was_ready(), "{offset}: {}", outcome.stderr);
+        let killed = |event: &agent_loop_tests::harness::Event| {
+            event.is_death() && event.status.is_some_and(|status| status.signal == Some(libc::SIGKILL))
+        };
+        assert!(outcome.events.iter().any(killed), "{offset}: {}", outcome.stderr);
+        let text = fs::read_to_string(outcome.path("events.jsonl")).expect("the events");
+        let causes = text.lines().filter(|line| line.contains("\"proc.exit\"") && line.contains("\"signal\":9"));
+        assert!(causes.clone().all(|line| line.contains("stopped_by_us")), "{offset}: {text}");
+        cell.assert_empty();
+    }
+}
+
 const PID_NAMESPACE: &[&str] = &["--pid", "--fork", "--kill-child", "--mount-proc"];
 const CGROUP_NAMESPACE: &[&str] = &["--cgroup"];
 

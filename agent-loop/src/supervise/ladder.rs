@@ -175,7 +175,8 @@ impl Core {
         let State::Stopping(stop) = &mut self.state else { return };
         let reason = stop.reason;
         stop.rung = Rung::Kill(Kill::new(now));
-        self.tracker.registry_mut().note_kill(now);
+        let by_records = self.tracker.by_kernel(now);
+        self.tracker.registry_mut().note_kill(by_records);
         self.step(Step::Kill, processes, out);
         let key = self.main.as_ref().map(|main| main.key);
         let pid = key.map_or(0, |key| key.tgid);

@@ -119,6 +119,11 @@ impl Core {
         }
     }
 
+    /// Says how far our clock is ahead of the one by which the kernel's records tell the time.
+    pub fn set_clock(&mut self, ahead: i64) {
+        self.tracker.set_clock(ahead);
+    }
+
     /// What became of the kernel's records so far.
     #[must_use]
     pub fn tracker(&self) -> &Tracker {

@@ -7,6 +7,7 @@ use ulid::Ulid;
 
 use super::tree::is_init;
 use super::{Args, Backend};
+use crate::clock;
 use crate::keeper::cgroup::{CgroupError, Home, RunCgroup};
 use crate::keeper::guard::Guard;
 use crate::keeper::scan;
@@ -29,6 +30,8 @@ pub(super) struct Ground {
     pub(super) tag: RunTag,
     /// The children that our caller had when it became us: none of the tree.
     pub(super) inherited: Vec<ProcessKey>,
+    /// How far our clock is ahead of the kernel's records; zero where there are none.
+    pub(super) clock_ahead: i64,
 }
 
 impl Ground {
@@ -67,12 +70,22 @@ impl Ground {
             }
         };
         let Some((cgroup, guard)) = guarded else {
-            return Ok(Self { cgroup: None, guard: None, tracing: None, degraded, tag: RunTag(0), inherited });
+            return Ok(Self {
+                cgroup: None,
+                guard: None,
+                tracing: None,
+                degraded,
+                tag: RunTag(0),
+                inherited,
+                clock_ahead: 0,
+            });
         };
         let frozen = cgroup.freeze().context("freezing the run's cgroup");
         match frozen.and_then(|()| tracing(args, &cgroup, &mut degraded)) {
             Ok(tracing) => {
-                Ok(Self { tag: cgroup.tag(), cgroup: Some(cgroup), guard: Some(guard), tracing, degraded, inherited })
+                let clock_ahead = if tracing.is_some() { clock::ahead_of_kernel() } else { 0 };
+                let (tag, cgroup, guard) = (cgroup.tag(), Some(cgroup), Some(guard));
+                Ok(Self { cgroup, guard, tracing, degraded, tag, inherited, clock_ahead })
             }
             Err(error) => {
                 let _ = cgroup.remove();

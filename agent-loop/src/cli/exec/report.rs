@@ -68,7 +68,8 @@ impl Report {
             recorder.set_cgroup(cgroup.tag().0, cgroup.path().display().to_string());
         }
         let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let human = Human::new(&argv, colour, clock::boot());
+        recorder.set_clock(ground.clock_ahead);
+        let human = Human::new(&argv, colour, clock::boot(), ground.clock_ahead);
         Self { to, recorder, human, degraded: !ground.degraded.is_empty(), failed: false }
     }
 

@@ -64,6 +64,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
     let ground = Ground::prepare(&args, id)?;
     let report = Report::new(&args, id, boot_id, &ground, to);
     let mut shell = Shell::new(&args, ground, report);
+    shell.core.set_clock(shell.ground.clock_ahead);
     shell.watch_guard();
     shell.report.host(&shell.ground);
     shell.launch(&args, &signals, user);
@@ -180,7 +181,8 @@ impl Shell {
             None => identity(pid)?.ok_or_else(|| io::Error::other("the new process is gone"))?.0,
         };
         self.scan.main(key, ino);
-        let at = BootNs(key.start_boottime_ns);
+        // By our own clock, which a deadline is kept by: in a time namespace it is not the kernel's.
+        let at = BootNs(key.start_boottime_ns).shifted(self.ground.clock_ahead);
         Ok(Launched { key, ino, run: self.ground.tag, at, traced: self.ground.tracing.is_some() })
     }
 
