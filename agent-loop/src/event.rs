@@ -161,6 +161,10 @@ pub enum Action {
     },
     /// Kill the run's own cgroup; deliver [`Event::CgroupKilled`].
     KillCgroup,
+    /// Freeze the run's own cgroup, which could not be killed at once: what cannot fork can be killed one by one.
+    FreezeTree,
+    /// Thaw it: nobody is in it any more.
+    ThawTree,
     /// Look at what is left of the tree; deliver [`Event::Tree`].
     InspectTree,
     /// The run is over; nothing follows.

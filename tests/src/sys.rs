@@ -80,6 +80,19 @@ pub fn fork(child: impl FnOnce() -> u8) -> io::Result<i32> {
     Ok(pid)
 }
 
+/// Forks; true in the parent. The child goes on with the caller's code, under the time limit of [`die_after`].
+///
+/// # Errors
+/// When fork fails.
+pub fn fork_on() -> io::Result<bool> {
+    // SAFETY: the adversaries call this while they have one thread, so the child may run any code.
+    let pid = check(unsafe { libc::fork() })?;
+    if pid == 0 && arm().is_err() {
+        exit(250);
+    }
+    Ok(pid != 0)
+}
+
 /// Ends the process, all threads, without running anything.
 pub fn exit(code: u8) -> ! {
     // SAFETY: always sound; nothing of this process runs afterwards.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agent_loop_tests::harness::cgroup::{self, Cell};
-use agent_loop_tests::harness::{Exec, Outcome, adversary, agent_loop, host};
+use agent_loop_tests::harness::{Exec, Outcome, adversary, agent_loop, eventually, host};
 use agent_loop_tests::{needs, sys};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -253,6 +253,57 @@ fn in_a_time_namespace_the_limit_still_strikes() {
         let text = fs::read_to_string(outcome.path("events.jsonl")).expect("the events");
         let causes = text.lines().filter(|line| line.contains("\"proc.exit\"") && line.contains("\"signal\":9"));
         assert!(causes.clone().all(|line| line.contains("stopped_by_us")), "{offset}: {text}");
+        cell.assert_empty();
+    }
+}
+
+/// As on kernels before Linux 5.14: frozen, then swept.
+#[test]
+fn without_the_kill_of_a_cgroup_the_tree_is_stopped_and_proven_empty() {
+    needs!(root, bpf, cgroup);
+    for backend in ["ebpf", "pidfd"] {
+        for act in [
+            &["fork-bomb", "200", "100000"][..],
+            &["hopper", "5"],
+            &["phoenix", "2"],
+            &["term-ignorer", "5"],
+            &["leader-exits-first"],
+            &["nested-cgroup", "--freeze"],
+            &["nested-cgroup", "--threaded"],
+            &["stopper"],
+        ] {
+            let cell = Cell::new();
+            let exec = Exec::new().with(|command| cell.hold(command)).arg("--no-cgroup-kill");
+            let exec = exec.arg("--backend").arg(backend).limit("1s").grace("100ms");
+            let outcome = exec.adversary(act).run();
+            assert_eq!(outcome.code, 124, "{backend} {act:?}: {}", outcome.stderr);
+            assert!(
+                outcome.was_ready() && outcome.stderr.contains("tree: proven empty"),
+                "{act:?}: {}",
+                outcome.stderr
+            );
+            // Looks at the tree miss how others ended.
+            if backend == "ebpf" {
+                outcome.assert_tree_accounted();
+            }
+            cell.assert_empty();
+            outcome.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn without_the_kill_of_a_cgroup_the_guard_empties_the_tree_too() {
+    needs!(root, bpf, cgroup);
+    for act in [&["fork-bomb", "200", "100000"][..], &["hopper", "5"]] {
+        let cell = Cell::new();
+        let exec = Exec::new().with(|command| cell.hold(command)).arg("--no-cgroup-kill");
+        let running = exec.adversary(act).start();
+        running.wait_ready();
+        running.signal(libc::SIGKILL);
+        let outcome = running.finish();
+        assert_eq!(outcome.code, -libc::SIGKILL);
+        eventually("the end of the tree's cgroup", || cell.below().is_empty().then_some(()));
         cell.assert_empty();
     }
 }

@@ -65,6 +65,7 @@ adversaries! {
     a_threaded_nested_cgroup: "nested-cgroup", "--threaded";
     deeply_nested_cgroups: "many-cgroups", "1", "300";
     many_cgroups_side_by_side: "many-cgroups", "500", "0";
+    hoppers_between_cgroups: "hopper", "5";
     a_long_chain_of_setsid: "setsid-chain", "100";
     a_subreaper: "subreaper-daemon";
 }

@@ -162,6 +162,8 @@ pub struct OwnCgroup {
     name: Option<PathBuf>,
     /// The ids of cgroups seen below it: a cgroup never moves, and no id is given twice in a boot.
     known: Mutex<BTreeSet<u64>>,
+    /// Set by [`OwnCgroup::sweep_only`].
+    swept_only: AtomicBool,
     /// Set by a kill, and for one that we did not make: it may have seen one.
     spent: AtomicBool,
 }
@@ -196,6 +198,7 @@ impl OwnCgroup {
                 id: RunTag(found),
                 name,
                 known: Mutex::default(),
+                swept_only: AtomicBool::new(false),
                 spent: AtomicBool::new(spent),
             }),
         }
@@ -225,6 +228,15 @@ impl OwnCgroup {
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.spent.load(Ordering::Acquire)
+    }
+
+    /// Does without cgroup.kill from now on, as kernels before Linux 5.14 have to: for tests of that way.
+    pub fn sweep_only(&self) {
+        self.swept_only.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_swept_only(&self) -> bool {
+        self.swept_only.load(Ordering::Acquire)
     }
 
     pub(super) fn spend(&self) {

@@ -37,7 +37,8 @@ const TRIES_FOR: Duration = Duration::from_secs(30);
 const DONE: u8 = b'd';
 /// What it says when `exec` ends although something is left.
 const GIVEN_UP: u8 = b'g';
-/// What it says before the id, the length of the name and the name of the cgroup that was made.
+/// What it says before the cgroup that was made: whether it is only to be swept, its id, the length of its name, and
+/// its name.
 const ENTRUSTED: u8 = b'c';
 
 /// Why a guard has to empty its cgroup.
@@ -116,8 +117,9 @@ impl Guard {
     /// When the guard died, or found another cgroup there.
     pub fn entrust(&mut self, cgroup: &RunCgroup) -> io::Result<()> {
         let name = cgroup.own().name().map_or(&b""[..], |name| name.as_os_str().as_bytes());
-        let length = u32::try_from(name.len()).map_err(io::Error::other)?;
-        let message = [&[ENTRUSTED][..], &cgroup.tag().0.to_le_bytes(), &length.to_le_bytes(), name].concat();
+        let (id, length) = (cgroup.tag().0.to_le_bytes(), u32::try_from(name.len()).map_err(io::Error::other)?);
+        let message =
+            [&[ENTRUSTED, u8::from(cgroup.own().is_swept_only())][..], &id, &length.to_le_bytes(), name].concat();
         self.pipe.write_all(&message)?;
         self.is_answered()
     }
@@ -256,7 +258,8 @@ fn cause(duty: &mut Duty) -> io::Result<Option<Cause>> {
 
 /// Takes the cgroup that the parent has made, and says so.
 fn take(duty: &mut Duty) -> io::Result<()> {
-    let (mut id, mut length) = ([0; 8], [0; 4]);
+    let (mut swept_only, mut id, mut length) = ([0; 1], [0; 8], [0; 4]);
+    duty.pipe.read_exact(&mut swept_only)?;
     duty.pipe.read_exact(&mut id)?;
     duty.pipe.read_exact(&mut length)?;
     let mut name = Vec::new();
@@ -264,7 +267,11 @@ fn take(duty: &mut Duty) -> io::Result<()> {
     Read::by_ref(&mut duty.pipe).take(length).read_to_end(&mut name)?;
     let name = Some(PathBuf::from(OsString::from_vec(name))).filter(|name| name.is_absolute());
     let dir = open_at(duty.above.as_fd(), Path::new(&duty.leaf))?;
-    duty.cgroup = Some(OwnCgroup::prove(dir, RunTag(u64::from_le_bytes(id)), name).map_err(io::Error::other)?);
+    let cgroup = OwnCgroup::prove(dir, RunTag(u64::from_le_bytes(id)), name).map_err(io::Error::other)?;
+    if swept_only != [0] {
+        cgroup.sweep_only();
+    }
+    duty.cgroup = Some(cgroup);
     let _ = duty.answer.write_all(b"c");
     Ok(())
 }
@@ -275,7 +282,12 @@ fn empty(duty: &Duty, cause: Cause) -> bool {
     let Some(cgroup) = &duty.cgroup else { return remove_unfilled(duty, words) };
     let begun = Instant::now();
     let before = cgroup.procs().map_or(0, |procs| procs.pids.len());
-    let mut last = signal::kill_cgroup(cgroup, cgroup.id()).err().map(|refusal| refusal.to_string());
+    let mut last = None;
+    if let Err(refusal) = signal::kill_cgroup(cgroup, cgroup.id()) {
+        last = Some(refusal.to_string());
+        // Before Linux 5.14: who cannot fork is caught by the sweep.
+        last = signal::freeze_cgroup(cgroup, cgroup.id()).err().map(|refusal| refusal.to_string()).or(last);
+    }
     let mut pause = Duration::from_millis(2);
     let left = loop {
         match cgroup.populated() {

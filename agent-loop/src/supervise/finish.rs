@@ -51,6 +51,10 @@ impl Core {
             State::Failed { .. } => End::LaunchFailed,
             State::Draining { .. } => End::Main,
             State::Stopping(stop) | State::Unkillable(stop) => {
+                // Given up, what is left stays frozen: it could not be ended, and shall not go on.
+                if stop.froze() {
+                    out.push(Action::ThawTree);
+                }
                 out.push(Action::Log(Fact::RunKilled {
                     reason: stop.reason,
                     survivors: 0,

@@ -108,11 +108,12 @@ proptest! {
     #[test]
     fn i08_a_stopped_run_is_over_only_when_its_tree_is_empty(
         ops in ops(true), seed: u64, main in nature(), last in fate(true), works: bool, hurry: bool,
-        unread in 0..5u32, held in held(), silent: bool,
+        unread in 0..5u32, held in held(), silent: bool, bomb: bool,
     ) {
         let mut shadow = Shadow::running(Settings { grace: Duration::from_millis(30), ..Settings::default() }, seed);
         shadow.nature(shadow.main, main);
         shadow.cgroup_kill_works = works;
+        (shadow.is_bomb, shadow.pids) = (bomb, if bomb { 60_000 } else { shadow.pids });
         play(&mut shadow, &ops);
         shadow.default_fate = last;
         shadow.unreadable = unread;

@@ -78,6 +78,10 @@ pub(crate) struct Shadow {
     pub(crate) held_until: u64,
     /// No signal tells that a tracer has let go: only who asks again is told.
     pub(crate) is_silent: bool,
+    /// Somebody in the cgroup forks between any two looks once the kill of the cgroup has failed.
+    pub(crate) is_bomb: bool,
+    is_exploding: bool,
+    is_frozen: bool,
     held_told: bool,
     main_recorded: bool,
 }
@@ -113,6 +117,9 @@ impl Shadow {
             unreadable: 0,
             held_until: 0,
             is_silent: false,
+            is_bomb: false,
+            is_exploding: false,
+            is_frozen: false,
             held_told: false,
             main_recorded: false,
         }
@@ -372,6 +379,7 @@ impl Shadow {
                 events.push_back(Event::Signalled(Signalled { pid, key, signal, result }));
             }
             Action::KillCgroup if !self.cgroup_kill_works => {
+                self.is_exploding = self.is_bomb;
                 events.push_back(Event::CgroupKilled(Err("no cgroup here".into())));
             }
             Action::KillCgroup => {
@@ -383,14 +391,29 @@ impl Shadow {
                 }
                 events.push_back(Event::CgroupKilled(Ok(())));
             }
+            Action::FreezeTree => self.is_frozen = true,
+            Action::ThawTree => {
+                let inside = self.live.values().find(|proc| !proc.nature.left_cgroup);
+                assert!(inside.is_none(), "thawed with {inside:?} in it");
+                self.is_frozen = false;
+            }
             Action::InspectTree => {
                 let tree = self.tree();
+                self.explode();
                 events.push_back(Event::Tree(tree));
             }
             Action::WaitMain => events.extend(self.main_end(true)),
             Action::Finish(summary) => self.finished = Some(summary),
         }
         events.extend(self.main_end(false));
+    }
+
+    /// One who was seen forks before it can be hit.
+    fn explode(&mut self) {
+        let inside = self.live.iter().find(|(_, proc)| !proc.nature.left_cgroup).map(|(key, _)| *key);
+        if let Some(forker) = inside.filter(|_| self.is_exploding && !self.is_frozen) {
+            self.fork(forker, Nature::default(), Fate::default());
+        }
     }
 
     fn tree(&mut self) -> Tree {

@@ -48,7 +48,7 @@ impl Ground {
         let inherited = inherited().context("reading the own children")?;
         let mut degraded = Vec::new();
         let guarded = match Home::find() {
-            Ok(home) => guarded(&home, &format!("agent-loop-exec-{id}"))?,
+            Ok(home) => guarded(&home, &format!("agent-loop-exec-{id}"), args.no_cgroup_kill)?,
             Err(error) => Err(error),
         };
         let guarded = match guarded {
@@ -131,7 +131,7 @@ impl Ground {
 /// The run's cgroup and the guard over it, or why no cgroup can be made.
 ///
 /// The guard comes first: between the making of a cgroup and its guard's start we could be killed.
-fn guarded(home: &Home, leaf: &str) -> anyhow::Result<Result<(RunCgroup, Guard), CgroupError>> {
+fn guarded(home: &Home, leaf: &str, swept_only: bool) -> anyhow::Result<Result<(RunCgroup, Guard), CgroupError>> {
     let mut guard = Guard::before(home.dir(), leaf).context("starting the guard")?;
     let cgroup = match RunCgroup::create(home, leaf) {
         Ok(cgroup) => cgroup,
@@ -140,6 +140,9 @@ fn guarded(home: &Home, leaf: &str) -> anyhow::Result<Result<(RunCgroup, Guard),
             return Ok(Err(error));
         }
     };
+    if swept_only {
+        cgroup.own().sweep_only();
+    }
     if let Err(error) = guard.entrust(&cgroup) {
         let _ = cgroup.remove();
         let _ = guard.dismiss();

@@ -288,6 +288,19 @@ impl Shell {
                 };
                 self.queue.push_back(Event::CgroupKilled(result));
             }
+            Action::FreezeTree => {
+                if let Some(cgroup) = &self.ground.cgroup
+                    && let Err(why) = keeper_signal::freeze_cgroup(cgroup.own(), cgroup.tag())
+                {
+                    self.report.trouble("freezing the tree to kill it", &why);
+                }
+            }
+            Action::ThawTree => {
+                // One that was removed by its own tree needs no thaw.
+                if let Some(cgroup) = &self.ground.cgroup {
+                    let _ = cgroup.thaw();
+                }
+            }
             Action::InspectTree => {
                 let tree = self.ground.inspect().unwrap_or_else(|error| Tree::Unknown(error.to_string()));
                 self.queue.push_back(Event::Tree(tree));
