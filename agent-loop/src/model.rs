@@ -155,6 +155,8 @@ pub struct Exec {
     pub argv: Vec<String>,
     /// The number of arguments the process was given.
     pub argc: u32,
+    /// The length of the whole argument vector in bytes, terminators included, however much of it was captured.
+    pub argv_total: u32,
     /// Whether `argv` or `filename` holds less than the process was given.
     pub truncated: bool,
     /// The working directory, where it could be read while the process was proven alive.

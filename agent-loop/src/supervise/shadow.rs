@@ -70,8 +70,6 @@ pub(crate) struct Shadow {
     /// Numbers in use are chosen from this many.
     pub(crate) pids: u32,
     pub(crate) default_fate: Fate,
-    /// Exit hooks are never skipped.
-    pub(crate) sees_exits: bool,
     /// How often the live set cannot be read from now on.
     pub(crate) unreadable: u32,
     /// Until when a tracer keeps `waitid` from answering for the main process.
@@ -113,7 +111,6 @@ impl Shadow {
             thawed: false,
             pids: 12,
             default_fate: Fate::default(),
-            sees_exits: false,
             unreadable: 0,
             held_until: 0,
             is_silent: false,
@@ -222,7 +219,6 @@ impl Shadow {
     pub(crate) fn exit(&mut self, key: ProcessKey, status: WaitStatus, fate: Fate) {
         self.now += 1_000;
         let Some(proc) = self.live.remove(&key) else { return };
-        let fate = Fate { missed: fate.missed && !self.sees_exits, ..fate };
         self.leave_hooks(key);
         if key == self.main {
             self.main_status = Some(status);
@@ -371,6 +367,9 @@ impl Shadow {
                 assert!(self.core.tracker().registry().is_alive(&key), "a signal to a process known dead");
                 let result = self.hit(key, signal);
                 events.push_back(Event::Signalled(Signalled { pid: key.tgid, key: Some(key), signal, result }));
+            }
+            Action::Verify { key, .. } => {
+                events.push_back(Event::Verified { key, gone: !self.live.contains_key(&key) });
             }
             Action::SignalMember { pid, signal } => {
                 let key = self.live.keys().copied().find(|key| key.tgid == pid);
@@ -540,6 +539,7 @@ pub(crate) fn exec(key: ProcessKey, at: u64) -> Event {
         filename: format!("/bin/tool{}", key.tgid),
         argv: vec![format!("tool{}", key.tgid), "-x".into()],
         argc: 2,
+        argv_total: 11,
         truncated: false,
         cwd: None,
         file: None,

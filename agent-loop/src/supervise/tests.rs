@@ -459,6 +459,15 @@ fn where_the_cgroup_cannot_be_killed_a_fork_bomb_is_frozen_first() {
 }
 
 #[test]
+fn what_the_live_set_had_no_room_for_leaves_the_end_unproven() {
+    let mut shadow = run(Settings::default());
+    shadow.totals.live_full = 2;
+    shadow.exit(shadow.main, WaitStatus::Exited(0), Fate::default());
+    shadow.pass(secs(2));
+    assert_eq!((end(&shadow).outcome.clone(), end(&shadow).proven, end(&shadow).unseen), (Outcome::Ended, false, 2));
+}
+
+#[test]
 fn i10_before_a_repair_nobody_outside_the_cgroup_is_signalled() {
     let mut shadow = run(Settings { grace: Duration::ZERO, ..Settings::default() });
     child(&mut shadow, Nature { left_cgroup: true, ..DEAF });

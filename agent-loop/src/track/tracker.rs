@@ -102,6 +102,13 @@ impl Tracker {
         self.accounts.births.lost.saturating_sub(self.accounts.births.inferred) + self.loss.untracked()
     }
 
+    /// How many births may have happened that the live set knows nothing of: since it was full, or a hook was
+    /// skipped; the kernel's counts.
+    #[must_use]
+    pub fn unseen(&self) -> u64 {
+        self.loss.unseen()
+    }
+
     /// Whether every born process has its death, no gap is open, and the counters add up.
     #[must_use]
     pub fn is_settled(&self) -> bool {

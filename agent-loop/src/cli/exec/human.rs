@@ -185,6 +185,14 @@ impl Human {
             text.push_str(", degraded mode");
         }
         text.push('\n');
+        if summary.unseen > 0 && !matches!(summary.outcome, Outcome::NotEmpty { .. }) {
+            let _ = writeln!(
+                text,
+                "agent-loop: its cgroup is empty; the kernel could not track up to {} births, and that none of these \
+                 processes left the cgroup is not proven",
+                summary.unseen
+            );
+        }
         if summary.leftovers > 0 && !self.leftovers.is_empty() {
             let _ = writeln!(text, "agent-loop: left behind: {}", self.leftovers);
         }
@@ -409,6 +417,7 @@ mod tests {
             filename: line.first().copied().unwrap_or_default().to_owned(),
             argv: argv(line),
             argc: u32::try_from(line.len()).expect("short"),
+            argv_total: 0,
             truncated: false,
             cwd: None,
             file: None,
@@ -444,6 +453,7 @@ mod tests {
             leftovers,
             gaps: 0,
             proven: true,
+            unseen: 0,
             elapsed: Duration::from_millis(61_500),
         }
     }
@@ -492,6 +502,17 @@ mod tests {
         let outcome = Outcome::Stopped(StopReason::Deadline);
         text.push_str(&human.summary(&summary(outcome, WaitStatus::Exited(130), 0), false));
         assert_eq!(text, include_str!("human.golden"));
+    }
+
+    #[test]
+    fn what_is_not_proven_is_said() {
+        let human = Human::new(&argv(&["make"]), false, at(0), 0);
+        let summary = Summary { proven: false, unseen: 3, ..summary(Outcome::Ended, WaitStatus::Exited(0), 0) };
+        let text = human.summary(&summary, false);
+        assert!(text.contains("tree: not proven\n"), "{text}");
+        let said = "agent-loop: its cgroup is empty; the kernel could not track up to 3 births, and that none of these \
+                    processes left the cgroup is not proven\n";
+        assert!(text.ends_with(said), "{text}");
     }
 
     #[test]

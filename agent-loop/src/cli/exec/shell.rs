@@ -272,6 +272,10 @@ impl Shell {
                 let signalled = Signalled { pid: key.tgid, key: Some(key), signal, result: outcome(result) };
                 self.queue.push_back(Event::Signalled(signalled));
             }
+            Action::Verify { key, ino } => {
+                let gone = self.ground.is_gone(key, ino);
+                self.queue.push_back(Event::Verified { key, gone });
+            }
             Action::SignalMember { pid, signal } => {
                 // For the record: who it is was known before the signal, or is not known.
                 let key = self.core.tracker().registry().by_tgid(pid).map(|entry| entry.key);

@@ -6,9 +6,10 @@ use std::io;
 use super::ground::Ground;
 use crate::event::{Member, Tree};
 use crate::keeper::cgroup::RunCgroup;
+use crate::keeper::pidfd::PidFd;
 use crate::keeper::scan;
 use crate::keeper::signal::{self, Delivery, Expected, Refusal, Witnesses};
-use crate::model::Live;
+use crate::model::{Live, PidfsIno, ProcessKey};
 
 /// How many members of a tree are described: more would make a look at a large tree slow.
 const DESCRIBE: usize = 32;
@@ -78,6 +79,25 @@ impl Ground {
             pids.extend(self.descendants()?);
         }
         Ok(pids)
+    }
+
+    /// Whether it is certain that this process is gone: its number is free, or another's.
+    pub(super) fn is_gone(&self, key: ProcessKey, ino: Option<PidfsIno>) -> bool {
+        let fd = match PidFd::open(key.tgid) {
+            Ok(Some(fd)) => fd,
+            Ok(None) => return true,
+            Err(_) => return false,
+        };
+        match (ino, fd.ino()) {
+            (Some(recorded), Some(found)) if recorded != found => return true,
+            (Some(_) | None, Some(_) | None) => {}
+        }
+        if fd.has_exited().unwrap_or(false) {
+            return true;
+        }
+        // Ticks can refute who it is, and in a time namespace not even that.
+        let Ok(Some(stat)) = scan::Stat::read(key.tgid) else { return false };
+        self.clock_ahead == 0 && stat.key().start_boottime_ns.abs_diff(key.start_boottime_ns) > 2 * scan::ticks_to_ns(1)
     }
 
     /// Signals whoever has this number, if it is proven to be in the tree.
