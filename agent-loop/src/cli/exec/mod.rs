@@ -7,6 +7,7 @@ mod birth;
 mod ground;
 mod human;
 mod job;
+mod process;
 mod pump;
 mod report;
 mod scan;
