@@ -47,6 +47,13 @@ pub enum Event {
     Tree(Tree),
     /// The outcome of one [`Action::Signal`] or [`Action::SignalMember`].
     Signalled(Signalled),
+    /// The answer to [`Action::Verify`].
+    Verified {
+        /// Who.
+        key: ProcessKey,
+        /// Whether it is certain that it is gone.
+        gone: bool,
+    },
     /// The outcome of [`Action::KillCgroup`].
     CgroupKilled(Result<(), String>),
 }
@@ -152,6 +159,13 @@ pub enum Action {
         /// The signal's number.
         signal: u8,
     },
+    /// Look whether a process that is told to be alive is; deliver [`Event::Verified`].
+    Verify {
+        /// Who.
+        key: ProcessKey,
+        /// Its recorded inode, where known.
+        ino: Option<PidfsIno>,
+    },
     /// Signal a number found in the tree if it can be proven to be in it; deliver [`Event::Signalled`].
     SignalMember {
         /// The number.
@@ -161,6 +175,10 @@ pub enum Action {
     },
     /// Kill the run's own cgroup; deliver [`Event::CgroupKilled`].
     KillCgroup,
+    /// Freeze the run's own cgroup, which could not be killed at once: what cannot fork can be killed one by one.
+    FreezeTree,
+    /// Thaw it: nobody is in it any more.
+    ThawTree,
     /// Look at what is left of the tree; deliver [`Event::Tree`].
     InspectTree,
     /// The run is over; nothing follows.
@@ -414,6 +432,8 @@ pub struct Summary {
     pub gaps: u64,
     /// Whether the tree was proven empty.
     pub proven: bool,
+    /// Births of which the live set may know nothing: whether one of those left the run's cgroup is not known.
+    pub unseen: u64,
     /// From birth to the empty tree.
     pub elapsed: Duration,
 }

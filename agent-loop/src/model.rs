@@ -19,6 +19,12 @@ impl BootNs {
         Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 
+    /// The same moment by a clock that is this far ahead, in nanoseconds; saturates.
+    #[must_use]
+    pub const fn shifted(self, ahead: i64) -> Self {
+        Self(self.0.saturating_add_signed(ahead))
+    }
+
     /// How long before `later` this was; zero if it was not.
     #[must_use]
     pub fn until(self, later: Self) -> std::time::Duration {
@@ -160,6 +166,8 @@ pub struct Exec {
     pub argv: Vec<String>,
     /// The number of arguments the process was given.
     pub argc: u32,
+    /// The length of the whole argument vector in bytes, terminators included, however much of it was captured.
+    pub argv_total: u32,
     /// Whether `argv` or `filename` holds less than the process was given.
     pub truncated: bool,
     /// The working directory, where it could be read while the process was proven alive.
@@ -183,6 +191,7 @@ impl Exec {
             filename: String::new(),
             argv: Vec::new(),
             argc: 0,
+            argv_total: 0,
             truncated: false,
             cwd: None,
             file: None,

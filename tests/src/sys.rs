@@ -80,6 +80,19 @@ pub fn fork(child: impl FnOnce() -> u8) -> io::Result<i32> {
     Ok(pid)
 }
 
+/// Forks; true in the parent. The child goes on with the caller's code, under the time limit of [`die_after`].
+///
+/// # Errors
+/// When fork fails.
+pub fn fork_on() -> io::Result<bool> {
+    // SAFETY: the adversaries call this while they have one thread, so the child may run any code.
+    let pid = check(unsafe { libc::fork() })?;
+    if pid == 0 && arm().is_err() {
+        exit(250);
+    }
+    Ok(pid != 0)
+}
+
 /// Ends the process, all threads, without running anything.
 pub fn exit(code: u8) -> ! {
     // SAFETY: always sound; nothing of this process runs afterwards.
@@ -632,6 +645,52 @@ pub fn trace(pid: i32) -> io::Result<()> {
     // SAFETY: PTRACE_SEIZE takes a number and flags, of which there are none.
     check_long(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) })?;
     Ok(())
+}
+
+/// Lets this thread's parent trace what this process executes next; it stops there.
+///
+/// # Errors
+/// EPERM where it is traced.
+pub fn be_traced() -> io::Result<()> {
+    // SAFETY: PTRACE_TRACEME ignores the other arguments.
+    check_long(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) })?;
+    Ok(())
+}
+
+/// Runs a child that called [`be_traced`] until it has done the system call `number` with success, `most` system
+/// calls at most; it is stopped then, before it can do anything else.
+///
+/// # Errors
+/// What ptrace reports; an error of its own if the child ended, or did no such call.
+pub fn run_past_call(pid: i32, number: libc::c_long, most: u32) -> io::Result<()> {
+    const GET_SYSCALL_INFO: libc::c_uint = 0x420e;
+    let (mut last, number) = (None, u64::try_from(number).map_err(io::Error::other)?);
+    for _ in 0..most {
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        check(unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) })?;
+        if !libc::WIFSTOPPED(status) {
+            return Err(io::Error::other(format!("the traced child ended: {status:#x}")));
+        }
+        let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+        // SAFETY: PTRACE_SETOPTIONS takes an integer. Without it stops at system calls are not told from others.
+        check_long(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options) })?;
+        // `struct ptrace_syscall_info`: what it is in the first byte, the number or the result in the fourth word.
+        let mut info = [0u64; 11];
+        // SAFETY: the size and the address are those of `info`.
+        let got = unsafe { libc::ptrace(GET_SYSCALL_INFO, pid, size_of_val(&info), info.as_mut_ptr()) };
+        check_long(got)?;
+        match info[0] & 0xff {
+            1 => last = Some(info[3]),
+            2 if last == Some(number) && info[3].cast_signed() >= 0 => return Ok(()),
+            _ => {}
+        }
+        // Signals but the stop's own are handed on.
+        let signal = Some(libc::WSTOPSIG(status)).filter(|signal| signal & 0x7f != libc::SIGTRAP).unwrap_or(0);
+        // SAFETY: PTRACE_SYSCALL takes a signal, or none.
+        check_long(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, signal) })?;
+    }
+    Err(io::Error::other("the traced child does not do that"))
 }
 
 /// An execve as it is given to the kernel, prepared before the fork.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agent_loop_tests::harness::cgroup::{self, Cell};
-use agent_loop_tests::harness::{Exec, Outcome, adversary, agent_loop, host};
+use agent_loop_tests::harness::{Exec, Outcome, adversary, agent_loop, eventually, host};
 use agent_loop_tests::{needs, sys};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -210,6 +210,102 @@ fn unshared(cell: &Cell, options: &[&str]) -> Exec {
     command.args(options).arg(agent_loop());
     let exec = Exec::started_by(command).with_events().with(|command| cell.hold(command));
     exec.arg("--backend").arg("ebpf").grace("300ms")
+}
+
+#[test]
+fn in_a_time_namespace_the_limit_is_kept_and_times_are_right() {
+    needs!(root, bpf, cgroup);
+    // A day ahead of the kernel's own clock: by that, the limit would have passed long ago.
+    let ahead = 86_400_000_000_000i64;
+    let cell = Cell::new();
+    let exec = unshared(&cell, &["--time", "--boottime", "86400", "--fork", "--kill-child"]);
+    let outcome = exec.limit("1h").cmd(["sh", "-c", "(exit 3); exit 7"]).run();
+    assert_eq!(outcome.code, 7, "{}", outcome.stderr);
+    outcome.assert_tree_accounted();
+    let text = fs::read_to_string(outcome.path("events.jsonl")).expect("the events");
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["clock_ahead_ns"], ahead, "{}", lines[0]);
+    let times: Vec<&str> = lines.iter().filter_map(|line| line["time"].as_str()).collect();
+    let (first, last) = (times[0], times[times.len() - 1]);
+    assert!(times.iter().all(|time| (first..=last).contains(time)), "{times:?}");
+    let elapsed = outcome.run_exit().value["elapsed_ms"].as_u64().expect("a number");
+    assert!(elapsed < 3_600_000, "{elapsed} ms");
+    for line in outcome.stderr.lines().filter(|line| line.contains(" end ") || line.contains(" exec ")) {
+        let at: f64 = line.trim_start().split('s').next().and_then(|at| at.parse().ok()).expect("seconds");
+        assert!(at < 3_600.0, "{line}");
+    }
+    cell.assert_empty();
+}
+
+#[test]
+fn in_a_time_namespace_the_limit_still_strikes() {
+    needs!(root, bpf, cgroup);
+    for offset in ["86400", "-60"] {
+        let cell = Cell::new();
+        let exec = unshared(&cell, &["--time", "--boottime", offset, "--fork", "--kill-child"]);
+        let outcome = exec.limit("1s").adversary(["term-ignorer"]).run();
+        assert_eq!(outcome.code, 124, "{offset}: {}", outcome.stderr);
+        assert!(outcome.was_ready(), "{offset}: {}", outcome.stderr);
+        let killed = |event: &agent_loop_tests::harness::Event| {
+            event.is_death() && event.status.is_some_and(|status| status.signal == Some(libc::SIGKILL))
+        };
+        assert!(outcome.events.iter().any(killed), "{offset}: {}", outcome.stderr);
+        let text = fs::read_to_string(outcome.path("events.jsonl")).expect("the events");
+        let causes = text.lines().filter(|line| line.contains("\"proc.exit\"") && line.contains("\"signal\":9"));
+        assert!(causes.clone().all(|line| line.contains("stopped_by_us")), "{offset}: {text}");
+        cell.assert_empty();
+    }
+}
+
+/// As on kernels before Linux 5.14: frozen, then swept.
+#[test]
+fn without_the_kill_of_a_cgroup_the_tree_is_stopped_and_proven_empty() {
+    needs!(root, bpf, cgroup);
+    for backend in ["ebpf", "pidfd"] {
+        for act in [
+            &["fork-bomb", "200", "100000"][..],
+            &["hopper", "5"],
+            &["phoenix", "2"],
+            &["term-ignorer", "5"],
+            &["leader-exits-first"],
+            &["nested-cgroup", "--freeze"],
+            &["nested-cgroup", "--threaded"],
+            &["stopper"],
+        ] {
+            let cell = Cell::new();
+            let exec = Exec::new().with(|command| cell.hold(command)).arg("--no-cgroup-kill");
+            let exec = exec.arg("--backend").arg(backend).limit("1s").grace("100ms");
+            let outcome = exec.adversary(act).run();
+            assert_eq!(outcome.code, 124, "{backend} {act:?}: {}", outcome.stderr);
+            assert!(
+                outcome.was_ready() && outcome.stderr.contains("tree: proven empty"),
+                "{act:?}: {}",
+                outcome.stderr
+            );
+            // Looks at the tree miss how others ended.
+            if backend == "ebpf" {
+                outcome.assert_tree_accounted();
+            }
+            cell.assert_empty();
+            outcome.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn without_the_kill_of_a_cgroup_the_guard_empties_the_tree_too() {
+    needs!(root, bpf, cgroup);
+    for act in [&["fork-bomb", "200", "100000"][..], &["hopper", "5"]] {
+        let cell = Cell::new();
+        let exec = Exec::new().with(|command| cell.hold(command)).arg("--no-cgroup-kill");
+        let running = exec.adversary(act).start();
+        running.wait_ready();
+        running.signal(libc::SIGKILL);
+        let outcome = running.finish();
+        assert_eq!(outcome.code, -libc::SIGKILL);
+        eventually("the end of the tree's cgroup", || cell.below().is_empty().then_some(()));
+        cell.assert_empty();
+    }
 }
 
 const PID_NAMESPACE: &[&str] = &["--pid", "--fork", "--kill-child", "--mount-proc"];

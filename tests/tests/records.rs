@@ -42,7 +42,16 @@ fn every_line_names_what_its_kind_must() {
         ("proc.fork", &["/proc/id", "/proc/pid", "/proc/start_ns", "/parent/id", "/parent/pid", "/inferred"]),
         (
             "proc.exec",
-            &["/proc/id", "/exec/exe", "/exec/argv/0", "/exec/argc", "/exec/truncated", "/exec/cwd", "/exec/source"],
+            &[
+                "/proc/id",
+                "/exec/exe",
+                "/exec/argv/0",
+                "/exec/argc",
+                "/exec/argv_total",
+                "/exec/truncated",
+                "/exec/cwd",
+                "/exec/source",
+            ],
         ),
         (
             "proc.exit",

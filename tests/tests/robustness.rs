@@ -175,6 +175,44 @@ fn without_a_timer_the_tree_is_stopped_all_the_same() {
     outcome.assert_nothing_left();
 }
 
+#[test]
+fn with_too_few_descriptors_a_run_ends_at_once_and_leaves_nothing() {
+    needs!(root, bpf, cgroup);
+    let (mut ran, mut failed) = (0, 0);
+    for most in 12..52u64 {
+        // The grace, after which the rest of a failed launch is killed, is longer than any test waits.
+        let exec = Exec::without_events().grace("1h").with(|command| {
+            sys::before_exec(command, move || {
+                Ok(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most)?)
+            })
+        });
+        let outcome = exec.cmd(["true"]).run();
+        match outcome.code {
+            0 => ran += 1,
+            125 => failed += 1,
+            code => panic!("{most} descriptors: {code}: {}", outcome.stderr),
+        }
+        assert!(!outcome.stderr.contains("exec was killed"), "{most} descriptors: {}", outcome.stderr);
+        outcome.assert_nothing_left();
+    }
+    assert!(ran > 0 && failed > 0, "{ran} ran, {failed} failed");
+}
+
+#[test]
+fn what_is_given_up_is_left_to_the_guard_which_says_whose_it_was() {
+    needs!(bpf, cgroup);
+    // Given up in the very moment of the kill, before anybody can have died of it.
+    let exec = Exec::new().limit("1s").grace("0s").arg("--give-up").arg("1ns");
+    let outcome = exec.adversary(["term-ignorer", "20"]).run();
+    assert_eq!(outcome.code, 125, "{}", outcome.stderr);
+    assert!(outcome.was_ready() && outcome.stderr.contains("NOT stopped"), "{}", outcome.stderr);
+    let told = || fs::read_to_string(outcome.path("stderr")).expect("stderr");
+    eventually("the guard's word", || told().contains("agent-loop: exec gave up; its").then_some(()));
+    assert!(!told().contains("exec was killed"), "{}", told());
+    eventually("the end of its cgroup", || std::panic::catch_unwind(|| outcome.assert_no_cgroup()).ok());
+    outcome.assert_nothing_left();
+}
+
 /// An `exec` whose command this thread traces; it exits with 7 once its standard input ends.
 fn traced_command(exec: Exec) -> (Running, i32) {
     let script = "echo > \"$0\"; read line; exit 7";

@@ -263,12 +263,31 @@ fn after_fg_ctrl_z_and_ctrl_c_reach_the_command() {
     assert_eq!(outcome.of_kind("signal.refused").count(), 0);
 }
 
+/// What /proc says of a process as a job.
+struct Job {
+    state: String,
+    parent: String,
+    group: String,
+    foreground: String,
+}
+
+fn job_of(pid: i32) -> Option<Job> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<String> = stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect();
+    let field = |at: usize| fields.get(at).cloned();
+    Some(Job { state: field(0)?, parent: field(1)?, group: field(2)?, foreground: field(5)? })
+}
+
+/// The `exec` whose command this is.
+fn exec_of(main: i32) -> i32 {
+    job_of(main).and_then(|job| job.parent.parse().ok()).expect("it lives")
+}
+
 /// Waits until this leader of a group runs and its group has the terminal.
 fn wait_for_foreground(leader: i32) {
     eventually("the foreground", || {
-        let stat = std::fs::read_to_string(format!("/proc/{leader}/stat")).ok()?;
-        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-        (fields[0] != "T" && fields[2] == fields[5]).then_some(())
+        let job = job_of(leader)?;
+        (job.state != "T" && job.group == leader.to_string() && job.group == job.foreground).then_some(())
     });
 }
 
@@ -365,9 +384,20 @@ fn a_shell_under_exec_has_job_control() {
     let sleeping =
         |event: &agent_loop_tests::harness::Event| event.kind == "proc.exec" && event.argv() == ["sleep", "1000"];
     let sleep = shell.running.wait_event("sleep", sleeping).who().clone();
+    let inside = shell.running.wait_event("the birth", |event| event.kind == "run.born").who().pid;
+    wait_for_foreground(sleep.pid);
     shell.press(CTRL_Z);
     shell.wait_for("Stopped");
+    // The job alone is stopped: not the shell inside, to which the prompt belongs, and not exec.
+    shell.runs("echo inside=$$.");
+    assert!(shell.shown().contains(&format!("inside={inside}.")), "{}", shell.shown());
+    eventually("the stop of the job", || (job_of(sleep.pid)?.state == "T").then_some(()));
+    for pid in [inside, exec_of(inside)] {
+        assert_ne!(job_of(pid).map(|job| job.state).as_deref(), Some("T"), "{}", shell.shown());
+    }
+    assert_eq!(job_of(sleep.pid).map(|job| job.group), Some(sleep.pid.to_string()), "a group of its own");
     shell.runs("jobs");
+    assert!(shell.shown().contains("[1]+  Stopped"), "{}", shell.shown());
     shell.press("fg\n");
     wait_for_foreground(sleep.pid);
     shell.press(CTRL_C);

@@ -1,7 +1,8 @@
 //! The whole tree is empty afterwards, whatever was in it and however `exec` ended.
 
-use agent_loop_tests::harness::{Event, Exec, Outcome, agent_loop, cgroup, eventually, host};
-use agent_loop_tests::{needs, test_name};
+use agent_loop_tests::harness::cgroup::{self, Cell};
+use agent_loop_tests::harness::{Event, Exec, Outcome, agent_loop, eventually, host};
+use agent_loop_tests::{needs, sys, test_name};
 
 /// The limit comes while the adversary, fully built, lives on.
 fn after_the_limit(args: &[&str]) -> Outcome {
@@ -62,6 +63,9 @@ adversaries! {
     nested_cgroups: "nested-cgroup";
     a_frozen_nested_cgroup: "nested-cgroup", "--freeze";
     a_threaded_nested_cgroup: "nested-cgroup", "--threaded";
+    deeply_nested_cgroups: "many-cgroups", "1", "300";
+    many_cgroups_side_by_side: "many-cgroups", "500", "0";
+    hoppers_between_cgroups: "hopper", "5";
     a_long_chain_of_setsid: "setsid-chain", "100";
     a_subreaper: "subreaper-daemon";
 }
@@ -108,6 +112,17 @@ fn the_subreaper_leaves_no_zombies() {
     assert!(left.is_empty(), "not reaped: {left:?}");
 }
 
+#[test]
+fn a_deep_nest_of_cgroups_takes_no_descriptor_for_each_level() {
+    needs!(root, bpf, cgroup);
+    let few = || Ok(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 80, 80)?);
+    let exec = Exec::new().limit("1s").grace("300ms").with(|command| sys::before_exec(command, few));
+    let outcome = exec.adversary(["many-cgroups", "3", "300"]).run();
+    assert_eq!(outcome.code, 124, "{}", outcome.stderr);
+    assert!(outcome.was_ready(), "{}", outcome.stderr);
+    stopped(&outcome, "deadline");
+}
+
 /// SIGKILLs `exec` once `now` says so; the guard must empty the tree.
 fn killed_when(name: &str, args: &[&str], now: impl Fn(&agent_loop_tests::harness::Running)) {
     let running = Exec::new().adversary(args).start();
@@ -146,6 +161,25 @@ fn exec_sigkilled_as_soon_as_the_birth_is_written_leaves_nothing_running() {
             running.wait_event("run.born", |event| event.kind == "run.born");
         });
     }
+}
+
+#[test]
+fn exec_sigkilled_when_it_has_just_made_its_cgroup_leaves_none() {
+    needs!(root, bpf, cgroup);
+    let cell = Cell::new();
+    let running = Exec::without_events()
+        .with(|command| cell.hold(command))
+        .with(|command| sys::before_exec(command, sys::be_traced))
+        .cmd(["true"])
+        .start();
+    sys::run_past_call(running.pid(), libc::SYS_mkdirat, 100_000).expect("it makes a cgroup");
+    let made = cell.below();
+    assert!(made.len() == 1 && made[0].starts_with("agent-loop-exec-"), "{made:?}");
+    running.signal(libc::SIGKILL);
+    let outcome = running.finish();
+    assert_eq!(outcome.code, -libc::SIGKILL);
+    eventually("the end of the empty cgroup", || cell.below().is_empty().then_some(()));
+    cell.assert_empty();
 }
 
 /// The cgroup that `exec` was started in: an agent of root's can move there, out of the run's own.

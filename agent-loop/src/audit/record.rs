@@ -107,6 +107,9 @@ pub struct Line {
     leftovers: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<Host>,
+    /// In `host.start` inside a time namespace: how far `boot_ns` of our own lines is ahead of that of `proc` lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock_ahead_ns: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stats: Option<Stats>,
 }
@@ -139,6 +142,7 @@ struct ExecBody {
     exe: String,
     argv: Vec<String>,
     argc: u32,
+    argv_total: u32,
     truncated: bool,
     cwd: Option<String>,
     cwd_source: Option<&'static str>,
@@ -256,6 +260,7 @@ pub struct Recorder {
     argv: Vec<String>,
     user: String,
     next: u64,
+    ahead: i64,
 }
 
 impl Recorder {
@@ -263,7 +268,7 @@ impl Recorder {
     #[must_use]
     pub fn new(boot_id: String, run: String, argv: Vec<String>, user: String) -> Self {
         let (boot_id, run) = (Shared(boot_id.into()), Shared(run.into()));
-        Self { boot_id, run, cgroup: None, argv, user, next: 0 }
+        Self { boot_id, run, cgroup: None, argv, user, next: 0, ahead: 0 }
     }
 
     /// Goes on with the numbering of an earlier recorder of the same log.
@@ -307,9 +312,15 @@ impl Recorder {
         self.cgroup = Some(Cgroup { id, path });
     }
 
+    /// Says how far our clock is ahead of the one by which the kernel's records tell the time, in nanoseconds.
+    pub fn set_clock(&mut self, ahead: i64) {
+        self.ahead = ahead;
+    }
+
     /// The line of a host that starts.
     pub fn host(&mut self, host: Host, clock: Clock) -> Line {
-        Line { host: Some(host), ..self.line("host.start", clock.boot, clock) }
+        let clock_ahead_ns = Some(self.ahead).filter(|ahead| *ahead != 0);
+        Line { host: Some(host), clock_ahead_ns, ..self.line("host.start", clock.boot, clock) }
     }
 
     /// The line of the final sum.
@@ -334,7 +345,7 @@ impl Recorder {
                 uid: Some(birth.uid),
                 discovery: Some(discovery(birth.discovery)),
                 inferred: Some(inferred.map(|gap| gap.0)),
-                ..self.line("proc.fork", birth.at, clock)
+                ..self.record("proc.fork", birth.at, clock)
             },
             Fact::Exec(exec) => Line {
                 proc: Some(self.proc(exec.key)),
@@ -343,19 +354,20 @@ impl Recorder {
                     exe: exec.filename.clone(),
                     argv: exec.argv.clone(),
                     argc: exec.argc,
+                    argv_total: exec.argv_total,
                     truncated: exec.truncated,
                     cwd: exec.cwd.clone(),
                     cwd_source: exec.cwd.is_some().then_some("procfs"),
                     file: exec.file.map(|(dev, ino)| FileId { dev, ino }),
                     source: source(exec.source),
                 }),
-                ..self.line("proc.exec", exec.at, clock)
+                ..self.record("proc.exec", exec.at, clock)
             },
             Fact::Exit { death, cause, inferred } => Line {
                 proc: Some(self.proc(death.key)),
                 exit: Some(exit(death.status, cause.word(), death.source)),
                 inferred: Some(inferred.map(|gap| gap.0)),
-                ..self.line("proc.exit", death.at, clock)
+                ..self.record("proc.exit", death.at, clock)
             },
             Fact::Gap(gap) => Line { gap: Some(gap_body(gap)), ..self.line("gap", gap.to, clock) },
             Fact::SignalIntent { pid, key, signal, cgroup, reason } => Line {
@@ -428,6 +440,11 @@ impl Recorder {
             elapsed_ms: Some(u64::try_from(summary.elapsed.as_millis()).unwrap_or(u64::MAX)),
             ..self.line("run.exit", clock.boot, clock)
         }
+    }
+
+    /// A line whose time is the kernel's.
+    fn record(&mut self, kind: &'static str, at: BootNs, clock: Clock) -> Line {
+        Line { time: clock.wall(at.shifted(self.ahead)), ..self.line(kind, at, clock) }
     }
 
     fn line(&mut self, kind: &'static str, at: BootNs, clock: Clock) -> Line {

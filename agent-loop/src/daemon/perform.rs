@@ -11,8 +11,9 @@ use crate::clock;
 use crate::event::{Action, Event, Fact, LaunchFailure, Launched, Signalled, Tree};
 use crate::fault::{self, Role};
 use crate::keeper::process::protocol::{Descriptors, Reply, Request};
+use crate::keeper::tree::is_gone;
 use crate::model::{Live, RunTag, StopReason, Totals};
-use crate::run::{RunId, RunName, RunRecord, Stage};
+use crate::run::{RunId, RunName, RunOutcome, RunRecord, Stage};
 use crate::store::{RunFiles, Store as _};
 use crate::supervise::fleet::{FleetAction, FleetEvent, StepFailed};
 
@@ -54,6 +55,10 @@ impl Daemon {
             }
         }
         if let (Ok(()), Stage::Ended(end)) = (&result, &record.stage) {
+            if end.outcome == RunOutcome::LostToReboot {
+                // Nothing else of it is left to be removed.
+                let _ = RunFiles::remove_pipes(&self.state, record.id);
+            }
             self.say(&format!("run {} is over: {}", record.id, super::answers::sentence(end)));
         }
         self.queue.push_back(FleetEvent::Saved { id: record.id, result });
@@ -151,7 +156,15 @@ impl Daemon {
             }
             Action::Thaw => {
                 let answer = self.keeper.ask(Request::Thaw { run: name.to_string() }, &[]).await;
-                if let Err(why) = done(answer) {
+                // Asked again after a crash or a lost keeper, it may find that the process has come and gone.
+                let gone = self.fleet.record(id).is_some_and(|record| match &record.stage {
+                    Stage::Born(born) => is_gone(born.main, born.ino, true),
+                    Stage::Queued | Stage::Intended | Stage::Ended(_) => false,
+                });
+                if let Err(why) = done(answer)
+                    && !gone
+                    && self.keeper.is_up()
+                {
                     self.trouble(&format!("run {id}: letting it run: {why}"));
                     self.of(id, Event::StopRequested(StopReason::Internal));
                 }
@@ -170,6 +183,18 @@ impl Daemon {
                 let result = signal_result(self.keeper.ask(request, &[]).await);
                 self.of(id, Event::Signalled(Signalled { pid, key, signal, result }));
             }
+            Action::Verify { key, ino } => {
+                let gone = is_gone(key, ino, true);
+                self.of(id, Event::Verified { key, gone });
+            }
+            Action::FreezeTree => {
+                let frozen = done(self.keeper.ask(Request::Freeze { run: name.to_string() }, &[]).await);
+                if let Err(why) = frozen {
+                    self.trouble(&format!("run {id}: freezing its tree to kill it: {why}"));
+                }
+            }
+            // Nobody is in it any more, and a frozen cgroup is removed like any other.
+            Action::ThawTree => {}
             Action::KillCgroup => {
                 let result = done(self.keeper.ask(Request::Kill { run: name.to_string() }, &[]).await);
                 self.of(id, Event::CgroupKilled(result));

@@ -55,7 +55,8 @@ impl RunLog {
         let mut recorder =
             Recorder::new(boot_id.to_owned(), record.id.to_string(), submission.argv.clone(), submission.user.clone());
         recorder.go_on_at(past.next_seq);
-        let mut log = Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, followers, ended: past.ended };
+        let mut log =
+            Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, followers, ended: past.ended };
         if past.torn {
             log.pending.push(b'\n');
             log.write(Recorder::torn);

@@ -98,6 +98,8 @@ pub(super) struct Daemon {
     pub(super) degraded: Vec<String>,
     /// Runs that the kernel side knows only since this daemon loaded it.
     pub(super) fresh: HashSet<RunId>,
+    /// Bytes of output that runs had written before they were gone on with.
+    pub(super) written: HashMap<RunId, u64>,
     pub(super) root: Option<Root>,
     pub(super) runs: HashMap<RunId, Watched>,
     pub(super) tags: HashMap<RunTag, RunId>,
@@ -136,6 +138,7 @@ impl Daemon {
             tracing,
             degraded: Vec::new(),
             fresh: HashSet::new(),
+            written: HashMap::new(),
             root: None,
             runs: HashMap::new(),
             tags: HashMap::new(),
@@ -293,6 +296,7 @@ impl Daemon {
                 | Event::Impatient
                 | Event::Tree(_)
                 | Event::Signalled(_)
+                | Event::Verified { .. }
                 | Event::CgroupKilled(_) => continue,
             };
             // Of observed processes, and of runs that are over: nobody's.
@@ -335,14 +339,17 @@ impl Daemon {
 
     /// The main process of a run ended: the keeper's answer, else what the kernel's run table holds.
     pub(super) fn main_exited(&mut self, id: RunId, raw: Option<i32>) {
-        let status = match raw {
-            Some(raw) => Some(WaitStatus::from_raw(raw)),
-            None => {
-                self.fleet.main_is_told_by(id, crate::model::Source::RunTable);
-                self.runs.get(&id).and_then(|watched| watched.tag).and_then(|tag| self.recorded_exit(tag))
-            }
-        };
+        if raw.is_none() {
+            self.fleet.main_is_told_by(id, crate::model::Source::RunTable);
+        }
+        let tag = self.runs.get(&id).and_then(|watched| watched.tag);
+        let status = tag.and_then(|tag| self.exit_status(tag, raw));
         self.queue.push_back(FleetEvent::Of(id, Event::MainExited(status)));
+    }
+
+    /// A status that the keeper told, else what the kernel's run table holds.
+    pub(super) fn exit_status(&self, tag: RunTag, raw: Option<i32>) -> Option<WaitStatus> {
+        raw.map(WaitStatus::from_raw).or_else(|| self.recorded_exit(tag))
     }
 
     pub(super) fn output(&mut self, output: &OutputState) {

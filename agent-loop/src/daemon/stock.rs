@@ -19,7 +19,7 @@ use crate::kernel::pins::{self, Found};
 use crate::kernel::{self, RunsBy, Tracing};
 use crate::model::RunTag;
 use crate::run::{Born, RunId, RunName, RunRecord, Stage};
-use crate::store::{RunFiles, Store as _};
+use crate::store::{Reopened, RunFiles, Store as _};
 use crate::supervise::Core;
 use crate::supervise::fleet::{Findings, FleetEvent, HeldRun, Step, plan, settings_of};
 use crate::track::Restored;
@@ -100,11 +100,8 @@ impl Daemon {
                     self.say(&format!("discarding {name}: {}", why.text()));
                     self.discards.push(Discard { name, cgroup });
                 }
-                Step::Queue(record) if first => self.queue.push_back(FleetEvent::Submitted(record)),
-                Step::Again(mut record) if first => {
-                    record.attempt += 1;
-                    record.stage = Stage::Queued;
-                    self.queue.push_back(FleetEvent::Submitted(record));
+                Step::Queue(record) | Step::Again(record) if first => {
+                    self.queue.push_back(FleetEvent::Requeued(record));
                 }
                 Step::Queue(_) => {}
                 Step::Again(record) => {
@@ -213,24 +210,32 @@ impl Daemon {
         cgroup: bool,
         first: bool,
     ) -> Option<(RunId, Option<i32>)> {
-        let (id, name) = (record.id, record.name());
+        let id = record.id;
         let Stage::Born(born) = record.stage.clone() else { return None };
-        if first && let Err(error) = self.resume(record, &born, cgroup) {
+        let written = held.is_none().then(|| self.reopen_output(id));
+        let exit = match held {
+            // Adopted when its main process had gone already, it is held without one: its end is the kernel's to tell.
+            Some(held) => held.exited.or(held.main.is_none().then_some(None)),
+            None => self.adopt(&record, &born, cgroup, written.flatten()).await,
+        };
+        if first && let Err(error) = self.resume(record, &born, cgroup, exit) {
             self.trouble(&format!("run {id}: going on with it: {error:#}"));
         }
-        let Some(held) = held else { return self.adopt(name, &born, cgroup).await };
-        self.output(&held.output);
-        self.started(id, held.start.clone());
-        if !held.thawed && born.stopping.is_none() && held.exited.is_none() {
-            self.thaw(name).await;
+        if let Some(held) = held {
+            self.output(&held.output);
+            self.started(id, held.start.clone());
         }
-        // Adopted when its main process had gone already: held without one, its end is the kernel's to tell.
-        let gone = held.main.is_none().then_some(None);
-        held.exited.or(gone).map(|status| (id, status))
+        exit.map(|status| (id, status))
     }
 
     /// Restores the state machine of a run from what its log says.
-    fn resume(&mut self, record: RunRecord, born: &Born, cgroup: bool) -> anyhow::Result<()> {
+    fn resume(
+        &mut self,
+        record: RunRecord,
+        born: &Born,
+        cgroup: bool,
+        exit: Option<Option<i32>>,
+    ) -> anyhow::Result<()> {
         let id = record.id;
         let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
         let mut restored = Restored::new(launched.clone(), born.baseline);
@@ -252,67 +257,73 @@ impl Daemon {
             // The kernel counts anew: the sum begins here, and the time before is declared.
             restored.forget_the_count(self.totals(born.cgroup).unwrap_or_default());
         }
-        let core = Core::resumed(now().boot, settings_of(&record, born.baseline), &restored);
+        let mut core = Core::resumed(now().boot, settings_of(&record, born.baseline), &restored);
+        if let Some(raw) = exit {
+            core.main_had_ended(self.exit_status(born.cgroup, raw));
+        }
         self.tags.insert(born.cgroup, id);
-        self.runs.insert(id, Watched { log, cgroup: own, tag: Some(born.cgroup), output: 0, output_before: 0 });
+        let output = self.written.remove(&id).unwrap_or(0);
+        let watched = Watched { log, cgroup: own, tag: Some(born.cgroup), output, output_before: output };
+        self.runs.insert(id, watched);
         self.queue.push_back(FleetEvent::Resumed { record: Box::new(record), core: Box::new(core) });
         self.queue.push_back(FleetEvent::Of(id, Event::Started));
         Ok(())
     }
 
+    /// Opens the output of a run again, for another keeper to go on with.
+    fn reopen_output(&mut self, id: RunId) -> Option<Reopened> {
+        let output = match RunFiles::reopen(&self.state, &self.log, id) {
+            Ok(output) => output,
+            Err(error) => {
+                self.trouble(&format!("run {id}: going on with its output: {error}"));
+                return None;
+            }
+        };
+        let written = output.held.iter().sum();
+        match self.runs.get_mut(&id) {
+            Some(watched) => (watched.output_before, watched.output) = (written, written),
+            None => drop(self.written.insert(id, written)),
+        }
+        Some(output)
+    }
+
     /// Has the keeper take up a run that another one launched; without a cgroup its tree is gone.
-    async fn adopt(&mut self, name: RunName, born: &Born, cgroup: bool) -> Option<(RunId, Option<i32>)> {
+    ///
+    /// The end of its main process is returned where it has come.
+    async fn adopt(
+        &mut self,
+        record: &RunRecord,
+        born: &Born,
+        cgroup: bool,
+        output: Option<Reopened>,
+    ) -> Option<Option<i32>> {
         if !cgroup {
-            return Some((name.id, None));
+            return Some(None);
         }
         if !self.keeper.is_up() {
             return None;
         }
-        let output = match RunFiles::reopen(&self.state, &self.log, name.id) {
-            Ok(output) => Some(output),
-            Err(error) => {
-                self.trouble(&format!("run {}: going on with its output: {error}", name.id));
-                None
-            }
-        };
-        if let (Some(output), Some(watched)) = (&output, self.runs.get_mut(&name.id)) {
-            watched.output_before = output.held.iter().sum();
-            watched.output = watched.output_before;
-        }
         let before = output.as_ref().map_or(0, |output| output.held.iter().sum());
-        let budget = self.fleet.record(name.id).and_then(|record| record.submission.limits.output_bytes);
         let request = Request::Adopt {
-            run: name.to_string(),
+            run: record.name().to_string(),
             cgroup: born.cgroup.0,
             main: Some(process(born.main, born.ino)),
             fds: Descriptors { drains: output.is_some(), ..Descriptors::default() },
-            output_bytes: budget.map(|budget| budget.saturating_sub(before)),
+            output_bytes: record.submission.limits.output_bytes.map(|budget| budget.saturating_sub(before)),
         };
         let drains = output.iter().flat_map(|output| &output.drains);
         let fds: Vec<_> = drains.flat_map(|(pipe, file)| [pipe.as_fd(), file.as_fd()]).collect();
         match self.keeper.ask(request, &fds).await.map(|answered| answered.reply) {
-            Ok(Reply::Adopted { main_alive: true }) => {
-                if born.stopping.is_none() {
-                    self.thaw(name).await;
-                }
-                None
-            }
-            Ok(Reply::Adopted { main_alive: false }) => Some((name.id, None)),
+            Ok(Reply::Adopted { main_alive: true }) => None,
+            Ok(Reply::Adopted { main_alive: false }) => Some(None),
             Ok(other) => {
-                self.trouble(&format!("run {}: the keeper does not adopt it: {other:?}", name.id));
+                self.trouble(&format!("run {}: the keeper does not adopt it: {other:?}", record.id));
                 None
             }
             Err(why) => {
-                self.trouble(&format!("run {}: having it adopted: {why}", name.id));
+                self.trouble(&format!("run {}: having it adopted: {why}", record.id));
                 None
             }
-        }
-    }
-
-    /// Its birth is durable: it may run, whoever thawed it before.
-    async fn thaw(&mut self, name: RunName) {
-        if let Err(why) = done(self.keeper.ask(Request::Thaw { run: name.to_string() }, &[]).await) {
-            self.trouble(&format!("run {}: letting it run: {why}", name.id));
         }
     }
 

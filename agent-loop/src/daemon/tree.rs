@@ -1,6 +1,5 @@
 //! A look at the tree of a run: who is left in its cgroup. Numbers for the core, which has each verified.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -9,14 +8,11 @@ use nix::dir::{Dir, Type};
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
-use crate::event::{Member, Tree};
+use crate::event::Tree;
 use crate::keeper::cgroup::OwnCgroup;
-use crate::keeper::scan;
+use crate::keeper::tree;
 use crate::model::{Live, RunTag};
 use crate::run::RunName;
-
-/// How many members of a tree are described: more would make a look at a large tree slow.
-const DESCRIBE: usize = 32;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
@@ -83,29 +79,12 @@ impl Root {
 /// When it cannot be told.
 pub(super) fn inspect(cgroup: Option<&OwnCgroup>, live: &[Live]) -> io::Result<Tree> {
     let Some(cgroup) = cgroup else { return Ok(Tree::Empty { proven: true }) };
-    match cgroup.populated() {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {
-            return Ok(Tree::Empty { proven: true });
-        }
-        Err(error) => return Err(error),
-        Ok(false) => return Ok(Tree::Empty { proven: true }),
-        Ok(true) => {}
+    if !tree::is_populated(cgroup)? {
+        return Ok(Tree::Empty { proven: true });
     }
     let pids = cgroup.procs()?.pids;
     if pids.is_empty() {
         return Ok(Tree::Unknown("the cgroup is populated by processes that cannot be listed".to_owned()));
     }
-    Ok(Tree::Populated(describe(&pids, live)))
-}
-
-fn describe(pids: &BTreeSet<u32>, live: &[Live]) -> Vec<Member> {
-    let member = |(index, &pid): (usize, &u32)| {
-        let key = live.iter().find(|live| live.key.tgid == pid).map(|live| live.key);
-        if index < DESCRIBE {
-            scan::member(pid, key)
-        } else {
-            Member { pid, key, state: None, wchan: None, comm: None }
-        }
-    };
-    pids.iter().enumerate().map(member).collect()
+    Ok(Tree::Populated(tree::describe(&pids, live)))
 }

@@ -8,30 +8,29 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use thiserror::Error;
 
-use super::mounts;
 use super::pidfd::PidFd;
+use super::{mounts, nest};
 use crate::model::RunTag;
 
 /// The file system of version 2 (`CGROUP2_SUPER_MAGIC` of linux/magic.h).
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 /// The cgroup namespace of the host (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
 const INITIAL_CGROUP_NAMESPACE: u64 = 0xefff_fffb;
-/// How deep, and over how many cgroups, one look goes: an agent can nest them without end.
+/// How deep the search for our own cgroup goes.
 const DEEPEST: usize = 64;
-const MOST_CGROUPS: usize = 4_096;
+/// How many ids of cgroups below a run's own are remembered.
+const MOST_KNOWN: usize = 65_536;
 /// The most bytes read of one file: cgroup.procs of some million processes.
 const LONGEST: u64 = 32 << 20;
 
@@ -170,9 +169,15 @@ impl Home {
 #[derive(Debug)]
 pub struct OwnCgroup {
     dir: OwnedFd,
+    /// Its cgroup.events, open: whether it is empty can be told when no descriptor is left.
+    events: File,
     id: RunTag,
     /// As /proc/PID/cgroup shows it to us, where known.
     name: Option<PathBuf>,
+    /// The ids of cgroups seen below it: a cgroup never moves, and no id is given twice in a boot.
+    known: Mutex<BTreeSet<u64>>,
+    /// Set by [`OwnCgroup::sweep_only`].
+    swept_only: AtomicBool,
     /// Set by a kill, and for one that we did not make: it may have seen one.
     spent: AtomicBool,
 }
@@ -189,14 +194,27 @@ impl OwnCgroup {
     }
 
     fn proven(dir: OwnedFd, recorded: Option<RunTag>, name: Option<PathBuf>, spent: bool) -> Result<Self, CgroupError> {
-        // The root has no cgroup.events; it is nobody's run.
-        if !is_cgroup2(dir.as_fd()) || read_at(dir.as_fd(), "cgroup.events").is_err() {
+        if !is_cgroup2(dir.as_fd()) {
             return Err(CgroupError::NotACgroup);
         }
+        let events = match openat(&dir, "cgroup.events", OFlag::O_RDONLY | FILE, Mode::empty()) {
+            Ok(events) => File::from(events),
+            // The root has none; it is nobody's run.
+            Err(Errno::ENOENT) => return Err(CgroupError::NotACgroup),
+            Err(errno) => return Err(doing("opening cgroup.events")(errno.into())),
+        };
         let found = id_of(dir.as_fd()).map_err(doing("reading the id of a cgroup"))?;
         match recorded {
             Some(RunTag(recorded)) if recorded != found => Err(CgroupError::OtherCgroup { found, recorded }),
-            _ => Ok(Self { dir, id: RunTag(found), name, spent: AtomicBool::new(spent) }),
+            _ => Ok(Self {
+                dir,
+                events,
+                id: RunTag(found),
+                name,
+                known: Mutex::default(),
+                swept_only: AtomicBool::new(false),
+                spent: AtomicBool::new(spent),
+            }),
         }
     }
 
@@ -226,6 +244,15 @@ impl OwnCgroup {
         self.spent.load(Ordering::Acquire)
     }
 
+    /// Does without cgroup.kill from now on, as kernels before Linux 5.14 have to: for tests of that way.
+    pub fn sweep_only(&self) {
+        self.swept_only.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_swept_only(&self) -> bool {
+        self.swept_only.load(Ordering::Acquire)
+    }
+
     pub(super) fn spend(&self) {
         self.spent.store(true, Ordering::Release);
     }
@@ -235,7 +262,9 @@ impl OwnCgroup {
     /// # Errors
     /// ENODEV or ENOENT once it was removed.
     pub fn populated(&self) -> io::Result<bool> {
-        let events = read_at(self.dir(), "cgroup.events")?;
+        let mut text = [0; 256];
+        let length = self.events.read_at(&mut text, 0)?;
+        let events = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
         key(&events, "populated").map(|value| value != "0").ok_or_else(|| unknown("cgroup.events"))
     }
 
@@ -245,7 +274,9 @@ impl OwnCgroup {
     /// When its own list cannot be read.
     pub fn procs(&self) -> io::Result<Procs> {
         let mut procs = Procs { complete: true, ..Procs::default() };
-        let complete = each_cgroup(self.dir(), &mut |dir| {
+        let mut ids = BTreeSet::new();
+        let complete = nest::each_cgroup(self.dir(), &mut |dir, id| {
+            ids.insert(id);
             let (text, threads) = match read_at(dir, "cgroup.procs") {
                 // A threaded cgroup lists threads only; its processes may be listed above it, or not.
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => (read_at(dir, "cgroup.threads")?, true),
@@ -261,6 +292,7 @@ impl OwnCgroup {
             }
             Ok(())
         })?;
+        self.remember(ids);
         procs.complete &= complete;
         Ok(procs)
     }
@@ -280,8 +312,16 @@ impl OwnCgroup {
         let mut id = id;
         // It may move between two of our cgroups while we look: ask again as long as the answer changes.
         for _ in 0..8 {
-            if id == self.id.0 || self.ids()?.contains(&id) {
+            if self.knows(id) {
                 return Ok(true);
+            }
+            // Whoever was listed is known; a walk is for one in a cgroup that is younger, and for strangers.
+            let complete = self.learn()?;
+            if self.knows(id) {
+                return Ok(true);
+            }
+            if !complete {
+                return self.holds_by_name(fd);
             }
             match fd.info()?.and_then(|info| info.cgroup) {
                 Some(now) if now != id => id = now,
@@ -289,6 +329,29 @@ impl OwnCgroup {
             }
         }
         Ok(false)
+    }
+
+    pub(super) fn knows(&self, id: u64) -> bool {
+        id == self.id.0 || self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    fn remember(&self, ids: BTreeSet<u64>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() > MOST_KNOWN {
+            known.clear();
+        }
+        known.extend(ids);
+    }
+
+    /// Notes the ids of the cgroups below it; whether it saw all.
+    fn learn(&self) -> io::Result<bool> {
+        let mut ids = BTreeSet::new();
+        let complete = nest::each_cgroup(self.dir(), &mut |_, id| {
+            ids.insert(id);
+            Ok(())
+        })?;
+        self.remember(ids);
+        Ok(complete)
     }
 
     /// The way before Linux 6.13. What was read under the number is of the pidfd's process if that is alive after.
@@ -302,16 +365,6 @@ impl OwnCgroup {
             return Err(Errno::ESRCH.into());
         }
         Ok(mounts::version2_path(&text).is_some_and(|path| path.starts_with(name)))
-    }
-
-    /// The ids of all cgroups below it.
-    fn ids(&self) -> io::Result<BTreeSet<u64>> {
-        let mut ids = BTreeSet::new();
-        each_cgroup(self.dir(), &mut |dir| {
-            ids.insert(id_of(dir)?);
-            Ok(())
-        })?;
-        Ok(ids)
     }
 
     #[cfg(test)]
@@ -506,7 +559,7 @@ impl RunCgroup {
     /// # Errors
     /// EBUSY while a process is in it. Nothing outside it is touched.
     pub fn remove(&self) -> io::Result<()> {
-        remove(self.parent.as_fd(), &self.leaf, &self.own)
+        nest::remove(self.parent.as_fd(), &self.leaf, &self.own)
     }
 }
 
@@ -530,102 +583,15 @@ pub struct MissingLimit {
     pub why: String,
 }
 
-/// How long a removal waits for a process that has just died to leave its cgroup.
-const REMOVE_TRIES: u32 = 50;
-const REMOVE_PAUSE: Duration = Duration::from_millis(2);
-
-/// Removes the cgroup `own`, known as `leaf` in `parent`.
-pub(super) fn remove(parent: BorrowedFd<'_>, leaf: &str, own: &OwnCgroup) -> io::Result<()> {
-    for attempt in 0.. {
-        let removed = remove_below(own.dir(), 0).and_then(|()| {
-            // Only what still is our cgroup: the name may have gone, or gone to another.
-            match fstat_at(parent, leaf) {
-                Ok(id) if id == own.id.0 => unlinkat(parent, leaf, UnlinkatFlags::RemoveDir).map_err(io::Error::from),
-                Ok(_) => Err(io::Error::other("the name belongs to another cgroup")),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            }
-        });
-        match removed {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempt < REMOVE_TRIES => {
-                std::thread::sleep(REMOVE_PAUSE);
-            }
-            other => return other,
-        }
-    }
-    unreachable!("the loop returns at its bound")
-}
-
-fn remove_below(dir: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
-    if depth > DEEPEST {
-        return Err(io::Error::other("the cgroups are nested too deeply"));
-    }
-    for name in below(dir)? {
-        let Some(child) = present(open_at(dir, &name))? else { continue };
-        remove_below(child.as_fd(), depth + 1)?;
-        drop(child);
-        present(unlinkat(dir, name.as_path(), UnlinkatFlags::RemoveDir).map_err(io::Error::from))?;
-    }
-    Ok(())
-}
-
-/// Calls `look` on a cgroup and on each below it; says whether it saw all within the bounds.
-fn each_cgroup(dir: BorrowedFd<'_>, look: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<bool> {
-    let mut budget = MOST_CGROUPS;
-    each(dir, DEEPEST, &mut budget, look)
-}
-
-fn each(
-    dir: BorrowedFd<'_>,
-    depth: usize,
-    budget: &mut usize,
-    look: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
-) -> io::Result<bool> {
-    look(dir)?;
-    let mut complete = true;
-    for name in below(dir)? {
-        if depth == 0 || *budget == 0 {
-            return Ok(false);
-        }
-        *budget -= 1;
-        // One that is removed while we look had no processes left.
-        let Some(child) = present(open_at(dir, &name))? else { continue };
-        complete &= present(each(child.as_fd(), depth - 1, budget, look))?.unwrap_or(true);
-    }
-    Ok(complete)
-}
-
-/// The names of the cgroups directly below.
-pub(super) fn below(dir: BorrowedFd<'_>) -> io::Result<Vec<PathBuf>> {
-    let mut listing = Dir::openat(dir, ".", DIRECTORY, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in listing.iter() {
-        let entry = entry?;
-        let name = Path::new(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()));
-        if entry.file_type() == Some(Type::Directory) && name != Path::new(".") && name != Path::new("..") {
-            names.push(name.to_path_buf());
-        }
-    }
-    Ok(names)
-}
-
-/// Turns "it has been removed meanwhile" into `None`.
-fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+pub(super) const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const FILE: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_CLOEXEC);
 
 fn open_path(path: &Path) -> io::Result<OwnedFd> {
     nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(io::Error::from)
 }
 
-fn open_at(dir: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open_at(dir: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
     openat(dir, name, DIRECTORY, Mode::empty()).map_err(io::Error::from)
 }
 
@@ -641,25 +607,25 @@ pub(super) fn write_at(dir: BorrowedFd<'_>, name: &str, value: &str) -> io::Resu
     file.write_all(value.as_bytes())
 }
 
-fn fstat_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<u64> {
+pub(super) fn fstat_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<u64> {
     let stat = nix::sys::stat::fstatat(dir, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(stat.st_ino)
 }
 
 /// A cgroup's id is the inode of its directory (64-bit inodes, Linux 5.5 and later).
-fn id_of(dir: BorrowedFd<'_>) -> io::Result<u64> {
+pub(super) fn id_of(dir: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(nix::sys::stat::fstat(dir)?.st_ino)
 }
 
-/// The cgroup with this id below `top`, and its path; `None` if it is not among the first [`MOST_CGROUPS`].
+/// The cgroup with this id below `top`, and its path; `None` if it is not among the first that are seen.
 fn search(top: OwnedFd, path: PathBuf, id: u64) -> Option<(OwnedFd, PathBuf)> {
     let mut open = vec![(top, path, 0)];
-    let mut budget = MOST_CGROUPS;
+    let mut budget = nest::MOST_CGROUPS;
     while let Some((dir, path, depth)) = open.pop() {
         if id_of(dir.as_fd()).is_ok_and(|found| found == id) {
             return Some((dir, path));
         }
-        let names = if depth < DEEPEST { below(dir.as_fd()).unwrap_or_default() } else { Vec::new() };
+        let names = if depth < DEEPEST { nest::names(dir.as_fd(), budget + 1).unwrap_or_default() } else { Vec::new() };
         for name in names {
             budget = budget.checked_sub(1)?;
             if let Ok(child) = open_at(dir.as_fd(), &name) {

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod launch;
 pub mod launcher;
 mod mounts;
+mod nest;
 pub mod pidfd;
 pub mod probe;
 pub mod process;
@@ -21,3 +22,4 @@ pub mod terminal;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tree;

@@ -209,7 +209,7 @@ fn remove_abandoned(home: &Home) {
         let id = name.strip_prefix(LEAF).and_then(|id| Ulid::from_string(id).ok());
         id.is_some_and(|id| now.duration_since(id.datetime()).is_ok_and(|age| age > ABANDONED))
     };
-    for name in super::cgroup::below(home.dir()).unwrap_or_default() {
+    for name in super::nest::names(home.dir(), super::nest::MOST_CGROUPS).unwrap_or_default() {
         if name.to_str().is_some_and(abandoned) {
             let _ = unlinkat(home.dir(), name.as_path(), UnlinkatFlags::RemoveDir);
         }

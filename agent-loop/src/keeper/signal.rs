@@ -396,8 +396,30 @@ pub fn open_and_send(expected: Expected, witnesses: &Witnesses<'_>, signal: u8) 
 /// Not enough alone: a process whose leader thread has exited survives it. Call [`sweep`] until it is empty.
 ///
 /// # Errors
-/// [`Refusal::Io`] with ENOENT before 5.14, EOPNOTSUPP if it was made threaded: sweep then.
+/// [`Refusal::Io`] with ENOENT before 5.14, EOPNOTSUPP if it was made threaded: freeze and sweep then.
 pub fn kill_cgroup(cgroup: &OwnCgroup, recorded: RunTag) -> Result<(), Refusal> {
+    may_end(cgroup, recorded)?;
+    // Before the write: a process born after it would be killed at birth (I7).
+    cgroup.spend();
+    let written =
+        if cgroup.is_swept_only() { Err(Errno::ENOENT.into()) } else { write_at(cgroup.dir(), "cgroup.kill", "1") };
+    written.map_err(|source| Refusal::Io { doing: "writing cgroup.kill", source })
+}
+
+/// Freezes the run's cgroup where it cannot be killed at once: who cannot fork is caught by [`sweep`], and SIGKILL
+/// ends a frozen process too.
+///
+/// # Errors
+/// As [`kill_cgroup`].
+pub fn freeze_cgroup(cgroup: &OwnCgroup, recorded: RunTag) -> Result<(), Refusal> {
+    may_end(cgroup, recorded)?;
+    cgroup.spend();
+    write_at(cgroup.dir(), "cgroup.freeze", "1")
+        .map_err(|source| Refusal::Io { doing: "writing cgroup.freeze", source })
+}
+
+/// Whether a cgroup is the run's, and we are not in it.
+fn may_end(cgroup: &OwnCgroup, recorded: RunTag) -> Result<(), Refusal> {
     if cgroup.id() != recorded {
         return Err(Refusal::OtherCgroup { found: cgroup.id(), recorded });
     }
@@ -407,9 +429,7 @@ pub fn kill_cgroup(cgroup: &OwnCgroup, recorded: RunTag) -> Result<(), Refusal> 
     if cgroup.holds(&own).map_err(io("asking for our own cgroup"))? {
         return Err(Refusal::HoldsOurselves(recorded));
     }
-    // Before the write: a process born after it would be killed at birth (I7).
-    cgroup.spend();
-    write_at(cgroup.dir(), "cgroup.kill", "1").map_err(io("writing cgroup.kill"))
+    Ok(())
 }
 
 /// Whether this cgroup can be killed at once (Linux 5.14 and later).

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio as StdStdio};
 use std::time::Duration;
 
@@ -394,6 +395,27 @@ fn i03_a_cgroup_that_holds_us_is_not_killed() {
         // Ours is the root: that is nobody's run.
         Err(error) => assert!(matches!(error, CgroupError::NotACgroup), "{error}"),
     }
+}
+
+#[test]
+fn membership_of_whoever_was_listed_takes_no_walk() {
+    let Some(cgroup) = cgroup("membership") else { return };
+    let deep = cgroup.path().join("a/b");
+    fs::create_dir_all(&deep).expect("nested");
+    let child = Held::pause();
+    fs::write(deep.join("cgroup.procs"), child.pid().to_string()).expect("moved");
+    let id = fs::metadata(&deep).expect("a cgroup").ino();
+    assert!(!cgroup.own().knows(id));
+    assert!(cgroup.own().procs().expect("procs").pids.contains(&child.pid()));
+    assert!(cgroup.own().knows(id));
+    assert!(cgroup.own().holds(&child.pidfd).expect("asked"));
+    // In one that was made since, and outside.
+    let younger = cgroup.path().join("a/b/c");
+    fs::create_dir(&younger).expect("nested");
+    fs::write(younger.join("cgroup.procs"), child.pid().to_string()).expect("moved");
+    assert!(cgroup.own().holds(&child.pidfd).expect("asked"));
+    let own = PidFd::open(std::process::id()).expect("opens").expect("we live");
+    assert!(!cgroup.own().holds(&own).expect("asked"));
 }
 
 #[test]
@@ -838,7 +860,7 @@ pub(super) fn guarded_main(args: impl Iterator<Item = OsString>) -> ! {
             Place::Cgroup(&cgroup),
         )
         .expect("launch");
-        if moment == "running" || moment == "dismissed" {
+        if moment != "frozen" {
             cgroup.thaw().expect("thaw");
             until("the tree", || cgroup.own().procs().expect("procs").pids.len() >= 2);
         }
@@ -852,6 +874,11 @@ pub(super) fn guarded_main(args: impl Iterator<Item = OsString>) -> ! {
             std::process::exit(0);
         }
         std::mem::forget(child);
+        if moment == "given up" {
+            guard.hand_over().expect("handed over");
+            println!("ready {moment}");
+            std::process::exit(0);
+        }
     }
     println!("ready {moment}");
     loop {
@@ -906,6 +933,15 @@ fn the_guard_empties_the_tree_when_its_parent_is_killed() {
 }
 
 #[test]
+fn the_guard_of_an_exec_that_gives_up_goes_on_and_says_so() {
+    if cgroup("guard given up").is_none() {
+        return;
+    }
+    let (_, stderr) = guarded("given up");
+    assert_eq!(stderr, "agent-loop: exec gave up; its 2 processes were ended\n");
+}
+
+#[test]
 fn a_dismissed_guard_ends_silently() {
     if cgroup("dismissed guard").is_none() {
         return;
@@ -923,7 +959,7 @@ fn the_death_of_the_guard_is_seen_and_its_signals_are_ignored() {
     let guard = Guard::start(&cgroup).expect("guard");
     assert!(!guard.has_died().expect("poll"));
     let send = |signal| {
-        let Ok(Verified::Proof(proof)) = verify(&guard.pidfd, Expected::OwnChild, &alone(cgroup.tag())) else {
+        let Ok(Verified::Proof(proof)) = verify(&guard.pidfd, Expected::OwnChild, &alone(RunTag(0))) else {
             panic!("no proof")
         };
         proof.send(signal).expect("sent")
@@ -934,9 +970,9 @@ fn the_death_of_the_guard_is_seen_and_its_signals_are_ignored() {
     let status = fs::read_to_string(format!("/proc/{}/status", guard.pidfd.pid())).expect("status");
     assert!(status.contains("SigPnd:\t0000000000000000"));
     assert!(!guard.has_died().expect("poll"));
-    // 0, 1, 2, the pipe, the parent's pidfd, the cgroup, the directory above it; it closes `ready` after the word.
+    // 0, 1, 2, both pipes, the parent's pidfd, the cgroup, its events, the directory above it.
     let fds = || fs::read_dir(format!("/proc/{}/fd", guard.pidfd.pid())).expect("fds").count();
-    until("seven descriptors", || fds() == 7);
+    until("nine descriptors", || fds() == 9);
     let stat = Stat::read(guard.pidfd.pid()).expect("stat").expect("alive");
     assert_eq!(stat.session, guard.pidfd.pid().cast_signed());
     send(KILL);

@@ -142,6 +142,7 @@ fn exec(header: &ExecHeader, filename: &[u8], argv: &[u8]) -> Exec {
         filename: String::from_utf8_lossy(filename).into_owned(),
         argv,
         argc: header.argc,
+        argv_total: header.argv_total,
         truncated: header.flags & INCOMPLETE != 0,
         cwd: None,
         file: (header.exe_ino != 0).then_some((st_dev(header.exe_dev), header.exe_ino)),
@@ -159,6 +160,34 @@ fn st_dev(kernel: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// No process can be made to have this at its exec: the vector was written there a moment before.
+    #[test]
+    fn an_argv_that_could_not_be_read_is_told_as_missing_and_not_as_empty() {
+        let header = ExecHeader {
+            kind: agent_loop_common::record::kind::EXEC,
+            flags: flag::ARGV_UNREAD,
+            boot_ns: 7,
+            start_boottime_ns: 5,
+            pidfs_ino: 0,
+            run: 1,
+            exe_ino: 0,
+            exe_dev: 0,
+            tgid: 42,
+            old_tid: 42,
+            uid: 0,
+            argc: 3,
+            argv_total: 20,
+            argv_len: 0,
+            filename_cap: 0,
+        };
+        let unread = exec(&header, b"/bin/x", b"");
+        assert!(unread.argv.is_empty() && unread.truncated, "{unread:?}");
+        assert_eq!((unread.argc, unread.argv_total), (3, 20));
+        // One empty argument is an argument, and whole.
+        let whole = exec(&ExecHeader { flags: 0, argc: 1, argv_total: 1, argv_len: 1, ..header }, b"/bin/x", b"\0");
+        assert_eq!((whole.argv, whole.truncated, whole.argv_total), (vec![String::new()], false, 1));
+    }
 
     #[test]
     fn a_device_is_told_as_stat_tells_it() {

@@ -34,8 +34,9 @@ impl Core {
     pub(super) fn is_over(&self) -> bool {
         // Where the live set cannot be read, the records say alone who left the cgroup: the end is not proven.
         let cleared = !self.traced() || self.look.cleared || self.tracker.is_blind();
-        let nobody = !self.traced() || self.living() == 0;
-        self.main_dead() && self.look.empty_since.is_some() && cleared && nobody
+        let registry = self.tracker.registry();
+        let nobody = || self.living_keys().iter().all(|(key, _)| self.tracker.is_blind() && registry.is_gone(key));
+        self.main_dead() && self.look.empty_since.is_some() && cleared && (!self.traced() || nobody())
     }
 
     /// Whether nothing can tell any more if those that the registry knows alive outside of an empty tree are.
@@ -46,11 +47,16 @@ impl Core {
 
     /// Begins the end of a run that is over.
     pub(super) fn over(&mut self, now: BootNs, out: &mut Vec<Action>) {
-        self.look.proven &= !self.traced() || self.look.cleared;
+        // Who was never tracked is seen in the cgroup alone: that nobody of them left it is not proven.
+        self.look.proven &= !self.traced() || self.look.cleared && self.tracker.unseen() == 0;
         let end = match &self.state {
             State::Failed { .. } => End::LaunchFailed,
             State::Draining { .. } => End::Main,
             State::Stopping(stop) | State::Unkillable(stop) => {
+                // Given up, what is left stays frozen: it could not be ended, and shall not go on.
+                if stop.froze() {
+                    out.push(Action::ThawTree);
+                }
                 out.push(Action::Log(Fact::RunKilled {
                     reason: stop.reason,
                     survivors: 0,
@@ -76,6 +82,8 @@ impl Core {
             self.over(now, out);
         } else if self.is_lost(now) {
             self.give_up(now, out);
+        } else if self.tracker.is_blind() && self.main_dead() {
+            self.verify(&self.living_keys(), out);
         }
     }
 
@@ -162,6 +170,7 @@ impl Core {
             leftovers: self.leftovers,
             gaps: self.tracker.unmade(),
             proven: self.look.proven,
+            unseen: self.tracker.unseen(),
             elapsed: self.begun.map_or(Duration::ZERO, |begun| begun.until(since)),
         };
         out.push(Action::Log(Fact::RunExit(summary.clone())));

@@ -78,6 +78,14 @@ impl Stop {
         }
     }
 
+    /// Whether the cgroup was frozen for the kill.
+    pub(super) fn froze(&self) -> bool {
+        match &self.rung {
+            Rung::Kill(kill) => kill.frozen,
+            Rung::Interrupt { .. } | Rung::Terminate { .. } => false,
+        }
+    }
+
     pub(super) fn interrupted(&self) -> bool {
         match &self.rung {
             Rung::Interrupt { .. } => true,
@@ -175,7 +183,8 @@ impl Core {
         let State::Stopping(stop) = &mut self.state else { return };
         let reason = stop.reason;
         stop.rung = Rung::Kill(Kill::new(now));
-        self.tracker.registry_mut().note_kill(now);
+        let by_records = self.tracker.by_kernel(now);
+        self.tracker.registry_mut().note_kill(by_records);
         self.step(Step::Kill, processes, out);
         let key = self.main.as_ref().map(|main| main.key);
         let pid = key.map_or(0, |key| key.tgid);
@@ -197,6 +206,10 @@ impl Core {
             State::Stopping(Stop { reason, rung: Rung::Kill(kill), .. })
             | State::Unkillable(Stop { reason, rung: Rung::Kill(kill), .. }) => {
                 kill.cgroup = Some(killed);
+                // Below Linux 5.14: whoever forks faster than one can look would else never be caught up with.
+                if !killed && !std::mem::replace(&mut kill.frozen, true) {
+                    out.push(Action::FreezeTree);
+                }
                 *reason
             }
             State::Stopping(_) | State::Unkillable(_) => return,

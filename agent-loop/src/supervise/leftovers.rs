@@ -13,6 +13,9 @@ use crate::model::{BootNs, Live, PidfsIno, ProcessKey, StopReason};
 /// Looks at a tree that is waited for are at most this far apart: a death record comes sooner.
 const LOOK_WAIT: Duration = Duration::from_secs(1);
 
+/// How many are verified at one look.
+const VERIFY_MOST: usize = 64;
+
 impl Core {
     pub(super) fn on_tree(&mut self, now: BootNs, tree: Tree, out: &mut Vec<Action>) {
         self.look.answered();
@@ -82,13 +85,21 @@ impl Core {
         let outside = known;
         match &self.state {
             State::Draining { told: false, .. } => {
+                self.verify(&outside, out);
                 self.tell_leftovers(now, &outside, out);
                 self.look_on(now);
             }
             State::Stopping(_) | State::Unkillable(_) => self.sweep_outside(now, &outside, out),
-            State::Draining { told: true, .. } | State::Failed { .. } => {}
+            // No signal will find out who of them is an entry that outlived its process.
+            State::Draining { told: true, .. } => self.verify(&outside, out),
+            State::Failed { .. } => {}
             State::Intent(_) | State::Born | State::Running | State::Closing(_) | State::Ended => {}
         }
+    }
+
+    /// Asks whether they live, so that none is waited for that does not.
+    pub(super) fn verify(&self, outside: &[(ProcessKey, Option<PidfsIno>)], out: &mut Vec<Action>) {
+        out.extend(outside.iter().take(VERIFY_MOST).map(|&(key, ino)| Action::Verify { key, ino }));
     }
 
     /// Those of the run that are in the live set and were not found in the tree, in the order of their birth.

@@ -25,7 +25,7 @@ use super::ladder::{Goal, Stop};
 use super::look::Look;
 use super::{Leftovers, Settings};
 use crate::event::{Action, Event, Fact, LaunchFailure, Launched, SignalResult, Signalled};
-use crate::model::{BootNs, Death, Source, StopReason, WaitStatus};
+use crate::model::{BootNs, Death, ProcessKey, Source, StopReason, WaitStatus};
 use crate::track::Tracker;
 
 /// The signal of Ctrl-C, assumed where impatience comes before any request.
@@ -34,7 +34,7 @@ const SIGINT: u8 = 2;
 /// `waitid` is asked again for a dead main process after this long, then after twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 /// It is asked at least this often: the signal of a child's end tells it too.
-const LONGEST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// A dead main process that a tracer holds.
 #[derive(Debug)]
@@ -128,6 +128,11 @@ impl Core {
         }
     }
 
+    /// Says how far our clock is ahead of the one by which the kernel's records tell the time.
+    pub fn set_clock(&mut self, ahead: i64) {
+        self.tracker.set_clock(ahead);
+    }
+
     /// What became of the kernel's records so far.
     #[must_use]
     pub fn tracker(&self) -> &Tracker {
@@ -196,6 +201,7 @@ impl Core {
             Event::Impatient => self.on_impatient(now, out),
             Event::Tree(tree) => self.on_tree(now, tree, out),
             Event::Signalled(signalled) => self.on_signalled(signalled, out),
+            Event::Verified { key, gone } => self.on_verified(key, gone),
             Event::CgroupKilled(result) => self.on_cgroup_killed(now, result, out),
         }
     }
@@ -235,6 +241,7 @@ impl Core {
             | Event::Impatient
             | Event::Tree(_)
             | Event::Signalled(_)
+            | Event::Verified { .. }
             | Event::CgroupKilled(_) => {}
         }
     }
@@ -421,6 +428,12 @@ impl Core {
             (SignalResult::Gone | SignalResult::Refused(_) | SignalResult::Sent(_), None) => {}
         }
         out.push(Action::Log(Fact::SignalResult(signalled)));
+    }
+
+    fn on_verified(&mut self, key: ProcessKey, gone: bool) {
+        if gone {
+            self.tracker.registry_mut().note_gone(&key);
+        }
     }
 
     /// Whether eBPF watches the run.

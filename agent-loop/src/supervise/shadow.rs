@@ -76,14 +76,16 @@ pub(crate) struct Shadow {
     /// Numbers in use are chosen from this many.
     pub(crate) pids: u32,
     pub(crate) default_fate: Fate,
-    /// Exit hooks are never skipped.
-    pub(crate) sees_exits: bool,
     /// How often the live set cannot be read from now on.
     pub(crate) unreadable: u32,
     /// Until when a tracer keeps `waitid` from answering for the main process.
     pub(crate) held_until: u64,
     /// No signal tells that a tracer has let go: only who asks again is told.
     pub(crate) is_silent: bool,
+    /// Somebody in the cgroup forks between any two looks once the kill of the cgroup has failed.
+    pub(crate) is_bomb: bool,
+    is_exploding: bool,
+    is_frozen: bool,
     held_told: bool,
     main_recorded: bool,
 }
@@ -118,10 +120,12 @@ impl Shadow {
             thawed: false,
             pids: 12,
             default_fate: Fate::default(),
-            sees_exits: false,
             unreadable: 0,
             held_until: 0,
             is_silent: false,
+            is_bomb: false,
+            is_exploding: false,
+            is_frozen: false,
             held_told: false,
             main_recorded: false,
         }
@@ -229,7 +233,6 @@ impl Shadow {
     pub(crate) fn exit(&mut self, key: ProcessKey, status: WaitStatus, fate: Fate) {
         self.now += 1_000;
         let Some(proc) = self.live.remove(&key) else { return };
-        let fate = Fate { missed: fate.missed && !self.sees_exits, ..fate };
         self.leave_hooks(key);
         if key == self.main {
             self.main_status = Some(status);
@@ -406,6 +409,9 @@ impl Shadow {
                 let result = self.hit(key, signal);
                 events.push_back(Event::Signalled(Signalled { pid: key.tgid, key: Some(key), signal, result }));
             }
+            Action::Verify { key, .. } => {
+                events.push_back(Event::Verified { key, gone: !self.live.contains_key(&key) });
+            }
             Action::SignalMember { pid, signal } => {
                 let key = self.live.keys().copied().find(|key| key.tgid == pid);
                 assert!(key.is_none_or(|key| !self.core.tracker().registry().is_gone(&key)));
@@ -413,6 +419,7 @@ impl Shadow {
                 events.push_back(Event::Signalled(Signalled { pid, key, signal, result }));
             }
             Action::KillCgroup if !self.cgroup_kill_works => {
+                self.is_exploding = self.is_bomb;
                 events.push_back(Event::CgroupKilled(Err("no cgroup here".into())));
             }
             Action::KillCgroup => {
@@ -424,14 +431,29 @@ impl Shadow {
                 }
                 events.push_back(Event::CgroupKilled(Ok(())));
             }
+            Action::FreezeTree => self.is_frozen = true,
+            Action::ThawTree => {
+                let inside = self.live.values().find(|proc| !proc.nature.left_cgroup);
+                assert!(inside.is_none(), "thawed with {inside:?} in it");
+                self.is_frozen = false;
+            }
             Action::InspectTree => {
                 let tree = self.tree();
+                self.explode();
                 events.push_back(Event::Tree(tree));
             }
             Action::WaitMain => events.extend(self.main_end(true)),
             Action::Finish(summary) => self.finished = Some(summary),
         }
         events.extend(self.main_end(false));
+    }
+
+    /// One who was seen forks before it can be hit.
+    fn explode(&mut self) {
+        let inside = self.live.iter().find(|(_, proc)| !proc.nature.left_cgroup).map(|(key, _)| *key);
+        if let Some(forker) = inside.filter(|_| self.is_exploding && !self.is_frozen) {
+            self.fork(forker, Nature::default(), Fate::default());
+        }
     }
 
     fn tree(&mut self) -> Tree {
@@ -632,6 +654,7 @@ pub(crate) fn exec(key: ProcessKey, at: u64) -> Event {
         filename: format!("/bin/tool{}", key.tgid),
         argv: vec![format!("tool{}", key.tgid), "-x".into()],
         argc: 2,
+        argv_total: 11,
         truncated: false,
         cwd: None,
         file: None,

@@ -27,6 +27,8 @@ pub(super) struct Kill {
     pub(super) began: BootNs,
     /// Whether the kill of the cgroup was given; `None` until it is known.
     pub(super) cgroup: Option<bool>,
+    /// Whether the cgroup was frozen instead.
+    pub(super) frozen: bool,
     /// The fewest that a look found, and when.
     fewest: Option<(usize, BootNs)>,
     swept: HashSet<u32>,
@@ -36,7 +38,15 @@ pub(super) struct Kill {
 
 impl Kill {
     pub(super) fn new(now: BootNs) -> Self {
-        Self { began: now, cgroup: None, fewest: None, swept: HashSet::new(), resweep: now.after(RESWEEP), alarm: None }
+        Self {
+            began: now,
+            cgroup: None,
+            frozen: false,
+            fewest: None,
+            swept: HashSet::new(),
+            resweep: now.after(RESWEEP),
+            alarm: None,
+        }
     }
 
     /// Whether this number is to be sent a SIGKILL: not twice within [`RESWEEP`].

@@ -448,6 +448,26 @@ fn where_the_cgroup_cannot_be_killed_each_member_is() {
 }
 
 #[test]
+fn where_the_cgroup_cannot_be_killed_a_fork_bomb_is_frozen_first() {
+    let mut shadow = run(Settings { grace: Duration::ZERO, ..Settings::default() });
+    (shadow.cgroup_kill_works, shadow.is_bomb, shadow.pids) = (false, true, 60_000);
+    child(&mut shadow, DEAF);
+    shadow.tell(Event::StopRequested(OPERATOR));
+    shadow.pass(secs(5));
+    assert_eq!(end(&shadow).outcome, Outcome::Stopped(OPERATOR));
+    shadow.assert_closed();
+}
+
+#[test]
+fn what_the_live_set_had_no_room_for_leaves_the_end_unproven() {
+    let mut shadow = run(Settings::default());
+    shadow.totals.live_full = 2;
+    shadow.exit(shadow.main, WaitStatus::Exited(0), Fate::default());
+    shadow.pass(secs(2));
+    assert_eq!((end(&shadow).outcome.clone(), end(&shadow).proven, end(&shadow).unseen), (Outcome::Ended, false, 2));
+}
+
+#[test]
 fn i10_before_a_repair_nobody_outside_the_cgroup_is_signalled() {
     let mut shadow = run(Settings { grace: Duration::ZERO, ..Settings::default() });
     child(&mut shadow, Nature { left_cgroup: true, ..DEAF });

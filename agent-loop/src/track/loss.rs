@@ -386,6 +386,12 @@ impl Loss {
         }
     }
 
+    /// Runs of hooks that left nothing in the live set.
+    pub(super) fn unseen(&self) -> u64 {
+        let untracked = self.last.live_full.saturating_sub(self.base.live_full);
+        untracked + self.last.missed.saturating_sub(self.base.missed)
+    }
+
     /// Processes never tracked since the live set was full.
     pub(super) fn untracked(&self) -> u64 {
         self.untracked

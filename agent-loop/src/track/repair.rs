@@ -184,7 +184,8 @@ impl Tracker {
                 (Life::Reaped, _) => self.bury_main(now, Some(id), out),
                 (Life::Alive, false) => {
                     let (ino, run, forker) = (entry.ino, entry.run, entry.forker);
-                    let death = Death { key, ino, run, forker, status: None, at: now, source: Source::LiveSet };
+                    let at = self.by_kernel(now);
+                    let death = Death { key, ino, run, forker, status: None, at, source: Source::LiveSet };
                     self.bury_inferred(now, death, Some(id), out);
                 }
             }

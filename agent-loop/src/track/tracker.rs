@@ -71,6 +71,8 @@ pub struct Tracker {
     held: HashMap<ProcessKey, Held>,
     round: u64,
     sole: bool,
+    /// How far our clock is ahead of the one of the kernel's records, in nanoseconds.
+    ahead: i64,
 }
 
 impl Tracker {
@@ -86,7 +88,18 @@ impl Tracker {
             held: HashMap::new(),
             round: 0,
             sole,
+            ahead: 0,
         }
+    }
+
+    /// Says how far our clock is ahead of the one by which the kernel's records tell the time.
+    pub fn set_clock(&mut self, ahead: i64) {
+        self.ahead = ahead;
+    }
+
+    /// A moment of our clock as the kernel's records tell it.
+    pub(crate) const fn by_kernel(&self, now: BootNs) -> BootNs {
+        now.shifted(self.ahead.saturating_neg())
     }
 
     /// The processes.
@@ -116,6 +129,13 @@ impl Tracker {
     #[must_use]
     pub fn unmade(&self) -> u64 {
         self.accounts.births.lost.saturating_sub(self.accounts.births.inferred) + self.loss.untracked()
+    }
+
+    /// How many births may have happened that the live set knows nothing of: since it was full, or a hook was
+    /// skipped; the kernel's counts.
+    #[must_use]
+    pub fn unseen(&self) -> u64 {
+        self.loss.unseen()
     }
 
     /// Whether every born process has its death, no gap is open, and the counters add up.
@@ -332,7 +352,7 @@ impl Tracker {
         let known = waited.or(held.flatten().map(|status| (status, Source::RunTable)));
         let (status, source) = known.map_or((None, Source::Unknown), |(status, source)| (Some(status), source));
         let ino = self.registry.get(key).and_then(|entry| entry.ino);
-        let death = Death { key: *key, ino, run: *run, forker: None, status, at: now, source };
+        let death = Death { key: *key, ino, run: *run, forker: None, status, at: self.by_kernel(now), source };
         self.bury_inferred(now, death, inferred, out);
     }
 

@@ -37,6 +37,74 @@ pub(super) fn nested(stage: &Stage, freeze: bool, threaded: bool) -> io::Result<
     Ok(0)
 }
 
+/// A child in the deepest of a line of cgroups, beside many others.
+pub(super) fn many(stage: &Stage, width: u16, depth: u16) -> io::Result<u8> {
+    let own = cgroup::own().ok_or_else(|| io::Error::other("no cgroup v2 here"))?;
+    if own == cgroup::mount().unwrap_or_default() {
+        return Err(io::Error::other("will not make cgroups in the root"));
+    }
+    let mut last = own.clone();
+    for index in 0..width {
+        last = own.join(format!("many-{index}"));
+        fs::create_dir(&last)?;
+    }
+    for _ in 0..depth {
+        last.push("n");
+        fs::create_dir(&last)?;
+    }
+    child_in(stage, &last, "cgroup.procs")?;
+    stage.ready()?;
+    stage.live_on();
+    Ok(0)
+}
+
+/// How many cgroups there are to hop between, and after how many hops a successor is forked.
+const HOPS: usize = 8;
+/// How many lives one line of hoppers has.
+const LIVES: usize = 50_000;
+
+/// Children that are never long in one cgroup, nor under one number.
+pub(super) fn hopper(stage: &Stage, count: u16) -> io::Result<u8> {
+    let own = cgroup::own().ok_or_else(|| io::Error::other("no cgroup v2 here"))?;
+    if own == cgroup::mount().unwrap_or_default() {
+        return Err(io::Error::other("will not make cgroups in the root"));
+    }
+    let places: Vec<_> = (0..HOPS).map(|hop| own.join(format!("hop-{hop}"))).collect();
+    for place in &places {
+        fs::create_dir(place)?;
+    }
+    for start in 0..usize::from(count) {
+        let places = places.clone();
+        stage.fork("hopper", || hop(&places, start))?;
+    }
+    stage.ready()?;
+    stage.live_on();
+    Ok(0)
+}
+
+/// Children that are never long under one number.
+pub(super) fn phoenix(stage: &Stage, count: u16) -> io::Result<u8> {
+    for _ in 0..count {
+        stage.fork("phoenix", || hop(&[], 0))?;
+    }
+    stage.ready()?;
+    stage.live_on();
+    Ok(0)
+}
+
+fn hop(places: &[std::path::PathBuf], start: usize) -> io::Result<u8> {
+    for life in 0..LIVES {
+        for place in places.iter().cycle().skip(start + life).take(HOPS) {
+            fs::write(place.join("cgroup.procs"), "0")?;
+        }
+        // The parent goes, its child takes over in the loop: one life at a time.
+        if sys::fork_on()? {
+            return Ok(0);
+        }
+    }
+    Ok(0)
+}
+
 /// Forks a child that moves itself to `path`, and waits until it is there.
 fn child_in(stage: &Stage, path: &Path, file: &str) -> io::Result<()> {
     if !path.exists() {

@@ -117,6 +117,24 @@ enum Act {
         #[arg(long, conflicts_with = "freeze")]
         threaded: bool,
     },
+    /// Makes WIDTH cgroups below its own, and in the last of them a line of DEPTH, each in the one before; a child lives
+    /// in the deepest.
+    ManyCgroups {
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+        width: u16,
+        #[arg(value_parser = clap::value_parser!(u16).range(..=1000))]
+        depth: u16,
+    },
+    /// COUNT lines of children, each of which forks its successor at once and ends: no number lives for long.
+    Phoenix {
+        #[arg(default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
+        count: u16,
+    },
+    /// COUNT children that hop between cgroups below the own one and fork a successor on the way.
+    Hopper {
+        #[arg(default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+        count: u16,
+    },
     /// COUNT children that only exit, with codes 0, 1, … 255, 0, …
     ForkNoExec {
         #[arg(default_value_t = 256, value_parser = clap::value_parser!(u32).range(..=20_000))]
@@ -252,6 +270,9 @@ impl Stage {
             Act::TermIgnorer { count } => daemons::term_ignorer(self, count),
             Act::Stopper => daemons::stopper(self),
             Act::ForkBomb { alive, lives } => crowd::fork_bomb(self, alive, lives),
+            Act::ManyCgroups { width, depth } => cgroups::many(self, width, depth),
+            Act::Phoenix { count } => cgroups::phoenix(self, count),
+            Act::Hopper { count } => cgroups::hopper(self, count),
             Act::ForkNoExec { count } => crowd::fork_no_exec(self, count),
             Act::VforkSpawner { count } => crowd::vfork_spawner(self, count),
             Act::NestedCgroup { freeze, threaded } => cgroups::nested(self, freeze, threaded),

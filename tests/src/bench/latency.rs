@@ -168,6 +168,9 @@ fn perform(core: &mut Core, tracing: &Tracing, event: Event) -> anyhow::Result<u
                 // The generator is not ours to stop, and nothing else is asked for while it runs.
                 Action::Thaw
                 | Action::WaitMain
+                | Action::Verify { .. }
+                | Action::FreezeTree
+                | Action::ThawTree
                 | Action::WakeAt(_)
                 | Action::Signal { .. }
                 | Action::SignalMember { .. }

@@ -14,8 +14,8 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use self::advise::{Check, State, Tier, advise};
-use crate::error;
 use crate::kernel::host::Facts;
+use crate::{clock, error};
 
 /// Shows what this host can do, what is missing, and the command that mends it.
 ///
@@ -48,9 +48,22 @@ struct Report {
 
 impl Report {
     fn of(facts: &Facts) -> Self {
-        let checks = advise(facts);
+        let mut checks = advise(facts);
+        checks.extend(time_namespace(clock::ahead_of_kernel()));
         Self { verdict: advise::verdict(&checks), tier: advise::tier(facts), checks }
     }
+}
+
+/// What a time namespace changes, where we are in one.
+fn time_namespace(ahead: i64) -> Option<Check> {
+    (ahead != 0).then(|| Check {
+        name: "time namespace",
+        state: State::Ok,
+        found: format!("CLOCK_BOOTTIME is {} s ahead of the kernel's own", ahead / 1_000_000_000),
+        means: "limits are kept by the clock of this namespace, records of processes tell the kernel's".to_owned(),
+        mend: None,
+        weighs: false,
+    })
 }
 
 /// Runs `doctor` and returns its exit code.

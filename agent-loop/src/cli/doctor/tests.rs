@@ -222,3 +222,10 @@ fn what_people_read_is_aligned() {
     let report = Report::of(&with(|facts| facts.cgroups.writable = missing("making a: Permission denied")));
     assert_eq!(human(&report, false), include_str!("golden.txt"), "written was:\n{}", human(&report, false));
 }
+
+#[test]
+fn a_time_namespace_is_told_where_there_is_one() {
+    assert!(super::time_namespace(0).is_none());
+    let check = super::time_namespace(-86_400_000_000_000).expect("a check");
+    assert!(check.found.contains("-86400 s ahead") && !check.weighs, "{check:?}");
+}

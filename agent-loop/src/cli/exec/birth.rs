@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::stat::{SFlag, fstat};
@@ -15,6 +16,8 @@ use crate::keeper::launch::{Child, LaunchSpec, Session, SignalsAtStart, Stdio, U
 use crate::keeper::signal::{self, Delivery, Expected, Refusal, Verified};
 use crate::keeper::terminal::Terminal;
 use crate::kernel::poll::register;
+
+const SIGKILL: u8 = 9;
 
 /// The main process and what is watched of it.
 pub(super) struct Main {
@@ -29,19 +32,49 @@ pub(super) struct Main {
 
 impl Main {
     /// Watches a child's start and end.
-    pub(super) fn watch(child: Child) -> io::Result<Self> {
-        let exit = register(child.pidfd.as_fd().try_clone_to_owned()?)?;
-        let start = register(child.start.as_fd().try_clone_to_owned()?)?;
+    ///
+    /// # Errors
+    /// When there is no descriptor left; the child, which nobody would end otherwise, is then handed back.
+    pub(super) fn watch(child: Child) -> Result<Self, (Box<Child>, io::Error)> {
+        let exit = child.pidfd.as_fd().try_clone_to_owned().and_then(register);
+        let start = child.start.as_fd().try_clone_to_owned().and_then(register);
+        let (exit, start) = match (exit, start) {
+            (Ok(exit), Ok(start)) => (exit, start),
+            (Err(error), _) | (_, Err(error)) => return Err((Box::new(child), error)),
+        };
         Ok(Self { child, exit, start: Some(start), dead: false, exited: false })
     }
 
     /// Signals it, through the descriptor of its birth.
     pub(super) fn signal(&self, ground: &Ground, signal: u8) -> Result<Delivery, Refusal> {
-        match signal::verify(&self.child.pidfd, Expected::OwnChild, &ground.witnesses())? {
-            Verified::Proof(proof) => proof.send(signal),
-            Verified::Gone => Ok(Delivery::Gone),
+        signal_child(&self.child, ground, signal)
+    }
+}
+
+fn signal_child(child: &Child, ground: &Ground, signal: u8) -> Result<Delivery, Refusal> {
+    match signal::verify(&child.pidfd, Expected::OwnChild, &ground.witnesses())? {
+        Verified::Proof(proof) => proof.send(signal),
+        Verified::Gone => Ok(Delivery::Gone),
+    }
+}
+
+/// How often an unwatched child that was killed is asked for before it is left to be reaped at the end.
+const REAP_TRIES: u32 = 200;
+const REAP_PAUSE: Duration = Duration::from_millis(5);
+
+/// Kills a child that has not run and that cannot be watched, by the descriptor of its birth, and reaps it.
+///
+/// # Errors
+/// The reason why it was not signalled, as a fragment.
+pub(super) fn discard(child: &Child, ground: &Ground) -> Result<(), String> {
+    signal_child(child, ground, SIGKILL).map_err(|refusal| format!("killing it: {refusal}"))?;
+    for _ in 0..REAP_TRIES {
+        match child.pidfd.try_wait() {
+            Ok(None) => std::thread::sleep(REAP_PAUSE),
+            Ok(Some(_)) | Err(_) => break,
         }
     }
+    Ok(())
 }
 
 /// The launch that the arguments ask for; `output` is where the command then writes.

@@ -7,7 +7,8 @@ use ulid::Ulid;
 
 use super::tree::is_init;
 use super::{Args, Backend};
-use crate::keeper::cgroup::{Home, RunCgroup};
+use crate::clock;
+use crate::keeper::cgroup::{CgroupError, Home, RunCgroup};
 use crate::keeper::guard::Guard;
 use crate::keeper::scan;
 use crate::kernel::{self, RunsBy, Tracing};
@@ -29,6 +30,8 @@ pub(super) struct Ground {
     pub(super) tag: RunTag,
     /// The children that our caller had when it became us: none of the tree.
     pub(super) inherited: Vec<ProcessKey>,
+    /// How far our clock is ahead of the kernel's records; zero where there are none.
+    pub(super) clock_ahead: i64,
 }
 
 impl Ground {
@@ -44,8 +47,12 @@ impl Ground {
         );
         let inherited = inherited().context("reading the own children")?;
         let mut degraded = Vec::new();
-        let cgroup = match Home::find().and_then(|home| RunCgroup::create(&home, &format!("agent-loop-exec-{id}"))) {
-            Ok(cgroup) => Some(cgroup),
+        let guarded = match Home::find() {
+            Ok(home) => guarded(&home, &format!("agent-loop-exec-{id}"), args.no_cgroup_kill)?,
+            Err(error) => Err(error),
+        };
+        let guarded = match guarded {
+            Ok(guarded) => Some(guarded),
             Err(error) => {
                 if args.backend == Backend::Ebpf {
                     anyhow::bail!("no cgroup for the tree, by which eBPF would know it: {error}; {ADVICE}");
@@ -62,30 +69,24 @@ impl Ground {
                 None
             }
         };
-        let Some(cgroup) = cgroup else {
-            return Ok(Self { cgroup: None, guard: None, tracing: None, degraded, tag: RunTag(0), inherited });
+        let Some((cgroup, guard)) = guarded else {
+            return Ok(Self {
+                cgroup: None,
+                guard: None,
+                tracing: None,
+                degraded,
+                tag: RunTag(0),
+                inherited,
+                clock_ahead: 0,
+            });
         };
-        match Self::with_cgroup(args, &cgroup, &mut degraded) {
-            Ok((guard, tracing)) => {
-                Ok(Self { tag: cgroup.tag(), cgroup: Some(cgroup), guard: Some(guard), tracing, degraded, inherited })
+        let frozen = cgroup.freeze().context("freezing the run's cgroup");
+        match frozen.and_then(|()| tracing(args, &cgroup, &mut degraded)) {
+            Ok(tracing) => {
+                let clock_ahead = if tracing.is_some() { clock::ahead_of_kernel() } else { 0 };
+                let (tag, cgroup, guard) = (cgroup.tag(), Some(cgroup), Some(guard));
+                Ok(Self { cgroup, guard, tracing, degraded, tag, inherited, clock_ahead })
             }
-            Err(error) => {
-                let _ = cgroup.remove();
-                Err(error)
-            }
-        }
-    }
-
-    fn with_cgroup(
-        args: &Args,
-        cgroup: &RunCgroup,
-        degraded: &mut Vec<String>,
-    ) -> anyhow::Result<(Guard, Option<Tracing>)> {
-        cgroup.freeze().context("freezing the run's cgroup")?;
-        // The guard first: loading takes long enough to be killed in.
-        let guard = Guard::start(cgroup).context("starting the guard")?;
-        match tracing(args, cgroup, degraded) {
-            Ok(tracing) => Ok((guard, tracing)),
             Err(error) => {
                 let _ = cgroup.remove();
                 let _ = guard.dismiss();
@@ -100,19 +101,54 @@ impl Ground {
         run.exit.and_then(|(status, _)| status)
     }
 
+    /// Leaves what could not be ended to the guard.
+    ///
+    /// # Errors
+    /// When there is none any more.
+    pub(super) fn hand_over(self) -> io::Result<()> {
+        self.guard.map_or(Ok(()), Guard::hand_over)
+    }
+
     /// Removes the empty cgroup and dismisses the guard.
     ///
     /// # Errors
     /// When the cgroup cannot be removed; the guard then goes on to empty it.
     pub(super) fn clear(self) -> anyhow::Result<()> {
-        if let Some(cgroup) = &self.cgroup {
-            cgroup.remove().with_context(|| format!("removing the cgroup {}", cgroup.path().display()))?;
+        if let Some(cgroup) = &self.cgroup
+            && let Err(error) = cgroup.remove()
+        {
+            let removing = format!("removing the cgroup {}", cgroup.path().display());
+            self.hand_over().context("leaving the cgroup to the guard")?;
+            return Err(error).context(removing);
         }
         if let Some(guard) = self.guard {
             guard.dismiss().context("dismissing the guard")?;
         }
         Ok(())
     }
+}
+
+/// The run's cgroup and the guard over it, or why no cgroup can be made.
+///
+/// The guard comes first: between the making of a cgroup and its guard's start we could be killed.
+fn guarded(home: &Home, leaf: &str, swept_only: bool) -> anyhow::Result<Result<(RunCgroup, Guard), CgroupError>> {
+    let mut guard = Guard::before(home.dir(), leaf).context("starting the guard")?;
+    let cgroup = match RunCgroup::create(home, leaf) {
+        Ok(cgroup) => cgroup,
+        Err(error) => {
+            guard.dismiss().context("dismissing the guard")?;
+            return Ok(Err(error));
+        }
+    };
+    if swept_only {
+        cgroup.own().sweep_only();
+    }
+    if let Err(error) = guard.entrust(&cgroup) {
+        let _ = cgroup.remove();
+        let _ = guard.dismiss();
+        return Err(error).context("entrusting the run's cgroup to the guard");
+    }
+    Ok(Ok((cgroup, guard)))
 }
 
 /// The children we have before we made any.

@@ -22,6 +22,8 @@ const LIST_LENGTH: usize = 5;
 pub(super) struct Human {
     colour: bool,
     began: BootNs,
+    /// How far our clock is ahead of the one of the kernel's records, in nanoseconds.
+    ahead: i64,
     command: String,
     argv: Vec<String>,
     /// The command's own process, whose lines are marked.
@@ -49,11 +51,12 @@ enum Colour {
 }
 
 impl Human {
-    /// For a run of `command`; colours only where somebody sees them.
-    pub(super) fn new(command: &[String], colour: bool, began: BootNs) -> Self {
+    /// For a run of `command`, by a clock that is so far `ahead` of the kernel's records; colours only where somebody sees them.
+    pub(super) fn new(command: &[String], colour: bool, began: BootNs, ahead: i64) -> Self {
         Self {
             colour,
             began,
+            ahead,
             command: shown(command),
             argv: command.to_vec(),
             main: None,
@@ -74,10 +77,10 @@ impl Human {
             }
             Fact::Fork { birth, inferred } => {
                 let command = birth.forker.and_then(|key| self.living.get(&key)?.command.clone());
-                self.living.insert(birth.key, Process { command, executed: false, born: birth.at });
+                self.living.insert(birth.key, Process { command, executed: false, born: birth.at.shifted(self.ahead) });
                 let of = birth.forker.map_or_else(|| "parent unknown".to_owned(), |key| format!("of {}", key.tgid));
                 let text = self.paint(Colour::Dim, &format!("{of}{}", inferred_mark(inferred.is_some())));
-                self.line(birth.at, Some(birth.key), "fork", &text)
+                self.line(birth.at.shifted(self.ahead), Some(birth.key), "fork", &text)
             }
             Fact::Exec(exec) => {
                 let command = if exec.argv.is_empty() { exec.filename.clone() } else { shown(&exec.argv) };
@@ -91,7 +94,7 @@ impl Human {
                 if first && self.main == Some(exec.key) && exec.argv == self.argv {
                     return None;
                 }
-                self.line(exec.at, Some(exec.key), "exec", &command)
+                self.line(exec.at.shifted(self.ahead), Some(exec.key), "exec", &command)
             }
             Fact::Exit { death, inferred, .. } => {
                 let process = self.living.remove(&death.key);
@@ -102,7 +105,7 @@ impl Human {
                     Some(WaitStatus::Signaled { .. }) | None => self.paint(Colour::Red, &format!("{status:<10}")),
                 };
                 if let Some(process) = process {
-                    let _ = write!(text, " {:>8}", span(process.born.until(death.at)));
+                    let _ = write!(text, " {:>8}", span(process.born.until(death.at.shifted(self.ahead))));
                     let what = match (process.command, process.executed) {
                         (Some(command), true) => cut(&command, REMINDER_WIDTH),
                         (Some(command), false) => format!("copy of {}", cut(&command, REMINDER_WIDTH - 8)),
@@ -111,7 +114,7 @@ impl Human {
                     let _ = write!(text, "  {}", self.paint(Colour::Dim, &what));
                 }
                 text.push_str(inferred_mark(inferred.is_some()));
-                self.line(death.at, Some(death.key), "end", &text)
+                self.line(death.at.shifted(self.ahead), Some(death.key), "end", &text)
             }
             Fact::Gap(gap) => self.line(gap.to, None, "gap", &self.paint(Colour::Red, &gap_text(gap))),
             Fact::SignalIntent { .. } => return None,
@@ -182,6 +185,14 @@ impl Human {
             text.push_str(", degraded mode");
         }
         text.push('\n');
+        if summary.unseen > 0 && !matches!(summary.outcome, Outcome::NotEmpty { .. }) {
+            let _ = writeln!(
+                text,
+                "agent-loop: its cgroup is empty; the kernel could not track up to {} births, and that none of these \
+                 processes left the cgroup is not proven",
+                summary.unseen
+            );
+        }
         if summary.leftovers > 0 && !self.leftovers.is_empty() {
             let _ = writeln!(text, "agent-loop: left behind: {}", self.leftovers);
         }
@@ -408,6 +419,7 @@ mod tests {
             filename: line.first().copied().unwrap_or_default().to_owned(),
             argv: argv(line),
             argc: u32::try_from(line.len()).expect("short"),
+            argv_total: 0,
             truncated: false,
             cwd: None,
             file: None,
@@ -443,6 +455,7 @@ mod tests {
             leftovers,
             gaps: 0,
             proven: true,
+            unseen: 0,
             elapsed: Duration::from_millis(61_500),
         }
     }
@@ -450,7 +463,7 @@ mod tests {
     #[test]
     fn what_a_person_reads_of_a_run() {
         let command = ["claude", "-p", "fix it"];
-        let mut human = Human::new(&argv(&command), false, at(0));
+        let mut human = Human::new(&argv(&command), false, at(0), 0);
         let shell = [
             "/bin/bash",
             "-c",
@@ -494,8 +507,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_proven_is_said() {
+        let human = Human::new(&argv(&["make"]), false, at(0), 0);
+        let summary = Summary { proven: false, unseen: 3, ..summary(Outcome::Ended, WaitStatus::Exited(0), 0) };
+        let text = human.summary(&summary, false);
+        assert!(text.contains("tree: not proven\n"), "{text}");
+        let said = "agent-loop: its cgroup is empty; the kernel could not track up to 3 births, and that none of these \
+                    processes left the cgroup is not proven\n";
+        assert!(text.ends_with(said), "{text}");
+    }
+
+    #[test]
     fn leftovers_are_named_where_they_are_found_and_in_the_summary() {
-        let mut human = Human::new(&argv(&["make"]), false, at(0));
+        let mut human = Human::new(&argv(&["make"]), false, at(0), 0);
         let leftovers = vec![(key(7), "sleep 1000".to_owned()), (key(8), "evil\x1b[2J".to_owned())];
         let line = human.fact(&Fact::Phase(Phase::Draining { leftovers }), at(1_000)).expect("a line");
         assert_eq!(

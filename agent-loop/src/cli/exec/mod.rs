@@ -7,6 +7,7 @@ mod birth;
 mod ground;
 mod human;
 mod job;
+mod process;
 mod pump;
 mod report;
 mod scan;
@@ -63,6 +64,9 @@ pub(super) struct Args {
     /// The size of each ring, for tests of loss: a power of two, at least a page.
     #[arg(long, hide = true, value_name = "BYTES", value_parser = ring)]
     ring_bytes: Option<u32>,
+    /// Do without cgroup.kill, as kernels before Linux 5.14 have to; for tests of that way.
+    #[arg(long, hide = true)]
+    no_cgroup_kill: bool,
     /// The command and its arguments.
     #[arg(required = true, value_name = "CMD", trailing_var_arg = true)]
     command: Vec<OsString>,

@@ -40,6 +40,15 @@ impl Destinations {
     }
 }
 
+/// The id of this boot.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn boot_id() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
+    Ok(text.trim().to_owned())
+}
+
 /// The teller of one run.
 pub(super) struct Report {
     to: Destinations,
@@ -50,21 +59,18 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Tells of the run of `args` on this ground.
-    ///
-    /// # Errors
-    /// When the boot id cannot be read.
-    pub(super) fn new(args: &Args, id: Ulid, ground: &Ground, to: Destinations) -> anyhow::Result<Self> {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
+    /// Tells of the run of `args` on this ground, in this boot.
+    pub(super) fn new(args: &Args, id: Ulid, boot_id: String, ground: &Ground, to: Destinations) -> Self {
         let argv: Vec<String> = args.command.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
         let user = args.user.clone().or_else(own_name).unwrap_or_default();
-        let mut recorder = Recorder::new(boot_id.trim().to_owned(), id.to_string(), argv.clone(), user);
+        let mut recorder = Recorder::new(boot_id, id.to_string(), argv.clone(), user);
         if let Some(cgroup) = &ground.cgroup {
             recorder.set_cgroup(cgroup.tag().0, cgroup.path().display().to_string());
         }
         let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let human = Human::new(&argv, colour, clock::boot());
-        Ok(Self { to, recorder, human, degraded: !ground.degraded.is_empty(), failed: false })
+        recorder.set_clock(ground.clock_ahead);
+        let human = Human::new(&argv, colour, clock::boot(), ground.clock_ahead);
+        Self { to, recorder, human, degraded: !ground.degraded.is_empty(), failed: false }
     }
 
     /// Whether anybody wants records.

@@ -1,7 +1,6 @@
 //! The shell of `exec`: turns what happens into events, and performs the actions the core answers with.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
@@ -13,17 +12,15 @@ use ulid::Ulid;
 use super::Args;
 use super::birth::{self, Main};
 use super::ground::Ground;
-use super::report::{Destinations, Report};
-use super::scan::{Scan, identity};
+use super::report::{self, Destinations, Report};
+use super::scan::Scan;
 use super::sink::SinkFailed;
 use super::sources::{Sources, next_signal, readable, records, strikes, taken};
 use crate::clock;
 use crate::error;
-use crate::event::{
-    Action, Event, Fact, LaunchFailure, Launched, Outcome, Phase, SignalResult, Signalled, Summary, Tree,
-};
+use crate::event::{Action, Event, Fact, Outcome, Phase, SignalResult, Signalled, Summary, Tree};
 use crate::keeper::guard::Guard;
-use crate::keeper::launch::{self, Child, Place, SignalsAtStart, Start, User};
+use crate::keeper::launch;
 use crate::keeper::signal::{self as keeper_signal, Delivery, Expected, Refusal};
 use crate::keeper::terminal::{self, Terminal};
 use crate::keeper::{reap, scan};
@@ -58,10 +55,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
     let sources = Sources::new(&signals, continued)?;
     reap::become_subreaper().context("becoming the reaper of the tree's orphans")?;
 
+    // What can fail comes before the ground: left without a word, its guard would say that we were killed.
+    let boot_id = report::boot_id()?;
     let id = Ulid::new();
     let ground = Ground::prepare(&args, id)?;
-    let report = Report::new(&args, id, &ground, to)?;
+    let report = Report::new(&args, id, boot_id, &ground, to);
     let mut shell = Shell::new(&args, ground, report);
+    shell.core.set_clock(shell.ground.clock_ahead);
     shell.watch_guard();
     shell.report.host(&shell.ground);
     shell.launch(&args, &signals, user);
@@ -116,50 +116,6 @@ impl Shell {
             limited: args.limit.is_some(),
             more: false,
         }
-    }
-
-    /// Bears the main process, frozen, and queues what became of it.
-    fn launch(&mut self, args: &Args, signals: &SignalsAtStart, user: Option<User>) {
-        let event = match self.try_launch(args, signals, user) {
-            Ok(launched) => Event::Launched(launched),
-            Err(failure) => Event::LaunchFailed(failure),
-        };
-        self.queue.push_back(event);
-        if let Some(pump) = self.report.pump() {
-            pump.launched();
-        }
-    }
-
-    fn try_launch(
-        &mut self,
-        args: &Args,
-        signals: &SignalsAtStart,
-        user: Option<User>,
-    ) -> Result<Launched, LaunchFailure> {
-        let spec = birth::spec(args, signals, user, self.report.pump().and_then(|pump| pump.write()));
-        let place = self.ground.cgroup.as_ref().map_or(Place::Held, Place::Cgroup);
-        let child = launch::launch(&spec, self.ground.tag, place)?;
-        self.watch_main(child).map_err(|error| failure("watching the new process", &error))
-    }
-
-    fn watch_main(&mut self, child: Child) -> io::Result<Launched> {
-        let (pid, ino) = (child.pid, child.pidfd.ino());
-        self.main = Some(Main::watch(child)?);
-        let key = match &self.ground.tracing {
-            // The fork hook ran before clone3 returned: the birth is in the live set, or eBPF does not work.
-            Some(tracing) => {
-                tracing
-                    .live
-                    .lookup(pid)?
-                    .filter(|live| live.run == self.ground.tag)
-                    .ok_or_else(|| io::Error::other("the kernel's live set does not hold the new process"))?
-                    .key
-            }
-            None => identity(pid)?.ok_or_else(|| io::Error::other("the new process is gone"))?.0,
-        };
-        self.scan.main(key, ino);
-        let at = BootNs(key.start_boottime_ns);
-        Ok(Launched { key, ino, run: self.ground.tag, at, traced: self.ground.tracing.is_some() })
     }
 
     /// The loop: one source wakes, its events go through the core, its actions are performed.
@@ -248,6 +204,10 @@ impl Shell {
                 let signalled = Signalled { pid: key.tgid, key: Some(key), signal, result: outcome(result) };
                 self.queue.push_back(Event::Signalled(signalled));
             }
+            Action::Verify { key, ino } => {
+                let gone = self.ground.is_gone(key, ino);
+                self.queue.push_back(Event::Verified { key, gone });
+            }
             Action::SignalMember { pid, signal } => {
                 // For the record: who it is was known before the signal, or is not known.
                 let key = self.core.tracker().registry().by_tgid(pid).map(|entry| entry.key);
@@ -263,6 +223,19 @@ impl Shell {
                     None => Err("the run has no cgroup".to_owned()),
                 };
                 self.queue.push_back(Event::CgroupKilled(result));
+            }
+            Action::FreezeTree => {
+                if let Some(cgroup) = &self.ground.cgroup
+                    && let Err(why) = keeper_signal::freeze_cgroup(cgroup.own(), cgroup.tag())
+                {
+                    self.report.trouble("freezing the tree to kill it", &why);
+                }
+            }
+            Action::ThawTree => {
+                // One that was removed by its own tree needs no thaw.
+                if let Some(cgroup) = &self.ground.cgroup {
+                    let _ = cgroup.thaw();
+                }
             }
             Action::InspectTree => {
                 let tree = self.ground.inspect().unwrap_or_else(|error| Tree::Unknown(error.to_string()));
@@ -320,7 +293,7 @@ impl Shell {
     }
 
     /// Reads one round of the rings and says so.
-    fn round(&mut self) {
+    pub(super) fn round(&mut self) {
         self.drain();
         self.queue.push_back(Event::RoundEnded);
     }
@@ -342,64 +315,6 @@ impl Shell {
         for event in round.events {
             self.queue.push_back(enrich(event, tracing, self.report.wants_records()));
         }
-    }
-
-    /// The main process is dead: its records first, then the authority on its status.
-    fn main_exited(&mut self) {
-        if self.ground.tracing.is_some() {
-            self.round();
-        } else {
-            // Whom it left behind is known before its end is told.
-            self.look();
-        }
-        self.wait_main();
-        let Some(main) = self.main.as_mut().filter(|main| !main.exited) else { return };
-        // Readable, and no answer: a tracer has it, which has to be told of its end first.
-        if main.child.pidfd.has_exited().is_ok_and(|exited| exited) {
-            main.dead = true;
-            // Its group is gone: Ctrl-C is for us again.
-            let _ = self.terminal.take_back();
-            let recorded = self.ground.main_status();
-            self.queue.push_back(Event::MainHeld(recorded));
-        }
-    }
-
-    /// Asks for the status of the main process.
-    fn wait_main(&mut self) {
-        let Some(main) = self.main.as_mut().filter(|main| !main.exited) else { return };
-        match main.child.pidfd.try_wait() {
-            Ok(None) => {}
-            Ok(status) => {
-                (main.exited, main.dead) = (true, true);
-                let _ = self.terminal.take_back();
-                self.queue.push_back(Event::MainExited(status));
-            }
-            Err(error) => {
-                self.report.trouble("waiting for the command", &error);
-                (main.exited, main.dead) = (true, true);
-                self.queue.push_back(Event::MainExited(None));
-            }
-        }
-    }
-
-    fn main_started(&mut self) {
-        let Some(main) = &mut self.main else { return };
-        let event = match main.child.start.poll() {
-            Ok(None) => return,
-            Ok(Some(Start::Started)) => Event::Started,
-            Ok(Some(Start::Failed(failed))) => {
-                self.launch_code = failed.shell_code();
-                Event::LaunchFailed(failed.into())
-            }
-            // Its status will say what ended it.
-            Ok(Some(Start::Died)) => {
-                main.start = None;
-                return;
-            }
-            Err(error) => Event::LaunchFailed(failure("asking the launcher", &error)),
-        };
-        main.start = None;
-        self.queue.push_back(event);
     }
 
     /// Reaps orphans of the tree that fell to us, each after its record was read.
@@ -468,7 +383,7 @@ impl Shell {
     }
 
     /// One look at the tree, where no eBPF tells what happens in it.
-    fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         let Some(main) = &self.main else { return };
         match self.ground.members() {
             Ok(pids) => {
@@ -533,9 +448,13 @@ impl Shell {
         {
             self.report.stats(&totals, self.core.tracker().accounts());
         }
-        if !matches!(summary.outcome, Outcome::NotEmpty { .. })
-            && let Err(error) = self.ground.clear()
-        {
+        if matches!(summary.outcome, Outcome::NotEmpty { .. }) {
+            // Our own end is told first: the guard then says what became of the rest.
+            let code = self.report.end(&summary, code).await;
+            self.ground.hand_over().context("leaving the rest of the tree to the guard")?;
+            return Ok(code);
+        }
+        if let Err(error) = self.ground.clear() {
             self.report.trouble("clearing up", &format!("{error:#}"));
             code = error::INTERNAL;
         }
@@ -561,8 +480,4 @@ pub(super) fn outcome(result: Result<Delivery, Refusal>) -> SignalResult {
         Ok(Delivery::Gone) => SignalResult::Gone,
         Err(refusal) => SignalResult::Refused(refusal.to_string()),
     }
-}
-
-fn failure(step: &str, error: &io::Error) -> LaunchFailure {
-    LaunchFailure { step: format!("{step}: {error}"), errno: None }
 }

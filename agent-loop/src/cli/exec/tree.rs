@@ -4,14 +4,11 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::ground::Ground;
-use crate::event::{Member, Tree};
-use crate::keeper::cgroup::RunCgroup;
+use crate::event::Tree;
 use crate::keeper::scan;
 use crate::keeper::signal::{self, Delivery, Expected, Refusal, Witnesses};
-use crate::model::Live;
-
-/// How many members of a tree are described: more would make a look at a large tree slow.
-const DESCRIBE: usize = 32;
+use crate::keeper::tree;
+use crate::model::{Live, PidfsIno, ProcessKey};
 
 impl Ground {
     /// What a proof may be made from.
@@ -37,11 +34,11 @@ impl Ground {
     pub(super) fn inspect(&self) -> io::Result<Tree> {
         let pids = self.members()?;
         if !pids.is_empty() {
-            return Ok(Tree::Populated(describe(&pids, &self.live()?)));
+            return Ok(Tree::Populated(tree::describe(&pids, &self.live()?)));
         }
         Ok(match &self.cgroup {
             None => Tree::Empty { proven: false },
-            Some(cgroup) if is_populated(cgroup)? => {
+            Some(cgroup) if tree::is_populated(cgroup.own())? => {
                 // By what has no number here, or by what is just leaving.
                 Tree::Unknown("the cgroup is populated by processes that cannot be listed".to_owned())
             }
@@ -73,11 +70,16 @@ impl Ground {
     /// The numbers of the tree now.
     pub(super) fn members(&self) -> io::Result<BTreeSet<u32>> {
         let Some(cgroup) = &self.cgroup else { return self.descendants() };
-        let mut pids = if is_populated(cgroup)? { cgroup.own().procs()?.pids } else { BTreeSet::new() };
+        let mut pids = if tree::is_populated(cgroup.own())? { cgroup.own().procs()?.pids } else { BTreeSet::new() };
         if self.tracing.is_none() && !is_init() {
             pids.extend(self.descendants()?);
         }
         Ok(pids)
+    }
+
+    /// Whether it is certain that this process is gone: its number is free, or another's.
+    pub(super) fn is_gone(&self, key: ProcessKey, ino: Option<PidfsIno>) -> bool {
+        tree::is_gone(key, ino, self.clock_ahead == 0)
     }
 
     /// Signals whoever has this number, if it is proven to be in the tree.
@@ -97,32 +99,9 @@ impl Ground {
     }
 }
 
-/// Whether somebody is in the cgroup; in one that was removed there is nobody, or it could not have been.
-fn is_populated(cgroup: &RunCgroup) -> io::Result<bool> {
-    match cgroup.own().populated() {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(false),
-        other => other,
-    }
-}
-
 /// Whether the orphans of everybody fall to us.
 pub(super) fn is_init() -> bool {
     std::process::id() == 1
-}
-
-fn describe(pids: &BTreeSet<u32>, live: &[Live]) -> Vec<Member> {
-    pids.iter()
-        .copied()
-        .enumerate()
-        .map(|(index, pid)| {
-            let key = live.iter().find(|live| live.key.tgid == pid).map(|live| live.key);
-            if index < DESCRIBE {
-                scan::member(pid, key)
-            } else {
-                Member { pid, key, state: None, wchan: None, comm: None }
-            }
-        })
-        .collect()
 }
 
 fn is_zombie(pid: u32) -> bool {

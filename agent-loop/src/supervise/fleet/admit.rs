@@ -121,6 +121,9 @@ impl Fleet {
             | Action::Signal { .. }
             | Action::SignalMember { .. }
             | Action::KillCgroup
+            | Action::Verify { .. }
+            | Action::FreezeTree
+            | Action::ThawTree
             | Action::WaitMain
             | Action::InspectTree
             | Action::Finish(_) => None,

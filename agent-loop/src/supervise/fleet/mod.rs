@@ -358,6 +358,9 @@ impl Fleet {
                 | Action::Signal { .. }
                 | Action::SignalMember { .. }
                 | Action::KillCgroup
+                | Action::Verify { .. }
+                | Action::FreezeTree
+                | Action::ThawTree
                 | Action::WaitMain
                 | Action::InspectTree) => out.push(FleetAction::Of(id, action)),
             }

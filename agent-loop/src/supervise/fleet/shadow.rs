@@ -405,8 +405,12 @@ impl World {
         match action {
             Action::Log(fact) => self.facts.entry(name).or_default().push(fact),
             Action::Thaw => self.thaw(name),
-            // No tracer holds anybody here.
-            Action::WaitMain => {}
+            // No tracer holds anybody here, and every cgroup can be killed at once.
+            Action::WaitMain | Action::FreezeTree | Action::ThawTree => {}
+            Action::Verify { key, .. } => {
+                let alive = self.host.get(&name).is_some_and(|it| it.main == Some(key) && it.status.is_none());
+                answer(Event::Verified { key, gone: !alive });
+            }
             Action::ReadCounters => answer(Event::Counted(self.totals.get(&name).copied().unwrap_or_default())),
             Action::ReadLiveSet => {
                 let live = |agent: &Agent| {
@@ -471,6 +475,7 @@ impl World {
                 filename: words[0].into(),
                 argv: words.map(str::to_owned).into(),
                 argc: 2,
+                argv_total: 20,
                 truncated: false,
                 cwd: None,
                 file: None,
