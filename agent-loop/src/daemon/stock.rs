@@ -13,7 +13,7 @@ use super::keeper::{done, process, signal_result};
 use super::run_log::RunLog;
 use super::shell::{Daemon, Discard, Watched, now};
 use super::tree::Root;
-use crate::event::{Event, Launched, SignalResult};
+use crate::event::{Launched, SignalResult};
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
 use crate::kernel::pins::{self, Found};
 use crate::kernel::{self, RunsBy, Tracing};
@@ -215,7 +215,7 @@ impl Daemon {
         let written = held.is_none().then(|| self.reopen_output(id));
         let exit = match held {
             // Adopted when its main process had gone already, it is held without one: its end is the kernel's to tell.
-            Some(held) => held.exited.or(held.main.is_none().then_some(None)),
+            Some(held) => held.exited.map(|exit| exit.status).or(held.main.is_none().then_some(None)),
             None => self.adopt(&record, &born, cgroup, written.flatten()).await,
         };
         if first && let Err(error) = self.resume(record, &born, cgroup, exit) {
@@ -266,7 +266,6 @@ impl Daemon {
         let watched = Watched { log, cgroup: own, tag: Some(born.cgroup), output, output_before: output };
         self.runs.insert(id, watched);
         self.queue.push_back(FleetEvent::Resumed { record: Box::new(record), core: Box::new(core) });
-        self.queue.push_back(FleetEvent::Of(id, Event::Started));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use agent_loop::keeper::process::protocol::Request;
+use agent_loop::keeper::process::protocol::{Exit, Request};
 use agent_loop_tests::harness::eventually;
 use agent_loop_tests::needs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -151,7 +151,7 @@ fn a_daemon_that_comes_back_is_told_what_was_written_meanwhile() {
         let held = place.daemon().held.remove(0);
         (held.exited.is_some() && held.output.kept + held.output.lost == 5_000).then_some(held)
     });
-    assert_eq!((told.exited, told.output.kept, told.output.over_budget), (Some(Some(0)), 100, true));
+    assert_eq!((told.exited, told.output.kept, told.output.over_budget), (Some(Exit { status: Some(0) }), 100, true));
     let mut daemon = place.daemon();
     assert_eq!(daemon.reply(Request::Remove { run: run(1) }), agent_loop::keeper::process::protocol::Reply::Done);
 }

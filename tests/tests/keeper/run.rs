@@ -84,8 +84,8 @@ fn a_start_that_fails_is_told_with_its_step() {
     drop(daemon);
     let mut daemon = place.daemon();
     assert_eq!(
-        daemon.held.iter().map(|held| held.exited).collect::<Vec<_>>(),
-        [Some(Some(127 << 8)), Some(Some(libc::SIGKILL))]
+        daemon.held.iter().map(|held| held.exited.and_then(|exit| exit.status)).collect::<Vec<_>>(),
+        [Some(127 << 8), Some(libc::SIGKILL)]
     );
     assert_eq!(daemon.held[1].start, StartState::Died);
     for number in [1, 2] {
@@ -150,7 +150,7 @@ fn a_daemon_lost_between_any_two_steps_is_replaced_by_one_that_is_told_the_truth
                     ([], 0) => {}
                     ([held], 1..) => {
                         assert_eq!((held.run.as_str(), held.main, held.thawed), (&*run(1), main, done >= 3), "{done}");
-                        assert!(done < 4 || held.exited.is_none_or(|status| status == Some(libc::SIGKILL)));
+                        assert!(done < 4 || held.exited.is_none_or(|exit| exit.status == Some(libc::SIGKILL)));
                         assert_eq!(std::path::Path::new(&held.path), place.cgroup(&run(1)));
                     }
                     (held, _) => panic!("after {done} steps {held:?}"),
@@ -394,7 +394,7 @@ fn without_descriptors_left_a_launch_is_refused_and_what_runs_goes_on() {
     drop(daemon);
     // What was born in vain was killed before it could run.
     for held in place.daemon().held {
-        assert!(!held.thawed && held.exited.is_none_or(|status| status == Some(libc::SIGKILL)), "{held:?}");
+        assert!(!held.thawed && held.exited.is_none_or(|exit| exit.status == Some(libc::SIGKILL)), "{held:?}");
     }
 }
 

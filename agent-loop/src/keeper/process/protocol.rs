@@ -287,9 +287,17 @@ pub struct Held {
     /// What became of its start.
     pub start: StartState,
     /// Its end, once it ended: the status as in [`Notice::Exited`].
-    pub exited: Option<Option<i32>>,
+    pub exited: Option<Exit>,
     /// Its output.
     pub output: OutputState,
+}
+
+/// The end of a main process. Not an option of an option: JSON writes both nones alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exit {
+    /// Its status as `wait(2)` encodes it; `None` where the keeper is not its parent.
+    pub status: Option<i32>,
 }
 
 /// What became of the start of a main process.

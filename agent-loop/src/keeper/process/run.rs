@@ -1,7 +1,7 @@
 //! One run as the keeper holds it.
 
 use super::drain::Drain;
-use super::protocol::{Held, Notice, Process, Reply, StartState};
+use super::protocol::{Exit, Held, Notice, Process, Reply, StartState};
 use super::refused::Refused;
 use super::witness::Witness;
 use crate::keeper::cgroup::RunCgroup;
@@ -66,7 +66,7 @@ impl Run {
             main: self.main.as_ref().map(|main| main.told),
             thawed: self.thawed,
             start: self.start.clone(),
-            exited: self.exited,
+            exited: self.exited.map(|status| Exit { status }),
             output: self.drain.state().clone(),
         }
     }
