@@ -179,9 +179,10 @@ fn without_a_timer_the_tree_is_stopped_all_the_same() {
 fn with_too_few_descriptors_a_run_ends_at_once_and_leaves_nothing() {
     needs!(root, bpf, cgroup);
     let (mut ran, mut failed) = (0, 0);
-    for most in 12..52u64 {
+    let limits = (12..52u64).map(|most| (most, "auto")).chain((12..30).map(|most| (most, "pidfd")));
+    for (most, backend) in limits {
         // The grace, after which the rest of a failed launch is killed, is longer than any test waits.
-        let exec = Exec::without_events().grace("1h").with(|command| {
+        let exec = Exec::without_events().grace("1h").arg("--backend").arg(backend).with(|command| {
             sys::before_exec(command, move || {
                 Ok(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most)?)
             })

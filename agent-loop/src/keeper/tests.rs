@@ -391,7 +391,10 @@ fn i03_a_cgroup_that_holds_us_is_not_killed() {
     let Ok(home) = Home::find() else { return skip("own kill", "no cgroup2") };
     let id = RunTag(fs::metadata(home.path()).map(|dir| std::os::unix::fs::MetadataExt::ino(&dir)).expect("stat"));
     match OwnCgroup::prove(home.dir().try_clone_to_owned().expect("dup"), id, None) {
-        Ok(own) => assert!(matches!(signal::kill_cgroup(&own, id), Err(Refusal::HoldsOurselves(_)))),
+        Ok(own) => {
+            assert!(matches!(signal::kill_cgroup(&own, id), Err(Refusal::HoldsOurselves(_))));
+            assert!(matches!(signal::freeze_cgroup(&own, id), Err(Refusal::HoldsOurselves(_))));
+        }
         // Ours is the root: that is nobody's run.
         Err(error) => assert!(matches!(error, CgroupError::NotACgroup), "{error}"),
     }
@@ -840,6 +843,33 @@ fn orphans_are_reaped_one_by_one_and_the_main_process_is_left_alone() {
     let output = Command::new("/proc/self/exe").arg("test-reaper").output().expect("player");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && output.stdout == b"all as it should be\n", "{text}");
+}
+
+#[test]
+fn who_forks_without_end_is_frozen_and_killed_by_one_sweep() {
+    let Some(cgroup) = cgroup("freeze and sweep") else { return };
+    cgroup.own().sweep_only();
+    let (mut main, _start) = launch_in(&cgroup, &shell("trap '' TERM INT; while :; do (:) & (:) & wait; done"));
+    cgroup.thaw().expect("thawed");
+    until("more than one", || cgroup.own().procs().expect("procs").pids.len() > 1);
+    let refused = signal::kill_cgroup(cgroup.own(), cgroup.tag()).expect_err("no cgroup.kill here");
+    assert_eq!(refused.errno(), Some(libc::ENOENT));
+    signal::freeze_cgroup(cgroup.own(), cgroup.tag()).expect("frozen");
+    until("all of it frozen", || cgroup.is_frozen().expect("events"));
+    let sweep = signal::sweep(cgroup.own()).expect("swept");
+    assert!(sweep.complete && sweep.refused.is_empty() && !sweep.sent.is_empty(), "{sweep:?}");
+    until("the end of all", || !cgroup.own().populated().expect("events"));
+    assert_eq!(main.wait(), WaitStatus::Signaled { signal: KILL, core: false });
+    // As after a kill (I7).
+    assert!(cgroup.own().is_spent());
+}
+
+#[test]
+fn the_cgroup_of_another_run_is_not_frozen() {
+    let Some(cgroup) = cgroup("our own freeze") else { return };
+    let other = RunTag(cgroup.tag().0 + 1);
+    assert!(matches!(signal::freeze_cgroup(cgroup.own(), other), Err(Refusal::OtherCgroup { .. })));
+    assert!(!cgroup.is_freezing().expect("cgroup.freeze"));
 }
 
 // ---- guard

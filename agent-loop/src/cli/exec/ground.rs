@@ -30,6 +30,8 @@ pub(super) struct Ground {
     pub(super) tag: RunTag,
     /// The children that our caller had when it became us: none of the tree.
     pub(super) inherited: Vec<ProcessKey>,
+    /// Whether anything was born on it: before, nobody descends from us but whom our caller left us.
+    pub(super) is_used: bool,
     /// How far our clock is ahead of the kernel's records; zero where there are none.
     pub(super) clock_ahead: i64,
 }
@@ -77,6 +79,7 @@ impl Ground {
                 degraded,
                 tag: RunTag(0),
                 inherited,
+                is_used: false,
                 clock_ahead: 0,
             });
         };
@@ -85,7 +88,7 @@ impl Ground {
             Ok(tracing) => {
                 let clock_ahead = if tracing.is_some() { clock::ahead_of_kernel() } else { 0 };
                 let (tag, cgroup, guard) = (cgroup.tag(), Some(cgroup), Some(guard));
-                Ok(Self { cgroup, guard, tracing, degraded, tag, inherited, clock_ahead })
+                Ok(Self { cgroup, guard, tracing, degraded, tag, inherited, is_used: false, clock_ahead })
             }
             Err(error) => {
                 let _ = cgroup.remove();

@@ -32,6 +32,7 @@ impl Shell {
         let spec = birth::spec(args, signals, user, self.report.pump().and_then(|pump| pump.write()));
         let place = self.ground.cgroup.as_ref().map_or(Place::Held, Place::Cgroup);
         let child = launch::launch(&spec, self.ground.tag, place)?;
+        self.ground.is_used = true;
         match Main::watch(child) {
             Ok(main) => {
                 let known = self.know_main(&main);

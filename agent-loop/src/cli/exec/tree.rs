@@ -69,9 +69,12 @@ impl Ground {
 
     /// The numbers of the tree now.
     pub(super) fn members(&self) -> io::Result<BTreeSet<u32>> {
-        let Some(cgroup) = &self.cgroup else { return self.descendants() };
+        let Some(cgroup) = &self.cgroup else {
+            return if self.is_used { self.descendants() } else { Ok(BTreeSet::new()) };
+        };
         let mut pids = if tree::is_populated(cgroup.own())? { cgroup.own().procs()?.pids } else { BTreeSet::new() };
-        if self.tracing.is_none() && !is_init() {
+        // Unused, the cgroup alone answers: to look for descendants takes a descriptor, and there may be none.
+        if self.is_used && self.tracing.is_none() && !is_init() {
             pids.extend(self.descendants()?);
         }
         Ok(pids)
