@@ -10,10 +10,11 @@ use agent_loop::keeper::process::protocol::{Descriptors, Process, Reply, Request
 use agent_loop_common::map::LiveEntry;
 use agent_loop_tests::bpf::LiveMap;
 use agent_loop_tests::harness::eventually;
-use agent_loop_tests::needs;
+use agent_loop_tests::{needs, sys};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::bench::{Born, Keeper, Output, Place, Stranger, With, process, refusal, run, shell};
+use super::hostile::Raw;
 
 #[test]
 fn a_second_keeper_adopts_what_the_first_left_and_goes_on_with_its_output() {
@@ -52,6 +53,42 @@ fn a_second_keeper_adopts_what_the_first_left_and_goes_on_with_its_output() {
     assert_eq!(daemon.until_exited(&run(1)), None, "whose child it was is gone: unknown, not 8");
     daemon.remove(&run(1));
     assert_eq!(fs::read_to_string(place.path("out.1")).expect("its output"), "before\nbetween\nafter\n");
+}
+
+#[test]
+fn what_a_run_wrote_at_last_is_kept_when_it_is_removed() {
+    needs!(cgroup);
+    let place = Place::new();
+    let first = place.keeper();
+    let mut daemon = place.daemon();
+    let (read, write) = nix::unistd::pipe().expect("a pipe");
+    let with = With { stdin: Some(read), ..With::output(Output::new(&place.path(""), "1")) };
+    let born = daemon.bear(&run(1), &shell("read x; echo last"), &with);
+    daemon.thaw(&run(1));
+    assert_eq!(daemon.until_started(&run(1)), StartState::Started);
+    first.crash();
+    drop(daemon);
+    let second = place.keeper();
+    let raw = Raw::greeted(&place);
+    let output = Output::new(&place.path(""), "1");
+    let fds = Descriptors { drains: true, ..Descriptors::default() };
+    let drains: Vec<_> = output.drains.iter().map(AsFd::as_fd).collect();
+    let main = Some(born.main);
+    raw.ask(2, &Request::Adopt { run: run(1), cgroup: born.cgroup, main, fds, output_bytes: None }, &drains);
+    assert_eq!(raw.reply(2).expect("a reply")["adopted"]["main_alive"], true);
+    drop((with, output));
+    // The keeper comes to the removal before it comes to the pipe.
+    let keeper = i32::try_from(second.pid()).expect("a pid");
+    sys::kill(keeper, libc::SIGSTOP).expect("our child");
+    nix::unistd::write(&write, b"\n").expect("it reads");
+    eventually("an empty cgroup", || {
+        let events = fs::read_to_string(place.cgroup(&run(1)).join("cgroup.events")).expect("its events");
+        events.contains("populated 0").then_some(())
+    });
+    raw.ask(3, &Request::Remove { run: run(1) }, &[]);
+    sys::kill(keeper, libc::SIGCONT).expect("our child");
+    assert_eq!(raw.reply(3).expect("a reply"), "done");
+    assert_eq!(fs::read_to_string(place.path("out.1")).expect("its output"), "last\n");
 }
 
 #[test]

@@ -96,6 +96,15 @@ impl Place {
         Keeper(child)
     }
 
+    /// Starts a keeper that ends by itself: its exit code, and what it said.
+    pub fn refused_keeper(&self) -> (Option<i32>, String) {
+        let log = self.path("refused");
+        let mut command = self.command();
+        let mut keeper = Keeper(command.stderr(File::create(&log).expect("a file")).spawn().expect("it starts"));
+        let status = eventually("the end of a keeper", || keeper.0.try_wait().expect("our child"));
+        (status.code(), fs::read_to_string(log).expect("what it said"))
+    }
+
     /// What the last keeper said.
     pub fn stderr(&self) -> String {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()

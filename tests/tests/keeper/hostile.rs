@@ -27,6 +27,15 @@ impl Raw {
         Self::at(&place.socket())
     }
 
+    /// One that has said hello, as soon as the place of the last client is free.
+    pub fn greeted(place: &Place) -> Self {
+        eventually("a place", || {
+            let raw = Self::connect(place);
+            raw.ask(1, &Request::Hello, &[]);
+            raw.reply(1).filter(|reply| reply["welcome"].is_object()).map(|_| raw)
+        })
+    }
+
     pub fn at(path: &Path) -> Self {
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
         connect(fd.as_raw_fd(), &UnixAddr::new(path).expect("a short path")).expect("a keeper that listens");
@@ -109,22 +118,23 @@ fn what_cannot_be_read_is_refused_or_ends_the_connection_alone() {
     needs!(cgroup);
     let place = Place::new();
     let keeper = place.keeper();
+    let connect = || Raw::greeted(&place);
+    let raw = connect();
     let open = keeper.open();
+    drop(raw);
     let null = File::open("/dev/null").expect("/dev/null");
     let hello = br#"{"v":1,"id":1,"body":"hello"}"#;
     let too_long = [&hello[..], &vec![b' '; LONGEST]].concat();
     let texts: [&[u8]; 5] = [b"", b"x", b"{}", br#"{"v":1,"id":0,"body":"hello"}"#, &[0; 1000]];
     for text in texts {
-        let raw = Raw::connect(&place);
+        let raw = connect();
         assert!(raw.send(text, &[null.as_fd()]));
         assert!(raw.is_hung_up(), "{:?}", text.get(..20));
     }
     // A request that is too long, or has too many descriptors, is refused; all of them are closed.
-    let raw = Raw::connect(&place);
+    let raw = connect();
     assert!(raw.send(&too_long, &[null.as_fd()]));
     assert!(why(raw.reply(1)).contains("cut off"));
-    raw.ask(1, &Request::Hello, &[]);
-    assert!(raw.reply(1).is_some());
     for (id, count) in [(2, MOST_FDS + 1), (3, 100), (4, 253)] {
         assert!(raw.ask(id, &Request::Kill { run: run(1) }, &vec![null.as_fd(); count]));
         assert!(why(raw.reply(id)).contains("cut off"), "{count}");
@@ -134,8 +144,7 @@ fn what_cannot_be_read_is_refused_or_ends_the_connection_alone() {
         assert!(raw.ask(id, &Request::Kill { run: name.to_owned() }, &[]));
         assert!(why(raw.reply(id)).contains("is not the name"), "{name}");
     }
-    drop(raw);
-    eventually("every descriptor closed", || (keeper.open() == open).then_some(()));
+    assert_eq!(keeper.open(), open, "every descriptor is closed");
 }
 
 #[test]
@@ -318,11 +327,7 @@ fn twenty_thousand_hostile_messages_hit_no_stranger_and_do_not_end_the_keeper() 
         if !taken || dice.below(400) == 0 {
             lives += 1;
             drop(raw);
-            raw = eventually("a place", || {
-                let next = Raw::connect(&place);
-                next.ask(1, &Request::Hello, &[]);
-                next.reply(1).filter(|reply| reply["welcome"].is_object()).map(|_| next)
-            });
+            raw = Raw::greeted(&place);
         }
     }
     drop(raw);

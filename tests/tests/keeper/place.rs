@@ -18,9 +18,9 @@ fn a_second_keeper_is_told_that_one_runs_and_disturbs_nothing() {
     let mut keeper = place.keeper();
     let mut daemon = place.daemon();
     let born = daemon.start(&run(1), "sleep 1000");
-    let second = place.command().output().expect("it starts");
-    assert_eq!(second.status.code(), Some(8), "{second:?}");
-    assert!(String::from_utf8_lossy(&second.stderr).contains("already running"), "{second:?}");
+    let (code, said) = place.refused_keeper();
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("already running"), "{said}");
     assert!(keeper.is_alive() && keeper.children() == [born.main.pid]);
     daemon.finish(&run(1));
     drop(daemon);
