@@ -334,7 +334,7 @@ fn check_sum(host: &Host, id: &str, told: &dyn Fn(&str) -> String, tally: &mut T
     tally.signals += of("signal.intent").count() as u64;
     assert_eq!(of("run.born").count(), 1, "{}", told("born more or less than once"));
     assert_eq!(of("run.exit").count(), 1, "{}", told("ended more or less than once"));
-    let Some(stats) = of("stats").last().map(|event| &event["stats"]) else { panic!("{}", told("no sum")) };
+    let Some(stats) = of("stats").next_back().map(|event| &event["stats"]) else { panic!("{}", told("no sum")) };
     let fresh = of("gap").any(|gap| gap["gap"]["cause"] == "restart" && gap["gap"]["lost"]["fork"] == 0);
     if fresh {
         return;
