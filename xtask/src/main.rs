@@ -5,6 +5,7 @@ mod bench;
 mod claude;
 mod demo;
 mod ebpf;
+mod faults;
 mod lint;
 mod place;
 mod progress;
@@ -50,6 +51,15 @@ enum Command {
         #[arg(long, default_value_t = 100_000)]
         count: u64,
     },
+    /// Ends daemons and keepers at every step while agents end at random, and checks what must hold; needs root.
+    Faults {
+        /// How many hosts are played, one crash in each.
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+        /// The first seed: a failure names its own.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+    },
     /// Measures, beside what we are compared with: a table, and JSON.
     Bench(bench::Options),
     /// Checks format, clippy and the project's own rules.
@@ -64,6 +74,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::command(),
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
+        Command::Faults { seeds, first } => faults::command(seeds, first),
         Command::Bench(options) => bench::command(&options),
         Command::Lint => lint::command(),
     };
