@@ -200,6 +200,11 @@ impl Daemon {
                 self.of(id, Event::CgroupKilled(result));
             }
             Action::InspectTree => {
+                // Read while the cgroup is there: once the tree is empty it is removed.
+                let kills = self.runs.get(&id).and_then(|watched| watched.cgroup.as_ref()?.oom_kills());
+                if let Some(kills) = kills {
+                    self.queue.push_back(FleetEvent::OomKills { id, kills });
+                }
                 let tree = self.inspect(id);
                 self.of(id, Event::Tree(tree));
             }

@@ -257,6 +257,12 @@ impl OwnCgroup {
         self.spent.store(true, Ordering::Release);
     }
 
+    /// How often the kernel killed something in it for want of memory; `None` without the controller.
+    #[must_use]
+    pub fn oom_kills(&self) -> Option<u64> {
+        oom_kills(&read_at(self.dir(), "memory.events").ok()?)
+    }
+
     /// Whether a live process is in it or below it, by the kernel's count. Zombies do not count.
     ///
     /// # Errors
@@ -510,12 +516,6 @@ impl RunCgroup {
         key(&events, "frozen").map(|value| value != "0").ok_or_else(|| unknown("cgroup.events"))
     }
 
-    /// How often the kernel killed something in it for want of memory; `None` without the controller.
-    #[must_use]
-    pub fn oom_kills(&self) -> Option<u64> {
-        key(&read_at(self.own.dir(), "memory.events").ok()?, "oom_kill")?.parse().ok()
-    }
-
     /// Opens cgroup.events: epoll reports EPOLLPRI on it at each change of populated or frozen.
     ///
     /// # Errors
@@ -651,6 +651,11 @@ fn process_of(thread: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
+/// What memory.events says of kills (cgroup-v2.rst, "Memory Interface Files"): of processes, not of limits reached.
+fn oom_kills(events: &str) -> Option<u64> {
+    key(events, "oom_kill")?.parse().ok()
+}
+
 /// The value of a line `name value`.
 fn key<'text>(text: &'text str, name: &str) -> Option<&'text str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::trim)
@@ -658,4 +663,16 @@ fn key<'text>(text: &'text str, name: &str) -> Option<&'text str> {
 
 fn unknown(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{what} has an unknown form"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_for_want_of_memory_are_counted_by_process_and_a_limit_reached_is_none() {
+        let events = "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 1\n";
+        assert_eq!(oom_kills(events), Some(2));
+        assert_eq!(oom_kills("low 0\nmax 4\noom 1\n"), None, "an old kernel counts no kills: unknown, not none");
+    }
 }
