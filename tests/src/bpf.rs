@@ -44,28 +44,6 @@ impl LiveMap {
         Err(io::Error::new(io::ErrorKind::NotFound, "no such live set"))
     }
 
-    /// A new one that no program keeps.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn create() -> io::Result<Self> {
-        const HASH: u64 = 1;
-        let value = size_of::<LiveEntry>() as u64;
-        let fd = bpf(MAP_CREATE, &[HASH | 4 << 32, value | 64 << 32, 0])?;
-        // SAFETY: just made, owned by nobody else.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    /// Pins it on a bpffs.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn pin(&self, at: &Path) -> io::Result<()> {
-        let path = CString::new(at.as_os_str().as_bytes())?;
-        let address = path.as_ptr().expose_provenance() as u64;
-        bpf(OBJ_PIN, &[address, u64::from(self.0.as_raw_fd().cast_unsigned())]).map(drop)
-    }
-
     /// Puts an entry there, over any other.
     ///
     /// # Errors

@@ -169,7 +169,8 @@ impl Core {
             deaths: registry.deaths(),
             leftovers: self.leftovers,
             gaps: self.tracker.unmade(),
-            proven: self.look.proven,
+            // The last count may have told of hooks that were skipped.
+            proven: self.look.proven && (!self.traced() || self.tracker.unseen() == 0),
             unseen: self.tracker.unseen(),
             elapsed: self.begun.map_or(Duration::ZERO, |begun| begun.until(since)),
         };

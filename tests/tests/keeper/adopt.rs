@@ -7,6 +7,7 @@ use std::path::Path;
 
 use agent_loop::keeper::process::client::ClientError;
 use agent_loop::keeper::process::protocol::{Descriptors, Process, Reply, Request, StartState};
+use agent_loop::kernel;
 use agent_loop_common::map::LiveEntry;
 use agent_loop_tests::bpf::LiveMap;
 use agent_loop_tests::harness::eventually;
@@ -215,8 +216,9 @@ impl Drop for Bpffs<'_> {
 fn a_pinned_live_set_proves_an_exact_start_and_not_a_stale_one() {
     needs!(bpf, cgroup);
     let dir = tempfile::TempDir::new().expect("a scratch directory");
-    let pins = dir.path().join("pins");
-    let _bpffs = Bpffs::at(&pins);
+    let bpf = dir.path().join("bpf");
+    let _bpffs = Bpffs::at(&bpf);
+    let pins = bpf.join("agent-loop");
     let place = Place::pinned(&pins);
     let (born, keeper) = orphaned(&place);
     let mut daemon = place.daemon();
@@ -226,8 +228,13 @@ fn a_pinned_live_set_proves_an_exact_start_and_not_a_stale_one() {
     assert_eq!(daemon.adopt(&run(1), born.cgroup, None), Reply::Adopted { main_alive: false });
     assert!(refusal(daemon.signal(&run(1), exact, libc::SIGCONT)).contains("nothing on this host can prove"));
 
-    let live = LiveMap::create().expect("a map");
-    live.pin(&pins.join("LIVE")).expect("pinned");
+    // A whole set, its hooks attached: of less nothing is believed. Its live set has a size of its own to be found by.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _inside = runtime.enter();
+    let entries = 7_919;
+    let options = kernel::Options { live_entries: entries, ..kernel::Options::default() };
+    let (_tracing, _) = kernel::pins::open_or_load(&pins, &options).expect("a pinned set");
+    let live = LiveMap::of_size(entries).expect("its live set");
     assert!(refusal(daemon.signal(&run(1), exact, libc::SIGCONT)).contains("not in the live set"));
     let entry =
         |process: &Process| LiveEntry { start_boottime_ns: process.start_ns, run: born.cgroup, ..LiveEntry::default() };

@@ -170,7 +170,7 @@ fn a_stop_of_what_ends_changes_nothing() {
     world.faults.saves = 2;
     world.die(id, WaitStatus::Exited(0));
     world.settle();
-    assert_eq!(world.fleet.state(id), Some("ended"));
+    assert_eq!(world.fleet.state(id), Some("draining"), "over only once that is durable");
     world.stop(id);
     world.faults.removals = 1;
     world.pass(millis(2500));
