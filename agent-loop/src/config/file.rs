@@ -39,7 +39,6 @@ struct HostSection {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct KernelSection {
-    require_ebpf: Option<bool>,
     ring_bytes: Written<u32>,
     execs_ring_bytes: Written<u32>,
     live_entries: Written<u32>,
@@ -131,7 +130,6 @@ impl Context<'_> {
             if good { Ok(()) } else { Err(format!("write a power of two from {} to {}", RINGS.start(), RINGS.end())) }
         };
         Ok(Kernel {
-            require_ebpf: it.require_ebpf.unwrap_or(default.require_ebpf),
             ring_bytes: self.checked("kernel.ring_bytes", it.ring_bytes, ring)?.unwrap_or(default.ring_bytes),
             execs_ring_bytes: self
                 .checked("kernel.execs_ring_bytes", it.execs_ring_bytes, ring)?

@@ -67,8 +67,6 @@ pub enum Keeper {
 /// `[kernel]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// Whether the daemon refuses to work without eBPF. Default `false`: it goes on by pidfds and says so.
-    pub require_ebpf: bool,
     /// Bytes of the ring of births and deaths: a power of two, at least 4096. Default 4 MiB.
     pub ring_bytes: u32,
     /// Bytes of the ring of execs: a power of two, at least 4096. Default 4 MiB.
@@ -121,7 +119,6 @@ impl Default for Host {
 impl Default for Kernel {
     fn default() -> Self {
         Self {
-            require_ebpf: false,
             ring_bytes: 4 << 20,
             execs_ring_bytes: 4 << 20,
             live_entries: 65_536,

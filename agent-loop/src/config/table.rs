@@ -36,7 +36,6 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
         restarted("host", "socket_group", host.socket_group.as_deref().map(text)),
         live("host", "owner", host.owner.as_deref().map(text)),
         restarted("host", "keeper", Some(text(keeper(host.keeper)))),
-        restarted("kernel", "require_ebpf", Some(Value::Boolean(kernel.require_ebpf))),
         restarted("kernel", "ring_bytes", Some(Value::Integer(kernel.ring_bytes.into()))),
         restarted("kernel", "execs_ring_bytes", Some(Value::Integer(kernel.execs_ring_bytes.into()))),
         restarted("kernel", "live_entries", Some(Value::Integer(kernel.live_entries.into()))),

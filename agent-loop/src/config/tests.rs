@@ -57,7 +57,6 @@ fn every_key_that_is_written_is_read() {
         ("[host]\nsocket_group = \"x\"", "host.socket_group"),
         ("[host]\nowner = \"x\"", "host.owner"),
         ("[host]\nkeeper = \"expect\"", "host.keeper"),
-        ("[kernel]\nrequire_ebpf = true", "kernel.require_ebpf"),
         ("[kernel]\nring_bytes = 4096", "kernel.ring_bytes"),
         ("[kernel]\nexecs_ring_bytes = 4096", "kernel.execs_ring_bytes"),
         ("[kernel]\nlive_entries = 100", "kernel.live_entries"),
