@@ -118,12 +118,7 @@ impl Default for Host {
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self {
-            ring_bytes: 4 << 20,
-            execs_ring_bytes: 4 << 20,
-            live_entries: 65_536,
-            watch: vec!["claude".to_owned()],
-        }
+        Self { ring_bytes: 4 << 20, execs_ring_bytes: 4 << 20, live_entries: 65_536, watch: vec!["claude".to_owned()] }
     }
 }
 

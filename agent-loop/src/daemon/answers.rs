@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::run_log::asked;
 use super::shell::{Daemon, now};
 use super::sources::Sources;
 use super::spec;
@@ -34,7 +35,14 @@ impl Daemon {
         let answer = match ask {
             Ask::Status => Ok(Answer::Status(self.status())),
             Ask::Runs { all, limit } => self.list(all, limit).map(Answer::Runs),
-            Ask::Run(run) => self.find(&run).map(|record| Answer::Run(Box::new(self.view(&record)))),
+            Ask::Run(run) => self.find(&run).map(|record| {
+                let mut view = self.view(&record);
+                for asked in asked(&self.log, record.id) {
+                    let at = view.why.len().min(1);
+                    view.why.insert(at, format!("Its end was {asked}."));
+                }
+                Answer::Run(Box::new(view))
+            }),
             Ask::Tree(run) => self.find(&run).map(|record| Answer::Tree(self.tree(&record))),
             Ask::Logs(run) => self.find(&run).map(|record| Answer::Logs(self.logs(&record))),
             Ask::Events => Ok(Answer::Events(EventFeed { recent: Vec::new(), live: self.followers.subscribe() })),

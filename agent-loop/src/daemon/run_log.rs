@@ -1,19 +1,39 @@
 //! The event log of one run: lines appended to its file, and handed to whoever follows the events.
 
 use std::fs::File;
-use std::io::{BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
 use crate::audit::{Clock, Line, Recorder, Replayed};
 use crate::clock;
-use crate::run::RunRecord;
+use crate::run::{RunId, RunRecord};
 use crate::store::{LogDir, RunFiles, StoreError};
 use crate::track::Restored;
 
 /// How much waits for a disk that cannot be written, before lines are thrown away and counted.
 const PENDING_LIMIT: usize = 8 << 20;
+
+/// How much of the end of a log is looked through for who asked for a stop: the rest of a run is short after that.
+const ASKED_WITHIN: u64 = 4 << 20;
+
+/// Who asked for the end of a run, and why, in the words of its log.
+pub(super) fn asked(dir: &LogDir, id: RunId) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Asked {
+        kind: String,
+        why: String,
+    }
+    let Ok((_, mut past)) = RunFiles::events(dir, id) else { return Vec::new() };
+    let length = past.metadata().map_or(0, |it| it.len());
+    if past.seek(SeekFrom::Start(length.saturating_sub(ASKED_WITHIN))).is_err() {
+        return Vec::new();
+    }
+    let lines = BufReader::new(past.take(ASKED_WITHIN)).lines().map_while(Result::ok);
+    let told = lines.filter(|line| line.contains("run.stop_asked")).filter_map(|line| serde_json::from_str(&line).ok());
+    told.filter(|it: &Asked| it.kind == "run.stop_asked").map(|it| it.why).collect()
+}
 
 /// Lines as they are written, for followers.
 pub(super) type Followers = broadcast::Sender<Arc<str>>;
