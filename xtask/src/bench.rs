@@ -3,6 +3,7 @@
 //! A row is a file: it measures, and says what it compares. [`table`] prints, [`spread`] sums up rounds, [`peers`]
 //! are the tools we are compared with, [`tool`] starts programs with a bound. No figure is judged by a test.
 
+mod daemon;
 mod deaths;
 mod hooks;
 mod latency;
@@ -40,10 +41,13 @@ pub(crate) enum Row {
     Stop,
     /// The time to start, and the memory.
     Startup,
+    /// The daemon: a launch, a restart after a crash, and what it takes at rest.
+    Daemon,
 }
 
 impl Row {
-    const ALL: [Self; 6] = [Self::Latency, Self::Hooks, Self::Slowdown, Self::Deaths, Self::Stop, Self::Startup];
+    const ALL: [Self; 7] =
+        [Self::Latency, Self::Hooks, Self::Slowdown, Self::Deaths, Self::Stop, Self::Startup, Self::Daemon];
 }
 
 /// How it is measured.
@@ -140,6 +144,7 @@ fn measure(row: Row, bench: &Bench) -> Result<(Table, Value)> {
         Row::Deaths => deaths::measure(bench),
         Row::Stop => stop::measure(bench),
         Row::Startup => startup::measure(bench),
+        Row::Daemon => daemon::measure(bench),
     }
 }
 
