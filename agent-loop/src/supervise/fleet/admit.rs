@@ -2,7 +2,6 @@
 
 use super::{End, Fleet, FleetAction, Member, Now, Phase};
 use crate::event::{Action, Event};
-use crate::model::BootNs;
 use crate::run::{RunId, RunOutcome, RunRecord, Stage};
 use crate::supervise::Core;
 
@@ -168,42 +167,5 @@ impl Fleet {
         if let Some(reason) = member.stop.take() {
             self.of(now, id, Event::StopRequested(reason), out);
         }
-    }
-}
-
-impl Member {
-    pub(super) fn new(record: RunRecord, phase: Phase) -> Self {
-        Self {
-            record,
-            phase,
-            stop: None,
-            wake: None,
-            output_at: None,
-            save_again: None,
-            saving: 0,
-            known: false,
-            oom_kills: None,
-            accounts: None,
-        }
-    }
-
-    fn takes_a_slot(&self) -> bool {
-        match &self.phase {
-            Phase::Intending
-            | Phase::Preparing
-            | Phase::Launching(..)
-            | Phase::Recording(..)
-            | Phase::Live(_)
-            | Phase::Unsure => true,
-            Phase::Queued { .. } | Phase::Ending | Phase::Removing { .. } => false,
-        }
-    }
-
-    /// The limit of waking time strikes then, if the host does not sleep again.
-    pub(super) fn active_due(&self, now: Now) -> Option<BootNs> {
-        let Stage::Born(born) = &self.record.stage else { return None };
-        let slept = now.suspended_ns().saturating_sub(born.suspended_ns);
-        let limit = self.record.submission.limits.active?;
-        Some(BootNs(born.at.after(limit).0.saturating_add(slept)))
     }
 }

@@ -13,16 +13,18 @@
 mod admit;
 mod adopt;
 mod event;
+mod member;
 
 use std::collections::BTreeMap;
 
 pub use adopt::{Findings, HeldRun, Step, Why, plan};
 pub use event::{FleetAction, FleetEvent, Now, StepFailed};
+use member::{Member, Phase};
 
 use super::{Core, Settings};
-use crate::event::{Action, Event, Fact, Launched, Outcome, Summary};
+use crate::event::{Action, Event, Fact, Launched};
 use crate::model::{BootNs, Source, StopReason, Totals};
-use crate::run::{Born, End, RunId, RunOutcome, RunRecord, Stage};
+use crate::run::{Born, End, RunId, RunRecord, Stage};
 use crate::track::Accounts;
 
 /// How long a step that failed for want of a disk or a keeper waits before it is tried again.
@@ -33,51 +35,6 @@ const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 pub struct FleetSettings {
     /// How many runs may be launched and not over at once.
     pub max_agents: u32,
-}
-
-/// Where a run stands in memory; [`Stage`] is what of it is durable.
-#[derive(Debug)]
-pub(super) enum Phase {
-    /// Accepted; `saved` says that it is durable.
-    Queued { saved: bool },
-    /// The save of its intent is awaited.
-    Intending,
-    /// Its cgroup is being made.
-    Preparing,
-    /// Its main process is being born, frozen; the core keeps what the kernel tells of it until it is known.
-    Launching(Box<Core>, Totals),
-    /// The save of its birth is awaited.
-    Recording(Box<Core>, Launched),
-    /// It is supervised.
-    Live(Box<Core>),
-    /// The save of its end is awaited.
-    Ending,
-    /// Its cgroup is being removed, for the first time or again at `retry`.
-    Removing { retry: Option<BootNs> },
-    /// The keeper was lost while it was being launched: whoever takes stock of the host next decides.
-    Unsure,
-}
-
-/// A run in memory.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) record: RunRecord,
-    pub(super) phase: Phase,
-    /// A stop that its core has not been told of yet.
-    stop: Option<StopReason>,
-    /// When its core wants to be woken.
-    wake: Option<BootNs>,
-    /// The last byte of output.
-    output_at: Option<BootNs>,
-    /// A save that failed is tried again then.
-    save_again: Option<BootNs>,
-    /// Saves that are not answered yet: only the answer to the last one says anything of the record as it is.
-    saving: u32,
-    /// Whether the store has it, in whatever stage.
-    known: bool,
-    oom_kills: Option<u64>,
-    /// What became of the kernel's records, once its core has drawn the sum.
-    accounts: Option<Accounts>,
 }
 
 /// Everything that is decided about the runs of a daemon.
@@ -465,76 +422,6 @@ impl Fleet {
     }
 }
 
-impl Member {
-    /// Has it made durable as it is now.
-    pub(super) fn save(&mut self, out: &mut Vec<FleetAction>) {
-        self.saving += 1;
-        out.push(FleetAction::Save(Box::new(self.record.clone())));
-    }
-
-    /// Whether it was lost to a restart of the host, so that nothing in this boot is its own.
-    fn is_of_another_boot(&self) -> bool {
-        match &self.record.stage {
-            Stage::Ended(end) => end.outcome == RunOutcome::LostToReboot,
-            Stage::Queued | Stage::Intended | Stage::Born(_) => false,
-        }
-    }
-
-    /// The reason to stop it now, for the limits that its core does not know.
-    fn broken_limit(&self, now: Now) -> Option<StopReason> {
-        let Stage::Born(born) = &self.record.stage else { return None };
-        if !self.runs_free() {
-            return None;
-        }
-        if self.idle_due(born.at).is_some_and(|at| at <= now.boot) {
-            return Some(StopReason::Idle);
-        }
-        self.active_due(now).is_some_and(|at| at <= now.boot).then_some(StopReason::ActiveLimit)
-    }
-
-    /// Whether it is supervised and nobody is stopping it yet.
-    fn runs_free(&self) -> bool {
-        match &self.phase {
-            Phase::Live(core) => core.runs_free(),
-            Phase::Queued { .. }
-            | Phase::Intending
-            | Phase::Preparing
-            | Phase::Launching(..)
-            | Phase::Recording(..)
-            | Phase::Ending
-            | Phase::Removing { .. }
-            | Phase::Unsure => false,
-        }
-    }
-
-    fn idle_due(&self, born: BootNs) -> Option<BootNs> {
-        let limit = self.record.submission.limits.idle?;
-        Some(self.output_at.map_or(born, |at| at.max(born)).after(limit))
-    }
-
-    /// When something of it is due.
-    fn due(&self, now: Now) -> Option<BootNs> {
-        let removal = match &self.phase {
-            Phase::Removing { retry } => *retry,
-            Phase::Queued { .. }
-            | Phase::Intending
-            | Phase::Preparing
-            | Phase::Launching(..)
-            | Phase::Recording(..)
-            | Phase::Live(_)
-            | Phase::Ending
-            | Phase::Unsure => None,
-        };
-        let limits = match &self.record.stage {
-            Stage::Born(born) if self.runs_free() => {
-                [self.idle_due(born.at), self.active_due(now)].into_iter().flatten().min()
-            }
-            Stage::Born(_) | Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
-        };
-        [self.wake, self.save_again, removal, limits].into_iter().flatten().min()
-    }
-}
-
 /// How the core of a run is to supervise it. Its deadline is the recorded one, whatever happened since (I11).
 #[must_use]
 pub fn settings_of(record: &RunRecord, baseline: Totals) -> Settings {
@@ -567,46 +454,6 @@ pub fn stop_began(fact: &Fact) -> Option<StopReason> {
         | Fact::SignalResult(_)
         | Fact::RunKilled { .. }
         | Fact::RunExit(_) => None,
-    }
-}
-
-impl End {
-    fn of(summary: &Summary, oom_kills: Option<u64>) -> Self {
-        Self {
-            outcome: RunOutcome::Finished(summary.outcome.clone()),
-            status: summary.status,
-            source: summary.status_source,
-            births: summary.births,
-            deaths: summary.deaths,
-            leftovers: summary.leftovers,
-            proven: summary.proven,
-            oom_kills,
-            elapsed: summary.elapsed,
-            at_unix_ns: 0,
-        }
-    }
-
-    fn without_a_process(outcome: RunOutcome) -> Self {
-        Self {
-            outcome,
-            status: None,
-            source: Source::Unknown,
-            births: 0,
-            deaths: 0,
-            leftovers: 0,
-            proven: true,
-            oom_kills: None,
-            elapsed: std::time::Duration::ZERO,
-            at_unix_ns: 0,
-        }
-    }
-
-    fn withdrawn() -> Self {
-        Self::without_a_process(RunOutcome::Withdrawn)
-    }
-
-    fn never_born(failure: crate::event::LaunchFailure) -> Self {
-        Self::without_a_process(RunOutcome::Finished(Outcome::LaunchFailed(failure)))
     }
 }
 
