@@ -19,7 +19,7 @@ use crate::event::{Event, LaunchFailure};
 use crate::keeper::cgroup::OwnCgroup;
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
 use crate::kernel::Tracing;
-use crate::kernel::pins::Found;
+use crate::kernel::pins::{Claim, Found};
 use crate::model::{BootNs, RunTag, WaitStatus};
 use crate::run::{RunId, RunName};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
@@ -93,6 +93,8 @@ pub(super) struct Daemon {
     pub(super) log: LogDir,
     /// Held as long as we live.
     pub(super) _lock: Lock,
+    /// As the lock of the state: another daemon's state may be elsewhere.
+    pub(super) _claim: Claim,
     pub(super) keeper: Keeper,
     pub(super) tracing: Tracing,
     pub(super) degraded: Vec<String>,
@@ -123,6 +125,7 @@ impl Daemon {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
         let boot_id = boot_id.trim().to_owned();
         let keeper = Keeper::new(&setup);
+        let claim = super::stock::claim(&setup)?;
         let (tracing, found) = super::stock::tracing(&setup)?;
         let (followers, _) = broadcast::channel(FOLLOW);
         let fleet = Fleet::new(FleetSettings { max_agents: setup.config.host.max_agents });
@@ -134,6 +137,7 @@ impl Daemon {
             state,
             log,
             _lock: lock,
+            _claim: claim,
             keeper,
             tracing,
             degraded: Vec::new(),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 
@@ -19,10 +20,24 @@ use crate::kernel::pins::{self, Found};
 use crate::kernel::{self, RunsBy, Tracing};
 use crate::model::RunTag;
 use crate::run::{Born, RunId, RunName, RunRecord, Stage};
-use crate::store::{Reopened, RunFiles, Store as _};
+use crate::store::{Reopened, RunFiles, Store as _, StoreError};
 use crate::supervise::Core;
 use crate::supervise::fleet::{Findings, FleetEvent, HeldRun, Step, plan, settings_of};
 use crate::track::Restored;
+
+/// The right to be the only one that opens or replaces the kernel side.
+///
+/// # Errors
+/// [`StoreError::Busy`] while another daemon has it, whatever state that remembers its runs in.
+pub(super) fn claim(setup: &Setup) -> anyhow::Result<pins::Claim> {
+    let dir = &setup.config.host.pins;
+    let claim = pins::claim(dir).with_context(|| format!("claiming {} for this daemon", dir.display()))?;
+    Ok(claim.ok_or_else(|| in_use(dir))?)
+}
+
+fn in_use(path: &Path) -> StoreError {
+    StoreError::Busy { path: path.to_owned(), pid: None }
+}
 
 /// The kernel side: the one that an earlier daemon left running, else a new one.
 pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Found)> {
@@ -43,6 +58,8 @@ pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Found)> {
 impl Daemon {
     /// The first stock: all that the store remembers, the keeper holds and the root of the runs shows.
     pub(super) async fn first_stock(&mut self) -> anyhow::Result<()> {
+        // Before a keeper is started there.
+        self.open_root()?;
         let records = self.store.open_runs()?;
         for id in RunFiles::with_pipes(&self.state)? {
             if !records.iter().any(|record| record.id == id) {
@@ -70,13 +87,7 @@ impl Daemon {
     }
 
     async fn take_stock(&mut self, records: Vec<RunRecord>, held: Vec<Held>, first: bool) -> anyhow::Result<()> {
-        self.root = match Root::open(&self.setup.cgroup_root) {
-            Ok(root) => Some(root),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
-            Err(error) => {
-                return Err(error).with_context(|| format!("opening {}", self.setup.cgroup_root.display()));
-            }
-        };
+        self.open_root()?;
         let by_name: BTreeMap<RunName, Held> =
             held.into_iter().filter_map(|held| Some((held.run.parse().ok()?, held))).collect();
         let cgroups = match &self.root {
@@ -132,13 +143,29 @@ impl Daemon {
         }
         self.discard_all().await;
         if self.keeper.is_up() {
-            // The keeper makes the root: it may not have been there before.
-            self.root = Root::open(&self.setup.cgroup_root).ok();
+            if self.root.is_none() {
+                // The keeper makes it.
+                self.open_root()?;
+            }
             self.queue.push_back(FleetEvent::KeeperReady);
         }
         self.work().await;
         let keeper = self.keeper.state().map_or_else(|why| why, |pid| format!("keeper {pid}"));
         self.say(&format!("{total} runs go on, {keeper}"));
+        Ok(())
+    }
+
+    /// Opens the place for runs anew, if it is there.
+    fn open_root(&mut self) -> anyhow::Result<()> {
+        // The claim of the old one stands against the new one too.
+        self.root = None;
+        let path = &self.setup.cgroup_root;
+        self.root = match Root::open(path) {
+            Ok(root) => Some(root),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => return Err(in_use(path).into()),
+            Err(error) => return Err(error).with_context(|| format!("opening {}", path.display())),
+        };
         Ok(())
     }
 
