@@ -72,7 +72,7 @@ impl Daemon {
             if let Some(trouble) = trouble {
                 self.trouble(&format!("run {}: {trouble}", record.id));
             }
-            let watched = Watched { log, cgroup: None, tag: None, output: 0, output_before: 0 };
+            let watched = Watched { log, cgroup: None, unopened: false, tag: None, output: 0, output_before: 0 };
             self.runs.insert(record.id, watched);
         }
         self.runs.get_mut(&record.id).ok_or_else(|| "the run is not watched".to_owned())
@@ -224,11 +224,25 @@ impl Daemon {
         self.queue.push_back(FleetEvent::Of(id, event));
     }
 
-    fn inspect(&self, id: RunId) -> Tree {
+    fn inspect(&mut self, id: RunId) -> Tree {
+        if let Err(error) = self.open_again(id) {
+            return Tree::Unknown(format!("opening its cgroup: {error}"));
+        }
         let Some(watched) = self.runs.get(&id) else { return Tree::Unknown("the run is not watched".to_owned()) };
         self.live_of(watched.tag)
             .and_then(|live| tree::inspect(watched.cgroup.as_ref(), &live))
             .unwrap_or_else(|error| Tree::Unknown(error.to_string()))
+    }
+
+    /// Opens the cgroup of a run where that failed before.
+    fn open_again(&mut self, id: RunId) -> std::io::Result<()> {
+        let Some(watched) = self.runs.get_mut(&id).filter(|watched| watched.unopened) else { return Ok(()) };
+        let (Some(root), Some(tag), Some(record)) = (&self.root, watched.tag, self.fleet.record(id)) else {
+            return Err(std::io::Error::other("the place of the runs is not open"));
+        };
+        watched.cgroup = root.present(record.name(), tag)?;
+        watched.unopened = false;
+        Ok(())
     }
 
     /// The live, tracked processes of a run.

@@ -70,6 +70,8 @@ impl Started {
 pub(super) struct Watched {
     pub(super) log: RunLog,
     pub(super) cgroup: Option<OwnCgroup>,
+    /// Its cgroup may be there and could not be opened: that is tried at each look.
+    pub(super) unopened: bool,
     pub(super) tag: Option<RunTag>,
     /// Bytes of output, by the keepers that wrote it.
     pub(super) output: u64,

@@ -14,6 +14,7 @@ use super::keeper::{done, process, signal_result};
 use super::run_log::RunLog;
 use super::shell::{Daemon, Discard, Watched, now};
 use super::tree::Root;
+use crate::audit::Replayed;
 use crate::event::{Launched, SignalResult};
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
 use crate::kernel::pins::{self, Found};
@@ -245,8 +246,8 @@ impl Daemon {
             Some(held) => held.exited.map(|exit| exit.status).or(held.main.is_none().then_some(None)),
             None => self.adopt(&record, &born, cgroup, written.flatten()).await,
         };
-        if first && let Err(error) = self.resume(record, &born, cgroup, exit) {
-            self.trouble(&format!("run {id}: going on with it: {error:#}"));
+        if first {
+            self.resume(record, &born, cgroup, exit);
         }
         if let Some(held) = held {
             self.output(&held.output);
@@ -256,25 +257,31 @@ impl Daemon {
     }
 
     /// Restores the state machine of a run from what its log says.
-    fn resume(
-        &mut self,
-        record: RunRecord,
-        born: &Born,
-        cgroup: bool,
-        exit: Option<Option<i32>>,
-    ) -> anyhow::Result<()> {
+    ///
+    /// Nothing that fails here leaves the run alone: it would be shown as over, kept to no limit, and taken for
+    /// nobody's by the next stock.
+    fn resume(&mut self, record: RunRecord, born: &Born, cgroup: bool, exit: Option<Option<i32>>) {
         let id = record.id;
         let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
         let mut restored = Restored::new(launched.clone(), born.baseline);
         let followers = self.followers.clone();
-        let (mut log, past, trouble) = RunLog::open(&self.log, &record, &self.boot_id, followers, Some(&mut restored))?;
+        let opened = RunLog::open(&self.log, &record, &self.boot_id, followers.clone(), Some(&mut restored));
+        let (mut log, past, trouble) = opened.unwrap_or_else(|error| {
+            let log = RunLog::nowhere(&record, &self.boot_id, followers);
+            (log, Replayed::default(), Some(format!("{error}; until the next start of agent-loop nothing is kept in it")))
+        });
         if let Some(trouble) = trouble {
             self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
         }
         let own = match &self.root {
-            Some(root) if cgroup => Some(root.cgroup(record.name(), born.cgroup)?),
-            Some(_) | None => None,
+            Some(root) if cgroup => root.present(record.name(), born.cgroup),
+            Some(_) | None => Ok(None),
         };
+        let unopened = own.is_err();
+        let own = own.unwrap_or_else(|error| {
+            self.trouble(&format!("run {id}: opening its cgroup: {error}"));
+            None
+        });
         log.set_cgroup(born.cgroup.0, self.setup.cgroup_root.join(record.name().to_string()).display().to_string());
         if !past.born {
             log.fact(&crate::event::Fact::RunBorn(launched));
@@ -290,10 +297,9 @@ impl Daemon {
         }
         self.tags.insert(born.cgroup, id);
         let output = self.written.remove(&id).unwrap_or(0);
-        let watched = Watched { log, cgroup: own, tag: Some(born.cgroup), output, output_before: output };
+        let watched = Watched { log, cgroup: own, unopened, tag: Some(born.cgroup), output, output_before: output };
         self.runs.insert(id, watched);
         self.queue.push_back(FleetEvent::Resumed { record: Box::new(record), core: Box::new(core) });
-        Ok(())
     }
 
     /// Opens the output of a run again, for another keeper to go on with.

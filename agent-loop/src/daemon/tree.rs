@@ -66,6 +66,14 @@ impl Root {
         }
     }
 
+    /// The cgroup of a run that was recorded; `None` once it was removed, whatever has its name now.
+    ///
+    /// # Errors
+    /// When it is there, or that cannot be told, and it cannot be opened.
+    pub(super) fn present(&self, name: RunName, recorded: RunTag) -> io::Result<Option<OwnCgroup>> {
+        if self.id(name)? == Some(recorded) { self.cgroup(name, recorded).map(Some) } else { Ok(None) }
+    }
+
     /// The cgroup of a run, if it is the recorded one.
     ///
     /// # Errors
