@@ -110,6 +110,8 @@ impl Daemon {
             match step {
                 Step::Discard { name, cgroup, held: _, why } => {
                     self.say(&format!("discarding {name}: {}", why.text()));
+                    // It may be waiting to be since the stock before.
+                    self.discards.retain(|discard| (discard.name, discard.cgroup) != (name, cgroup));
                     self.discards.push(Discard { name, cgroup });
                 }
                 Step::Queue(record) | Step::Again(record) if first => {
@@ -394,8 +396,12 @@ impl Daemon {
         }
         let fds = Descriptors::default();
         let adopt = Request::Adopt { run: run.clone(), cgroup: discard.cgroup.0, main: None, fds, output_bytes: None };
-        // Refused where it is held already.
-        let _ = self.keeper.ask(adopt, &[]).await?;
+        // Refused where it is held already; where it is neither held nor there, nothing is left to be discarded.
+        let adopted = self.keeper.ask(adopt, &[]).await?.reply;
+        let there = |root: &Root| root.id(discard.name).map_or(true, |id| id == Some(discard.cgroup));
+        if matches!(adopted, Reply::Refused { errno: Some(libc::ENOENT), .. }) && !self.root.as_ref().is_some_and(there) {
+            return Ok(());
+        }
         let killed = done(self.keeper.ask(Request::Kill { run: run.clone() }, &[]).await);
         for pid in self.members(discard) {
             let request = Request::SignalMember { run: run.clone(), pid, signal: 9 };
