@@ -326,9 +326,21 @@ fn refused(step: &str, why: impl std::fmt::Display) -> StepFailed {
 }
 
 /// Opens what an agent reads, without waiting for the other end of a pipe.
+///
+/// It is opened with our rights, and long after it was named: a link on the way, in a directory that an agent may
+/// write to, would hand it whatever file it likes.
 fn open_input(path: &std::path::Path) -> std::io::Result<OwnedFd> {
-    use nix::fcntl::{OFlag, open};
-    let fd = open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    use nix::errno::Errno;
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let fd = openat2(nix::fcntl::AT_FDCWD, path, how).map_err(|errno| match errno {
+        Errno::ELOOP => std::io::Error::other(format!(
+            "{0} goes through a symbolic link, which is not followed; name the file itself: `readlink -f {0}`",
+            path.display()
+        )),
+        errno => errno.into(),
+    })?;
     nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok(fd)
 }
