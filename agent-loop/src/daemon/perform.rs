@@ -164,6 +164,8 @@ impl Daemon {
                 if let Err(why) = done(answer)
                     && !gone
                     && self.keeper.is_up()
+                    // Refused since the keeper has not proven it; what runs is not stopped for that.
+                    && !self.unproven.contains_key(&id)
                 {
                     self.trouble(&format!("run {id}: letting it run: {why}"));
                     self.of(id, Event::StopRequested(StopReason::Internal));

@@ -1,6 +1,6 @@
 //! The loop of the daemon: one source wakes it, its events go through the fleet, the fleet's actions are performed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +85,15 @@ pub(super) struct Discard {
     pub(super) cgroup: RunTag,
 }
 
+/// Why a keeper does not tell of the main process of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unproven {
+    /// It does not hold the run.
+    Run,
+    /// It holds the run, but could not prove that process to be the recorded one.
+    Main,
+}
+
 /// The daemon.
 pub(super) struct Daemon {
     pub(super) setup: Setup,
@@ -108,6 +117,8 @@ pub(super) struct Daemon {
     pub(super) runs: HashMap<RunId, Watched>,
     pub(super) tags: HashMap<RunTag, RunId>,
     pub(super) discards: Vec<Discard>,
+    /// Runs that go on without the keeper's word on their main process, to be asked for again.
+    pub(super) unproven: BTreeMap<RunId, Unproven>,
     pub(super) followers: Followers,
     pub(super) unsaved: HashMap<RunId, String>,
     pub(super) boot_id: String,
@@ -149,6 +160,7 @@ impl Daemon {
             runs: HashMap::new(),
             tags: HashMap::new(),
             discards: Vec::new(),
+            unproven: BTreeMap::new(),
             followers,
             unsaved: HashMap::new(),
             boot_id,
@@ -176,7 +188,8 @@ impl Daemon {
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.settle(&sources).await;
-            let busy = !self.keeper.is_up() || !self.discards.is_empty() || self.is_behind();
+            let busy =
+                !self.keeper.is_up() || !self.discards.is_empty() || self.is_behind() || !self.unproven.is_empty();
             tokio::select! {
                 biased;
                 wake = sources.next() => match wake {
@@ -236,6 +249,7 @@ impl Daemon {
             self.next_stock().await;
         }
         self.discard_all().await;
+        self.prove_again().await;
     }
 
     /// Reads the configuration again: says what changes, and takes it up or keeps the old one.
@@ -258,7 +272,7 @@ impl Daemon {
     }
 
     /// Reads one round of the rings and says so to every run.
-    fn round(&mut self) {
+    pub(super) fn round(&mut self) {
         self.drain();
         self.end_round();
     }

@@ -12,11 +12,12 @@ use anyhow::Context as _;
 use super::Setup;
 use super::keeper::{done, process, signal_result};
 use super::run_log::RunLog;
-use super::shell::{Daemon, Discard, Watched, now};
+use super::shell::{Daemon, Discard, Unproven, Watched, now};
 use super::tree::Root;
 use crate::audit::Replayed;
 use crate::event::{Launched, SignalResult};
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
+use crate::keeper::tree::is_gone;
 use crate::kernel::pins::{self, Found};
 use crate::kernel::{self, RunsBy, Tracing};
 use crate::model::RunTag;
@@ -84,6 +85,8 @@ impl Daemon {
         let records = self.fleet.records().cloned().collect();
         if let Err(error) = self.take_stock(records, held, false).await {
             self.trouble(&format!("taking stock: {error:#}"));
+            // Not left half done: what the keeper does not hold it cannot stop.
+            self.keeper.hang_up("not all of what there is could be taken stock of");
         }
     }
 
@@ -242,11 +245,12 @@ impl Daemon {
     ) -> Option<(RunId, Option<i32>)> {
         let id = record.id;
         let Stage::Born(born) = record.stage.clone() else { return None };
-        let written = held.is_none().then(|| self.reopen_output(id));
+        self.unproven.remove(&id);
         let exit = match held {
             // Adopted when its main process had gone already, it is held without one: its end is the kernel's to tell.
-            Some(held) => held.exited.map(|exit| exit.status).or(held.main.is_none().then_some(None)),
-            None => self.adopt(&record, &born, cgroup, written.flatten()).await,
+            Some(Held { exited: None, main: None, .. }) => self.without_main(id, &born),
+            Some(held) => held.exited.map(|exit| exit.status),
+            None => self.adopt(&record, &born, cgroup).await,
         };
         if first {
             self.resume(record, &born, cgroup, exit);
@@ -270,7 +274,11 @@ impl Daemon {
         let opened = RunLog::open(&self.log, &record, &self.boot_id, followers.clone(), Some(&mut restored));
         let (mut log, past, trouble) = opened.unwrap_or_else(|error| {
             let log = RunLog::nowhere(&record, &self.boot_id, followers);
-            (log, Replayed::default(), Some(format!("{error}; until the next start of agent-loop nothing is kept in it")))
+            (
+                log,
+                Replayed::default(),
+                Some(format!("{error}; until the next start of agent-loop nothing is kept in it")),
+            )
         });
         if let Some(trouble) = trouble {
             self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
@@ -323,15 +331,11 @@ impl Daemon {
 
     /// Has the keeper take up a run that another one launched; without a cgroup its tree is gone.
     ///
-    /// The end of its main process is returned where it has come.
-    async fn adopt(
-        &mut self,
-        record: &RunRecord,
-        born: &Born,
-        cgroup: bool,
-        output: Option<Reopened>,
-    ) -> Option<Option<i32>> {
+    /// The end of its main process is returned where it has come. A refusal is not for good: it is asked again.
+    async fn adopt(&mut self, record: &RunRecord, born: &Born, cgroup: bool) -> Option<Option<i32>> {
+        let output = self.reopen_output(record.id);
         if !cgroup {
+            self.unproven.remove(&record.id);
             return Some(None);
         }
         if !self.keeper.is_up() {
@@ -348,15 +352,68 @@ impl Daemon {
         let drains = output.iter().flat_map(|output| &output.drains);
         let fds: Vec<_> = drains.flat_map(|(pipe, file)| [pipe.as_fd(), file.as_fd()]).collect();
         match self.keeper.ask(request, &fds).await.map(|answered| answered.reply) {
-            Ok(Reply::Adopted { main_alive: true }) => None,
-            Ok(Reply::Adopted { main_alive: false }) => Some(None),
+            Ok(Reply::Adopted { main_alive: true }) => {
+                self.unproven.remove(&record.id);
+                None
+            }
+            Ok(Reply::Adopted { main_alive: false }) => self.without_main(record.id, born),
             Ok(other) => {
-                self.trouble(&format!("run {}: the keeper does not adopt it: {other:?}", record.id));
+                // Told once, not at every try.
+                if self.unproven.insert(record.id, Unproven::Run).is_none() {
+                    self.trouble(&format!("run {}: the keeper does not adopt it: {other:?}", record.id));
+                }
                 None
             }
             Err(why) => {
                 self.trouble(&format!("run {}: having it adopted: {why}", record.id));
                 None
+            }
+        }
+    }
+
+    /// The end of a main process that the keeper does not hold: it is dead, or it could not be proven.
+    fn without_main(&mut self, id: RunId, born: &Born) -> Option<Option<i32>> {
+        if is_gone(born.main, born.ino, true) {
+            self.unproven.remove(&id);
+            return Some(None);
+        }
+        if self.unproven.insert(id, Unproven::Main) != Some(Unproven::Main) {
+            self.trouble(&format!(
+                "run {id}: the keeper cannot prove its main process {}, which lives; its end is looked for each second",
+                born.main.tgid
+            ));
+        }
+        None
+    }
+
+    /// Asks again for what the keeper could not take up or prove.
+    pub(super) async fn prove_again(&mut self) {
+        for (id, unproven) in self.unproven.clone() {
+            let record = self.fleet.record(id).cloned();
+            let Some((record, born)) = record.and_then(|record| match record.stage.clone() {
+                Stage::Born(born) => Some((record, born)),
+                Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
+            }) else {
+                self.unproven.remove(&id);
+                continue;
+            };
+            let exit = match unproven {
+                Unproven::Main => self.without_main(id, &born),
+                // The next stock asks for all of them.
+                Unproven::Run if !self.keeper.is_up() => return,
+                Unproven::Run => {
+                    let root = self.root.as_ref();
+                    let there =
+                        root.is_none_or(|root| root.id(record.name()).map_or(true, |id| id == Some(born.cgroup)));
+                    let exit = self.adopt(&record, &born, there).await;
+                    // What may be frozen can be thawed from now on.
+                    self.queue.push_back(FleetEvent::KeeperReady);
+                    exit
+                }
+            };
+            if let Some(status) = exit {
+                self.round();
+                self.main_exited(id, status);
             }
         }
     }
@@ -399,7 +456,8 @@ impl Daemon {
         // Refused where it is held already; where it is neither held nor there, nothing is left to be discarded.
         let adopted = self.keeper.ask(adopt, &[]).await?.reply;
         let there = |root: &Root| root.id(discard.name).map_or(true, |id| id == Some(discard.cgroup));
-        if matches!(adopted, Reply::Refused { errno: Some(libc::ENOENT), .. }) && !self.root.as_ref().is_some_and(there) {
+        if matches!(adopted, Reply::Refused { errno: Some(libc::ENOENT), .. }) && !self.root.as_ref().is_some_and(there)
+        {
             return Ok(());
         }
         let killed = done(self.keeper.ask(Request::Kill { run: run.clone() }, &[]).await);
