@@ -336,12 +336,14 @@ fn open_input(path: &std::path::Path) -> std::io::Result<OwnedFd> {
     use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let fd = openat2(nix::fcntl::AT_FDCWD, path, how).map_err(|errno| match errno {
-        Errno::ELOOP => std::io::Error::other(format!(
+    let fd = openat2(nix::fcntl::AT_FDCWD, path, how).map_err(|errno| {
+        if errno != Errno::ELOOP {
+            return errno.into();
+        }
+        std::io::Error::other(format!(
             "{0} goes through a symbolic link, which is not followed; name the file itself: `readlink -f {0}`",
             path.display()
-        )),
-        errno => errno.into(),
+        ))
     })?;
     nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok(fd)
