@@ -226,3 +226,20 @@ fn standard_input_is_not_read_through_a_symbolic_link() {
     host.ended(&id);
     assert_eq!(host.output(&id), "a secret of root's", "root names what it likes");
 }
+
+#[test]
+fn i12_an_agent_that_executes_without_end_does_not_keep_the_daemon_from_answering() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    let _daemon = host.serving();
+    // More than is read and written in the same time: there are always records to be read. Bounded, should all else fail.
+    let storm = r#"perl -e 'for (1..6000) { system { "/bin/true" } "true", "\x01" x 6000 }' & "#;
+    let id = host.start(&["--grace", "100ms"], shell(&format!("{} wait", storm.repeat(4))));
+    host.in_state(&id, "running");
+    eventually("the storm", || (host.run(&id)["alive"].as_u64()? >= 4).then_some(()));
+    for _ in 0..10 {
+        // One answer at the end of the storm is none.
+        assert_eq!(host.run(&id)["state"], "running");
+    }
+    end(&host, &id);
+}

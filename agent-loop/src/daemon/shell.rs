@@ -186,6 +186,8 @@ impl Daemon {
     ) {
         let mut again = tokio::time::interval(AGAIN);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // An agent can write records faster than they are read: after each round, what comes below them has its turn.
+        let mut turn = false;
         loop {
             self.settle(&sources).await;
             let busy =
@@ -201,10 +203,16 @@ impl Daemon {
                     Some(notice) => self.noticed(notice),
                     None => self.keeper_lost(),
                 },
-                () = records(&mut self.tracing, self.more) => self.round(),
+                () = records(&mut self.tracing, self.more), if !turn => {
+                    self.round();
+                    turn = true;
+                    continue;
+                }
                 Some(question) = questions.recv() => self.answer(question, &sources).await,
                 _ = again.tick(), if busy => self.again().await,
+                () = tokio::task::yield_now(), if turn => {}
             }
+            turn = false;
         }
     }
 
