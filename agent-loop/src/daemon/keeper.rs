@@ -158,6 +158,12 @@ impl Keeper {
         }
     }
 
+    /// Hangs up: it is to be connected to again, and what it holds told anew.
+    pub(super) fn hang_up(&mut self, why: &str) {
+        self.client = None;
+        self.why = why.to_owned();
+    }
+
     fn lose(&mut self, error: &ClientError) {
         self.client = None;
         self.why = error.to_string();

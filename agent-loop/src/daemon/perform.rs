@@ -72,7 +72,7 @@ impl Daemon {
             if let Some(trouble) = trouble {
                 self.trouble(&format!("run {}: {trouble}", record.id));
             }
-            let watched = Watched { log, cgroup: None, tag: None, output: 0, output_before: 0 };
+            let watched = Watched { log, cgroup: None, unopened: false, tag: None, output: 0, output_before: 0 };
             self.runs.insert(record.id, watched);
         }
         self.runs.get_mut(&record.id).ok_or_else(|| "the run is not watched".to_owned())
@@ -164,6 +164,8 @@ impl Daemon {
                 if let Err(why) = done(answer)
                     && !gone
                     && self.keeper.is_up()
+                    // Refused since the keeper has not proven it; what runs is not stopped for that.
+                    && !self.unproven.contains_key(&id)
                 {
                     self.trouble(&format!("run {id}: letting it run: {why}"));
                     self.of(id, Event::StopRequested(StopReason::Internal));
@@ -229,11 +231,25 @@ impl Daemon {
         self.queue.push_back(FleetEvent::Of(id, event));
     }
 
-    fn inspect(&self, id: RunId) -> Tree {
+    fn inspect(&mut self, id: RunId) -> Tree {
+        if let Err(error) = self.open_again(id) {
+            return Tree::Unknown(format!("opening its cgroup: {error}"));
+        }
         let Some(watched) = self.runs.get(&id) else { return Tree::Unknown("the run is not watched".to_owned()) };
         self.live_of(watched.tag)
             .and_then(|live| tree::inspect(watched.cgroup.as_ref(), &live))
             .unwrap_or_else(|error| Tree::Unknown(error.to_string()))
+    }
+
+    /// Opens the cgroup of a run where that failed before.
+    fn open_again(&mut self, id: RunId) -> std::io::Result<()> {
+        let Some(watched) = self.runs.get_mut(&id).filter(|watched| watched.unopened) else { return Ok(()) };
+        let (Some(root), Some(tag), Some(record)) = (&self.root, watched.tag, self.fleet.record(id)) else {
+            return Err(std::io::Error::other("the place of the runs is not open"));
+        };
+        watched.cgroup = root.present(record.name(), tag)?;
+        watched.unopened = false;
+        Ok(())
     }
 
     /// The live, tracked processes of a run.
@@ -317,9 +333,23 @@ fn refused(step: &str, why: impl std::fmt::Display) -> StepFailed {
 }
 
 /// Opens what an agent reads, without waiting for the other end of a pipe.
+///
+/// It is opened with our rights, and long after it was named: a link on the way, in a directory that an agent may
+/// write to, would hand it whatever file it likes.
 fn open_input(path: &std::path::Path) -> std::io::Result<OwnedFd> {
-    use nix::fcntl::{OFlag, open};
-    let fd = open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    use nix::errno::Errno;
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let fd = openat2(nix::fcntl::AT_FDCWD, path, how).map_err(|errno| {
+        if errno != Errno::ELOOP {
+            return errno.into();
+        }
+        std::io::Error::other(format!(
+            "{0} goes through a symbolic link, which is not followed; name the file itself: `readlink -f {0}`",
+            path.display()
+        ))
+    })?;
     nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok(fd)
 }

@@ -40,7 +40,8 @@ pub(super) type Followers = broadcast::Sender<Arc<str>>;
 
 /// The log of one run.
 pub(super) struct RunLog {
-    file: File,
+    /// None where it could not be opened: its lines reach who follows, and no disk.
+    file: Option<File>,
     recorder: Recorder,
     pending: Vec<u8>,
     /// Lines that were thrown away since the disk could not be written.
@@ -71,17 +72,26 @@ impl RunLog {
             Ok(past) => (past, None),
             Err(error) => (Replayed::default(), Some(error.to_string())),
         };
-        let submission = &record.submission;
-        let mut recorder =
-            Recorder::new(boot_id.to_owned(), record.id.to_string(), submission.argv.clone(), submission.user.clone());
-        recorder.go_on_at(past.next_seq);
-        let mut log =
-            Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, followers, ended: past.ended };
+        let mut log = Self::new(Some(file), record, boot_id, followers);
+        log.recorder.go_on_at(past.next_seq);
+        log.ended = past.ended;
         if past.torn {
             log.pending.push(b'\n');
             log.write(Recorder::torn);
         }
         Ok((log, past, trouble))
+    }
+
+    /// The log of a run that has to be supervised though its log cannot be opened: what it says is not kept.
+    pub(super) fn nowhere(record: &RunRecord, boot_id: &str, followers: Followers) -> Self {
+        Self::new(None, record, boot_id, followers)
+    }
+
+    fn new(file: Option<File>, record: &RunRecord, boot_id: &str, followers: Followers) -> Self {
+        let submission = &record.submission;
+        let recorder =
+            Recorder::new(boot_id.to_owned(), record.id.to_string(), submission.argv.clone(), submission.user.clone());
+        Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, followers, ended: false }
     }
 
     /// Names the cgroup of the run.
@@ -119,12 +129,15 @@ impl RunLog {
                 return;
             }
         };
-        if self.pending.len() + text.len() > PENDING_LIMIT {
+        if self.file.is_none() {
+            self.dropped += 1;
+        } else if self.pending.len() + text.len() > PENDING_LIMIT {
             self.dropped += 1;
             return;
+        } else {
+            self.pending.extend_from_slice(text.as_bytes());
+            self.pending.push(b'\n');
         }
-        self.pending.extend_from_slice(text.as_bytes());
-        self.pending.push(b'\n');
         // Nobody follows: that is no failure.
         let _ = self.followers.send(text.into());
     }
@@ -133,8 +146,9 @@ impl RunLog {
     ///
     /// The reason is returned once, when writing begins to fail.
     pub(super) fn flush(&mut self) -> Option<String> {
+        let file = self.file.as_mut()?;
         while !self.pending.is_empty() {
-            match self.file.write(&self.pending) {
+            match file.write(&self.pending) {
                 Ok(count) => {
                     self.pending.drain(..count);
                 }

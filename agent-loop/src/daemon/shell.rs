@@ -1,6 +1,6 @@
 //! The loop of the daemon: one source wakes it, its events go through the fleet, the fleet's actions are performed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::event::{Event, LaunchFailure};
 use crate::keeper::cgroup::OwnCgroup;
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
 use crate::kernel::Tracing;
-use crate::kernel::pins::Found;
+use crate::kernel::pins::{Claim, Found};
 use crate::model::{BootNs, RunTag, WaitStatus};
 use crate::run::{RunId, RunName};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
@@ -70,6 +70,8 @@ impl Started {
 pub(super) struct Watched {
     pub(super) log: RunLog,
     pub(super) cgroup: Option<OwnCgroup>,
+    /// Its cgroup may be there and could not be opened: that is tried at each look.
+    pub(super) unopened: bool,
     pub(super) tag: Option<RunTag>,
     /// Bytes of output, by the keepers that wrote it.
     pub(super) output: u64,
@@ -83,6 +85,15 @@ pub(super) struct Discard {
     pub(super) cgroup: RunTag,
 }
 
+/// Why a keeper does not tell of the main process of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unproven {
+    /// It does not hold the run.
+    Run,
+    /// It holds the run, but could not prove that process to be the recorded one.
+    Main,
+}
+
 /// The daemon.
 pub(super) struct Daemon {
     pub(super) setup: Setup,
@@ -93,6 +104,8 @@ pub(super) struct Daemon {
     pub(super) log: LogDir,
     /// Held as long as we live.
     pub(super) _lock: Lock,
+    /// As the lock of the state: another daemon's state may be elsewhere.
+    pub(super) _claim: Claim,
     pub(super) keeper: Keeper,
     pub(super) tracing: Tracing,
     pub(super) degraded: Vec<String>,
@@ -104,6 +117,8 @@ pub(super) struct Daemon {
     pub(super) runs: HashMap<RunId, Watched>,
     pub(super) tags: HashMap<RunTag, RunId>,
     pub(super) discards: Vec<Discard>,
+    /// Runs that go on without the keeper's word on their main process, to be asked for again.
+    pub(super) unproven: BTreeMap<RunId, Unproven>,
     pub(super) followers: Followers,
     pub(super) unsaved: HashMap<RunId, String>,
     pub(super) boot_id: String,
@@ -123,6 +138,7 @@ impl Daemon {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
         let boot_id = boot_id.trim().to_owned();
         let keeper = Keeper::new(&setup);
+        let claim = super::stock::claim(&setup)?;
         let (tracing, found) = super::stock::tracing(&setup)?;
         let (followers, _) = broadcast::channel(FOLLOW);
         let fleet = Fleet::new(FleetSettings { max_agents: setup.config.host.max_agents });
@@ -134,6 +150,7 @@ impl Daemon {
             state,
             log,
             _lock: lock,
+            _claim: claim,
             keeper,
             tracing,
             degraded: Vec::new(),
@@ -143,6 +160,7 @@ impl Daemon {
             runs: HashMap::new(),
             tags: HashMap::new(),
             discards: Vec::new(),
+            unproven: BTreeMap::new(),
             followers,
             unsaved: HashMap::new(),
             boot_id,
@@ -168,9 +186,12 @@ impl Daemon {
     ) {
         let mut again = tokio::time::interval(AGAIN);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // An agent can write records faster than they are read: after each round, what comes below them has its turn.
+        let mut turn = false;
         loop {
             self.settle(&sources).await;
-            let busy = !self.keeper.is_up() || !self.discards.is_empty() || self.is_behind();
+            let busy =
+                !self.keeper.is_up() || !self.discards.is_empty() || self.is_behind() || !self.unproven.is_empty();
             tokio::select! {
                 biased;
                 wake = sources.next() => match wake {
@@ -182,10 +203,16 @@ impl Daemon {
                     Some(notice) => self.noticed(notice),
                     None => self.keeper_lost(),
                 },
-                () = records(&mut self.tracing, self.more) => self.round(),
+                () = records(&mut self.tracing, self.more), if !turn => {
+                    self.round();
+                    turn = true;
+                    continue;
+                }
                 Some(question) = questions.recv() => self.answer(question, &sources).await,
                 _ = again.tick(), if busy => self.again().await,
+                () = tokio::task::yield_now(), if turn => {}
             }
+            turn = false;
         }
     }
 
@@ -230,6 +257,7 @@ impl Daemon {
             self.next_stock().await;
         }
         self.discard_all().await;
+        self.prove_again().await;
     }
 
     /// Reads the configuration again: says what changes, and takes it up or keeps the old one.
@@ -252,7 +280,7 @@ impl Daemon {
     }
 
     /// Reads one round of the rings and says so to every run.
-    fn round(&mut self) {
+    pub(super) fn round(&mut self) {
         self.drain();
         self.end_round();
     }

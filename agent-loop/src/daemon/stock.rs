@@ -5,24 +5,41 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 
 use super::Setup;
 use super::keeper::{done, process, signal_result};
 use super::run_log::RunLog;
-use super::shell::{Daemon, Discard, Watched, now};
+use super::shell::{Daemon, Discard, Unproven, Watched, now};
 use super::tree::Root;
+use crate::audit::Replayed;
 use crate::event::{Launched, SignalResult};
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
+use crate::keeper::tree::is_gone;
 use crate::kernel::pins::{self, Found};
 use crate::kernel::{self, RunsBy, Tracing};
 use crate::model::RunTag;
 use crate::run::{Born, RunId, RunName, RunRecord, Stage};
-use crate::store::{Reopened, RunFiles, Store as _};
+use crate::store::{Reopened, RunFiles, Store as _, StoreError};
 use crate::supervise::Core;
 use crate::supervise::fleet::{Findings, FleetEvent, HeldRun, Step, plan, settings_of};
 use crate::track::Restored;
+
+/// The right to be the only one that opens or replaces the kernel side.
+///
+/// # Errors
+/// [`StoreError::Busy`] while another daemon has it, whatever state that remembers its runs in.
+pub(super) fn claim(setup: &Setup) -> anyhow::Result<pins::Claim> {
+    let dir = &setup.config.host.pins;
+    let claim = pins::claim(dir).with_context(|| format!("claiming {} for this daemon", dir.display()))?;
+    Ok(claim.ok_or_else(|| in_use(dir))?)
+}
+
+fn in_use(path: &Path) -> StoreError {
+    StoreError::Busy { path: path.to_owned(), pid: None }
+}
 
 /// The kernel side: the one that an earlier daemon left running, else a new one.
 pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Found)> {
@@ -43,6 +60,8 @@ pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Found)> {
 impl Daemon {
     /// The first stock: all that the store remembers, the keeper holds and the root of the runs shows.
     pub(super) async fn first_stock(&mut self) -> anyhow::Result<()> {
+        // Before a keeper is started there.
+        self.open_root()?;
         let records = self.store.open_runs()?;
         for id in RunFiles::with_pipes(&self.state)? {
             if !records.iter().any(|record| record.id == id) {
@@ -66,17 +85,13 @@ impl Daemon {
         let records = self.fleet.records().cloned().collect();
         if let Err(error) = self.take_stock(records, held, false).await {
             self.trouble(&format!("taking stock: {error:#}"));
+            // Not left half done: what the keeper does not hold it cannot stop.
+            self.keeper.hang_up("not all of what there is could be taken stock of");
         }
     }
 
     async fn take_stock(&mut self, records: Vec<RunRecord>, held: Vec<Held>, first: bool) -> anyhow::Result<()> {
-        self.root = match Root::open(&self.setup.cgroup_root) {
-            Ok(root) => Some(root),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
-            Err(error) => {
-                return Err(error).with_context(|| format!("opening {}", self.setup.cgroup_root.display()));
-            }
-        };
+        self.open_root()?;
         let by_name: BTreeMap<RunName, Held> =
             held.into_iter().filter_map(|held| Some((held.run.parse().ok()?, held))).collect();
         let cgroups = match &self.root {
@@ -98,6 +113,8 @@ impl Daemon {
             match step {
                 Step::Discard { name, cgroup, held: _, why } => {
                     self.say(&format!("discarding {name}: {}", why.text()));
+                    // It may be waiting to be since the stock before.
+                    self.discards.retain(|discard| (discard.name, discard.cgroup) != (name, cgroup));
                     self.discards.push(Discard { name, cgroup });
                 }
                 Step::Queue(record) | Step::Again(record) if first => {
@@ -132,13 +149,29 @@ impl Daemon {
         }
         self.discard_all().await;
         if self.keeper.is_up() {
-            // The keeper makes the root: it may not have been there before.
-            self.root = Root::open(&self.setup.cgroup_root).ok();
+            if self.root.is_none() {
+                // The keeper makes it.
+                self.open_root()?;
+            }
             self.queue.push_back(FleetEvent::KeeperReady);
         }
         self.work().await;
         let keeper = self.keeper.state().map_or_else(|why| why, |pid| format!("keeper {pid}"));
         self.say(&format!("{total} runs go on, {keeper}"));
+        Ok(())
+    }
+
+    /// Opens the place for runs anew, if it is there.
+    fn open_root(&mut self) -> anyhow::Result<()> {
+        // The claim of the old one stands against the new one too.
+        self.root = None;
+        let path = &self.setup.cgroup_root;
+        self.root = match Root::open(path) {
+            Ok(root) => Some(root),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => return Err(in_use(path).into()),
+            Err(error) => return Err(error).with_context(|| format!("opening {}", path.display())),
+        };
         Ok(())
     }
 
@@ -212,14 +245,15 @@ impl Daemon {
     ) -> Option<(RunId, Option<i32>)> {
         let id = record.id;
         let Stage::Born(born) = record.stage.clone() else { return None };
-        let written = held.is_none().then(|| self.reopen_output(id));
+        self.unproven.remove(&id);
         let exit = match held {
             // Adopted when its main process had gone already, it is held without one: its end is the kernel's to tell.
-            Some(held) => held.exited.map(|exit| exit.status).or(held.main.is_none().then_some(None)),
-            None => self.adopt(&record, &born, cgroup, written.flatten()).await,
+            Some(Held { exited: None, main: None, .. }) => self.without_main(id, &born),
+            Some(held) => held.exited.map(|exit| exit.status),
+            None => self.adopt(&record, &born, cgroup).await,
         };
-        if first && let Err(error) = self.resume(record, &born, cgroup, exit) {
-            self.trouble(&format!("run {id}: going on with it: {error:#}"));
+        if first {
+            self.resume(record, &born, cgroup, exit);
         }
         if let Some(held) = held {
             self.output(&held.output);
@@ -229,25 +263,35 @@ impl Daemon {
     }
 
     /// Restores the state machine of a run from what its log says.
-    fn resume(
-        &mut self,
-        record: RunRecord,
-        born: &Born,
-        cgroup: bool,
-        exit: Option<Option<i32>>,
-    ) -> anyhow::Result<()> {
+    ///
+    /// Nothing that fails here leaves the run alone: it would be shown as over, kept to no limit, and taken for
+    /// nobody's by the next stock.
+    fn resume(&mut self, record: RunRecord, born: &Born, cgroup: bool, exit: Option<Option<i32>>) {
         let id = record.id;
         let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
         let mut restored = Restored::new(launched.clone(), born.baseline);
         let followers = self.followers.clone();
-        let (mut log, past, trouble) = RunLog::open(&self.log, &record, &self.boot_id, followers, Some(&mut restored))?;
+        let opened = RunLog::open(&self.log, &record, &self.boot_id, followers.clone(), Some(&mut restored));
+        let (mut log, past, trouble) = opened.unwrap_or_else(|error| {
+            let log = RunLog::nowhere(&record, &self.boot_id, followers);
+            (
+                log,
+                Replayed::default(),
+                Some(format!("{error}; until the next start of agent-loop nothing is kept in it")),
+            )
+        });
         if let Some(trouble) = trouble {
             self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
         }
         let own = match &self.root {
-            Some(root) if cgroup => Some(root.cgroup(record.name(), born.cgroup)?),
-            Some(_) | None => None,
+            Some(root) if cgroup => root.present(record.name(), born.cgroup),
+            Some(_) | None => Ok(None),
         };
+        let unopened = own.is_err();
+        let own = own.unwrap_or_else(|error| {
+            self.trouble(&format!("run {id}: opening its cgroup: {error}"));
+            None
+        });
         log.set_cgroup(born.cgroup.0, self.setup.cgroup_root.join(record.name().to_string()).display().to_string());
         if !past.born {
             log.fact(&crate::event::Fact::RunBorn(launched));
@@ -263,10 +307,9 @@ impl Daemon {
         }
         self.tags.insert(born.cgroup, id);
         let output = self.written.remove(&id).unwrap_or(0);
-        let watched = Watched { log, cgroup: own, tag: Some(born.cgroup), output, output_before: output };
+        let watched = Watched { log, cgroup: own, unopened, tag: Some(born.cgroup), output, output_before: output };
         self.runs.insert(id, watched);
         self.queue.push_back(FleetEvent::Resumed { record: Box::new(record), core: Box::new(core) });
-        Ok(())
     }
 
     /// Opens the output of a run again, for another keeper to go on with.
@@ -288,15 +331,11 @@ impl Daemon {
 
     /// Has the keeper take up a run that another one launched; without a cgroup its tree is gone.
     ///
-    /// The end of its main process is returned where it has come.
-    async fn adopt(
-        &mut self,
-        record: &RunRecord,
-        born: &Born,
-        cgroup: bool,
-        output: Option<Reopened>,
-    ) -> Option<Option<i32>> {
+    /// The end of its main process is returned where it has come. A refusal is not for good: it is asked again.
+    async fn adopt(&mut self, record: &RunRecord, born: &Born, cgroup: bool) -> Option<Option<i32>> {
+        let output = self.reopen_output(record.id);
         if !cgroup {
+            self.unproven.remove(&record.id);
             return Some(None);
         }
         if !self.keeper.is_up() {
@@ -313,15 +352,68 @@ impl Daemon {
         let drains = output.iter().flat_map(|output| &output.drains);
         let fds: Vec<_> = drains.flat_map(|(pipe, file)| [pipe.as_fd(), file.as_fd()]).collect();
         match self.keeper.ask(request, &fds).await.map(|answered| answered.reply) {
-            Ok(Reply::Adopted { main_alive: true }) => None,
-            Ok(Reply::Adopted { main_alive: false }) => Some(None),
+            Ok(Reply::Adopted { main_alive: true }) => {
+                self.unproven.remove(&record.id);
+                None
+            }
+            Ok(Reply::Adopted { main_alive: false }) => self.without_main(record.id, born),
             Ok(other) => {
-                self.trouble(&format!("run {}: the keeper does not adopt it: {other:?}", record.id));
+                // Told once, not at every try.
+                if self.unproven.insert(record.id, Unproven::Run).is_none() {
+                    self.trouble(&format!("run {}: the keeper does not adopt it: {other:?}", record.id));
+                }
                 None
             }
             Err(why) => {
                 self.trouble(&format!("run {}: having it adopted: {why}", record.id));
                 None
+            }
+        }
+    }
+
+    /// The end of a main process that the keeper does not hold: it is dead, or it could not be proven.
+    fn without_main(&mut self, id: RunId, born: &Born) -> Option<Option<i32>> {
+        if is_gone(born.main, born.ino, true) {
+            self.unproven.remove(&id);
+            return Some(None);
+        }
+        if self.unproven.insert(id, Unproven::Main) != Some(Unproven::Main) {
+            self.trouble(&format!(
+                "run {id}: the keeper cannot prove its main process {}, which lives; its end is looked for each second",
+                born.main.tgid
+            ));
+        }
+        None
+    }
+
+    /// Asks again for what the keeper could not take up or prove.
+    pub(super) async fn prove_again(&mut self) {
+        for (id, unproven) in self.unproven.clone() {
+            let record = self.fleet.record(id).cloned();
+            let Some((record, born)) = record.and_then(|record| match record.stage.clone() {
+                Stage::Born(born) => Some((record, born)),
+                Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
+            }) else {
+                self.unproven.remove(&id);
+                continue;
+            };
+            let exit = match unproven {
+                Unproven::Main => self.without_main(id, &born),
+                // The next stock asks for all of them.
+                Unproven::Run if !self.keeper.is_up() => return,
+                Unproven::Run => {
+                    let root = self.root.as_ref();
+                    let there =
+                        root.is_none_or(|root| root.id(record.name()).map_or(true, |id| id == Some(born.cgroup)));
+                    let exit = self.adopt(&record, &born, there).await;
+                    // What may be frozen can be thawed from now on.
+                    self.queue.push_back(FleetEvent::KeeperReady);
+                    exit
+                }
+            };
+            if let Some(status) = exit {
+                self.round();
+                self.main_exited(id, status);
             }
         }
     }
@@ -361,8 +453,13 @@ impl Daemon {
         }
         let fds = Descriptors::default();
         let adopt = Request::Adopt { run: run.clone(), cgroup: discard.cgroup.0, main: None, fds, output_bytes: None };
-        // Refused where it is held already.
-        let _ = self.keeper.ask(adopt, &[]).await?;
+        // Refused where it is held already; where it is neither held nor there, nothing is left to be discarded.
+        let adopted = self.keeper.ask(adopt, &[]).await?.reply;
+        let there = |root: &Root| root.id(discard.name).map_or(true, |id| id == Some(discard.cgroup));
+        if matches!(adopted, Reply::Refused { errno: Some(libc::ENOENT), .. }) && !self.root.as_ref().is_some_and(there)
+        {
+            return Ok(());
+        }
         let killed = done(self.keeper.ask(Request::Kill { run: run.clone() }, &[]).await);
         for pid in self.members(discard) {
             let request = Request::SignalMember { run: run.clone(), pid, signal: 9 };

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::dir::{Dir, Type};
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use crate::event::Tree;
@@ -16,18 +16,21 @@ use crate::run::RunName;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// The cgroup below which the runs are.
+/// The cgroup below which the runs are, which one daemon at a time has: another would take them for nobody's.
 pub(super) struct Root {
-    dir: OwnedFd,
+    // Not a record lock: nothing here is open for writing. No child of ours keeps it: it is closed at execve.
+    dir: Flock<OwnedFd>,
 }
 
 impl Root {
-    /// Opens it.
+    /// Opens it, and claims it for this process; one that is open already is to be dropped before.
     ///
     /// # Errors
-    /// When it is not there yet: the keeper makes it.
+    /// When it is not there yet: the keeper makes it. EAGAIN while another daemon has it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { dir: open(path, DIRECTORY, Mode::empty())? })
+        let dir = open(path, DIRECTORY, Mode::empty())?;
+        let dir = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
+        Ok(Self { dir })
     }
 
     /// The runs' cgroups that are there, with their ids.
@@ -35,7 +38,7 @@ impl Root {
     /// # Errors
     /// When it cannot be listed.
     pub(super) fn runs(&self) -> io::Result<Vec<(RunName, RunTag)>> {
-        let mut listing = Dir::openat(&self.dir, ".", DIRECTORY, Mode::empty())?;
+        let mut listing = Dir::openat(self.dir.as_fd(), ".", DIRECTORY, Mode::empty())?;
         let mut runs = Vec::new();
         for entry in listing.iter() {
             let entry = entry?;
@@ -56,11 +59,19 @@ impl Root {
     /// When that cannot be told.
     pub(super) fn id(&self, name: RunName) -> io::Result<Option<RunTag>> {
         let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
-        match nix::sys::stat::fstatat(&self.dir, name.to_string().as_str(), flags) {
+        match nix::sys::stat::fstatat(self.dir.as_fd(), name.to_string().as_str(), flags) {
             Ok(stat) => Ok(Some(RunTag(stat.st_ino))),
             Err(nix::errno::Errno::ENOENT) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// The cgroup of a run that was recorded; `None` once it was removed, whatever has its name now.
+    ///
+    /// # Errors
+    /// When it is there, or that cannot be told, and it cannot be opened.
+    pub(super) fn present(&self, name: RunName, recorded: RunTag) -> io::Result<Option<OwnCgroup>> {
+        if self.id(name)? == Some(recorded) { self.cgroup(name, recorded).map(Some) } else { Ok(None) }
     }
 
     /// The cgroup of a run, if it is the recorded one.

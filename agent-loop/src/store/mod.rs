@@ -32,12 +32,12 @@ pub enum StoreError {
         "{path} is in use by {}; only one agent-loop may run on it: stop that one, or choose another directory",
         match pid {
             Some(pid) => format!("process {pid}"),
-            None => "a process of another PID namespace".to_owned(),
+            None => "another process".to_owned(),
         },
         path = path.display()
     )]
     Busy {
-        /// The state directory.
+        /// The directory: of the state, of the runs' cgroups, of the pins.
         path: PathBuf,
         /// Who has it, where that could be told.
         pid: Option<u32>,

@@ -109,6 +109,11 @@ impl Dir {
         }
     }
 
+    /// Its descriptor alone.
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Its name.
     pub(super) fn path(&self) -> &Path {
         &self.path

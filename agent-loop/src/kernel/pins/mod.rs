@@ -7,7 +7,7 @@
 //! position is in the ring too), the status of a run's main process in the run table. A set is complete only with its
 //! [`ABI`](abi::Abi), which is pinned last and removed first: whatever was cut short is found without it and replaced.
 //!
-//! One process at a time opens or replaces the set: who calls holds the daemon's lock.
+//! One process at a time opens or replaces the set: who calls holds the [`Claim`].
 
 mod abi;
 mod dir;
@@ -22,6 +22,8 @@ use anyhow::{Context as _, anyhow};
 use aya::maps::{Map, MapData};
 use aya::programs::Iter;
 use dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::bpf::{self, Access, Kind};
 use super::btf::Layout;
@@ -79,6 +81,28 @@ pub fn open_or_load(dir: &Path, options: &Options) -> Result<(Tracing, Found), L
     let tracing = replace(&dir, object, &layout, &wanted, &options).map_err(LoadError::Refused)?;
     load::give_back_memory();
     Ok((tracing, Found::Fresh { why }))
+}
+
+/// The right to open or replace the set of one directory, which one process at a time has.
+///
+/// It ends with the process, and is not left to what that executes.
+#[derive(Debug)]
+pub struct Claim {
+    _dir: Flock<OwnedFd>,
+}
+
+/// Claims the directory, which is made if it is not there; `None` while another process has it.
+///
+/// Two readers of the rings would each miss what the other takes, and who replaces a set blinds the other.
+///
+/// # Errors
+/// When the directory is not root's alone, not on bpffs, or cannot be made.
+pub fn claim(dir: &Path) -> io::Result<Option<Claim>> {
+    match Flock::lock(Dir::create(dir)?.into_fd(), FlockArg::LockExclusiveNonblock) {
+        Ok(dir) => Ok(Some(Claim { _dir: dir })),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
 }
 
 /// Removes the set, and so detaches its hooks, and the directory; what is not there is removed already.
