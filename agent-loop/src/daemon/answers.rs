@@ -405,7 +405,11 @@ fn why(record: &RunRecord) -> Vec<String> {
         why.push(format!("{} processes were born in its tree and {} died; it was {tree}.", end.births, end.deaths));
     }
     if end.leftovers > 0 {
-        why.push(format!("{} processes outlived its command and were stopped.", end.leftovers));
+        let then = match record.submission.leftovers {
+            Leftovers::Kill => "were stopped",
+            Leftovers::Wait => "were waited for",
+        };
+        why.push(format!("{} processes outlived its command and {then}.", end.leftovers));
     }
     if let Some(kills) = end.oom_kills.filter(|kills| *kills > 0) {
         why.push(format!("The kernel killed {kills} of its processes for want of memory."));
