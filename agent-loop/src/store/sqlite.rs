@@ -65,10 +65,6 @@ impl SqliteStore {
             Some(known) if known.bytes == 0 => {
                 return Err(corrupt(&path, "it is empty, which agent-loop never leaves"));
             }
-            // Of less than a page SQLite thinks that it is new, and writes.
-            Some(known) if known.bytes < PAGE => {
-                return Err(corrupt(&path, "it was cut: it has less than one page"));
-            }
             Some(_) => {}
         }
         let mut store = Self { db: connect(&path)?, path };

@@ -69,7 +69,19 @@ impl Left {
         let log = daemon.log();
         assert_eq!(code, Some(5), "{case}: {log}");
         assert!(log.contains("state"), "{case}: it names the place: {log}");
-        assert!(picture(&self.host.path("state")) == before, "{case}: it changed something");
+        let mut after = picture(&self.host.path("state"));
+        // SQLite leaves a log without a byte beside what it looked into.
+        let log = self.host.path("state/agent-loop.db-wal");
+        if !before.contains_key(&log) && after.get(&log).is_some_and(|(.., bytes)| bytes.is_empty()) {
+            after.remove(&log);
+            fs::remove_file(&log).expect("our file");
+        }
+        let changed: Vec<_> = after
+            .iter()
+            .filter(|(path, it)| before.get(*path) != Some(*it))
+            .map(|(path, it)| (path, it.0, it.3.len()))
+            .collect();
+        assert!(after == before, "{case}: it changed {changed:?}");
         self.assert_untouched(case);
     }
 
