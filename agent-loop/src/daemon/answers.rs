@@ -9,8 +9,8 @@ use super::shell::{Daemon, now};
 use super::sources::Sources;
 use super::spec;
 use crate::control::api::{
-    Answer, Ask, Caller, EventFeed, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest,
-    StatusView, TreeView,
+    Answer, Ask, Caller, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest, StatusView,
+    TreeView,
 };
 use crate::event::Outcome;
 use crate::model::{StopReason, WaitStatus};
@@ -37,7 +37,7 @@ impl Daemon {
             Ask::Run(run) => self.find(&run).map(|record| Answer::Run(Box::new(self.view(&record)))),
             Ask::Tree(run) => self.find(&run).map(|record| Answer::Tree(self.tree(&record))),
             Ask::Logs(run) => self.find(&run).map(|record| Answer::Logs(self.logs(&record))),
-            Ask::Events => Ok(Answer::Events(EventFeed { recent: Vec::new(), live: self.followers.subscribe() })),
+            Ask::Events => Ok(Answer::Events(self.feed.read())),
             Ask::Start(request) => self.start_run(&request, from, sources).await,
             Ask::Kill { run, reason, dry_run } => self.kill(&run, &reason, dry_run, from, sources).await,
         };
@@ -51,6 +51,7 @@ impl Daemon {
             *runs.entry(self.fleet.state(record.id).unwrap_or("ended").to_owned()).or_insert(0) += 1;
         }
         let mut degraded = self.degraded.clone();
+        degraded.extend(self.unpinned.clone());
         degraded.extend(self.unsaved.iter().map(|(id, why)| format!("run {id} cannot be remembered: {why}")));
         degraded.extend(self.discards.iter().map(|discard| format!("{} is still being discarded", discard.name)));
         let lost = self.tracing.counters.read().map_or(0, |it| it.lost_fork + it.lost_exec + it.lost_exit);

@@ -2,10 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufReader, Write as _};
-use std::sync::Arc;
 
-use tokio::sync::broadcast;
-
+use super::feed::Feed;
 use crate::audit::{Clock, Line, Recorder, Replayed};
 use crate::clock;
 use crate::run::RunRecord;
@@ -15,9 +13,6 @@ use crate::track::Restored;
 /// How much waits for a disk that cannot be written, before lines are thrown away and counted.
 const PENDING_LIMIT: usize = 8 << 20;
 
-/// Lines as they are written, for followers.
-pub(super) type Followers = broadcast::Sender<Arc<str>>;
-
 /// The log of one run.
 pub(super) struct RunLog {
     file: File,
@@ -26,7 +21,7 @@ pub(super) struct RunLog {
     /// Lines that were thrown away since the disk could not be written.
     dropped: u64,
     failing: Option<String>,
-    followers: Followers,
+    feed: Feed,
     /// The end of the run and its sum stand in it already: written by a daemon that ended before it was remembered.
     ended: bool,
 }
@@ -43,7 +38,7 @@ impl RunLog {
         dir: &LogDir,
         record: &RunRecord,
         boot_id: &str,
-        followers: Followers,
+        feed: Feed,
         restored: Option<&mut Restored>,
     ) -> Result<(Self, Replayed, Option<String>), StoreError> {
         let (file, past) = RunFiles::events(dir, record.id)?;
@@ -55,8 +50,7 @@ impl RunLog {
         let mut recorder =
             Recorder::new(boot_id.to_owned(), record.id.to_string(), submission.argv.clone(), submission.user.clone());
         recorder.go_on_at(past.next_seq);
-        let mut log =
-            Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, followers, ended: past.ended };
+        let mut log = Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, feed, ended: past.ended };
         if past.torn {
             log.pending.push(b'\n');
             log.write(Recorder::torn);
@@ -105,8 +99,7 @@ impl RunLog {
         }
         self.pending.extend_from_slice(text.as_bytes());
         self.pending.push(b'\n');
-        // Nobody follows: that is no failure.
-        let _ = self.followers.send(text.into());
+        self.feed.send(text.into());
     }
 
     /// Writes what waits. Nothing waits for this: a disk that is full loses no deadline.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use super::Setup;
+use super::feed::Feed;
 use super::keeper::Keeper;
-use super::run_log::{Followers, RunLog};
+use super::run_log::RunLog;
 use super::sources::{Sources, Wake};
 use super::tree::Root;
 use crate::clock;
@@ -19,7 +20,7 @@ use crate::event::{Event, LaunchFailure};
 use crate::keeper::cgroup::OwnCgroup;
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
 use crate::kernel::Tracing;
-use crate::kernel::pins::Found;
+use crate::kernel::pins::{self, Found};
 use crate::model::{BootNs, RunTag, WaitStatus};
 use crate::run::{RunId, RunName};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
@@ -30,9 +31,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// How many rounds an answer waits for at most: a ring of the largest size, read over and over in a storm.
 const DRAIN_ROUNDS: usize = 64;
-
-/// How many lines a follower of the events may be behind.
-const FOLLOW: usize = 65_536;
 
 /// A daemon that has opened everything and taken stock: its agents are supervised from [`Started::run`] on.
 pub struct Started {
@@ -96,6 +94,8 @@ pub(super) struct Daemon {
     pub(super) keeper: Keeper,
     pub(super) tracing: Tracing,
     pub(super) degraded: Vec<String>,
+    /// Why the kernel side would not be found by the next daemon, nor by the keeper, if so.
+    pub(super) unpinned: Option<String>,
     /// Runs that the kernel side knows only since this daemon loaded it.
     pub(super) fresh: HashSet<RunId>,
     /// Bytes of output that runs had written before they were gone on with.
@@ -104,7 +104,7 @@ pub(super) struct Daemon {
     pub(super) runs: HashMap<RunId, Watched>,
     pub(super) tags: HashMap<RunTag, RunId>,
     pub(super) discards: Vec<Discard>,
-    pub(super) followers: Followers,
+    pub(super) feed: Feed,
     pub(super) unsaved: HashMap<RunId, String>,
     pub(super) boot_id: String,
     pub(super) since: i64,
@@ -124,7 +124,6 @@ impl Daemon {
         let boot_id = boot_id.trim().to_owned();
         let keeper = Keeper::new(&setup);
         let (tracing, found) = super::stock::tracing(&setup)?;
-        let (followers, _) = broadcast::channel(FOLLOW);
         let fleet = Fleet::new(FleetSettings { max_agents: setup.config.host.max_agents });
         let mut daemon = Self {
             setup,
@@ -137,13 +136,14 @@ impl Daemon {
             keeper,
             tracing,
             degraded: Vec::new(),
+            unpinned: None,
             fresh: HashSet::new(),
             written: HashMap::new(),
             root: None,
             runs: HashMap::new(),
             tags: HashMap::new(),
             discards: Vec::new(),
-            followers,
+            feed: Feed::new(),
             unsaved: HashMap::new(),
             boot_id,
             since: unix_ns(),
@@ -184,7 +184,12 @@ impl Daemon {
                 },
                 () = records(&mut self.tracing, self.more) => self.round(),
                 Some(question) = questions.recv() => self.answer(question, &sources).await,
-                _ = again.tick(), if busy => self.again().await,
+                _ = again.tick() => {
+                    self.look_for_the_pins();
+                    if busy {
+                        self.again().await;
+                    }
+                }
             }
         }
     }
@@ -222,6 +227,24 @@ impl Daemon {
             self.trouble(&format!("{why}; agents run on, nothing is launched or stopped until there is one"));
         }
         self.queue.push_back(FleetEvent::KeeperLost);
+    }
+
+    /// Looks whether the kernel side is pinned as it was: we hold it open and go on by it in any case, but a keeper
+    /// proves by the pins alone, and the next daemon goes on by nothing else.
+    fn look_for_the_pins(&mut self) {
+        let found = pins::check(&self.setup.config.host.pins, &self.tracing);
+        let why = found.err().map(|error| {
+            format!(
+                "{error}; signals that need it as proof are refused, and what happens while no daemon runs is lost: \
+                 start the daemon again"
+            )
+        });
+        match (&self.unpinned, &why) {
+            (None, Some(why)) => self.trouble(why),
+            (Some(_), None) => self.say("the kernel side is pinned again"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        self.unpinned = why;
     }
 
     /// What failed before is tried again.
@@ -396,7 +419,7 @@ impl Daemon {
 
     /// Hands a line of the daemon's own to whoever follows the events.
     pub(super) fn tell(&self, line: &serde_json::Value) {
-        let _ = self.followers.send(Arc::from(line.to_string()));
+        self.feed.send(Arc::from(line.to_string()));
     }
 }
 

@@ -239,8 +239,8 @@ impl Daemon {
         let id = record.id;
         let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
         let mut restored = Restored::new(launched.clone(), born.baseline);
-        let followers = self.followers.clone();
-        let (mut log, past, trouble) = RunLog::open(&self.log, &record, &self.boot_id, followers, Some(&mut restored))?;
+        let (mut log, past, trouble) =
+            RunLog::open(&self.log, &record, &self.boot_id, self.feed.clone(), Some(&mut restored))?;
         if let Some(trouble) = trouble {
             self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
         }

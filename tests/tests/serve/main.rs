@@ -1,10 +1,13 @@
 //! The daemon, its keeper and its runs, as a host of their own has them.
 
 mod crashes;
+mod events;
 mod limits;
+mod pins;
 mod reload;
 mod rights;
 mod state;
+mod stock;
 mod watch;
 
 use std::process::{Child, Command, Output, Stdio};
