@@ -8,10 +8,12 @@ use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use tokio::sync::mpsc;
 
+use crate::clock;
 use crate::config::{Config, PLACE};
 use crate::control::server::{Access, BindError, Server};
 use crate::daemon::{self, Setup};
 use crate::error;
+use crate::kernel::LoadError;
 use crate::store::StoreError;
 
 /// How many questions may wait for the daemon.
@@ -50,6 +52,13 @@ pub(super) fn run(args: &Args) -> u8 {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("agent-loop: serve launches agents as another user and loads eBPF: run it as root");
         return error::PERMISSION;
+    }
+    if clock::ahead_of_kernel() != 0 {
+        eprintln!(
+            "agent-loop: serve is in a time namespace, where no deadline that outlives it could be kept: start it \
+             outside of it, or use `agent-loop exec`"
+        );
+        return error::REFUSED;
     }
     match try_run(config, &args.config) {
         Ok(()) => error::DONE,
@@ -121,6 +130,9 @@ fn make(dir: &Path) -> io::Result<()> {
 fn code(failure: &anyhow::Error) -> u8 {
     if let Some(store) = failure.downcast_ref::<StoreError>() {
         return error::of_store(store);
+    }
+    if let Some(LoadError::Pins(_)) = failure.downcast_ref::<LoadError>() {
+        return error::REFUSED;
     }
     match failure.downcast_ref::<BindError>() {
         Some(BindError::AlreadyRunning(_)) => error::ALREADY_RUNNING,

@@ -168,7 +168,7 @@ impl Config {
     /// This configuration with those settings of `other` that a reload takes up; the others need a restart.
     #[must_use]
     pub fn reloaded(&self, other: &Self) -> Self {
-        let host = Host { max_agents: other.host.max_agents, owner: other.host.owner.clone(), ..self.host.clone() };
+        let host = Host { max_agents: other.host.max_agents, ..self.host.clone() };
         Self { host, kernel: self.kernel.clone(), agent: other.agent.clone(), limits: other.limits.clone() }
     }
 

@@ -34,7 +34,7 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
         restarted("host", "cgroup_root", host.cgroup_root.as_deref().map(path)),
         live("host", "max_agents", Some(Value::Integer(host.max_agents.into()))),
         restarted("host", "socket_group", host.socket_group.as_deref().map(text)),
-        live("host", "owner", host.owner.as_deref().map(text)),
+        restarted("host", "owner", host.owner.as_deref().map(text)),
         restarted("host", "keeper", Some(text(keeper(host.keeper)))),
         restarted("kernel", "ring_bytes", Some(Value::Integer(kernel.ring_bytes.into()))),
         restarted("kernel", "execs_ring_bytes", Some(Value::Integer(kernel.execs_ring_bytes.into()))),

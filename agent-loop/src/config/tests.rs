@@ -152,13 +152,13 @@ fn a_change_says_from_what_to_what_and_when() {
         old.difference(&new),
         [
             "host.state_dir: \"/var/lib/agent-loop\" becomes \"/s\", from the next restart of agent-loop on",
-            "host.owner: \"a\" becomes nothing",
+            "host.owner: \"a\" becomes nothing, from the next restart of agent-loop on",
             "limits.wall: nothing becomes \"1h\"",
         ]
     );
     assert!(old.difference(&old).is_empty());
     let held = old.reloaded(&new);
-    assert_eq!((held.host.state_dir, held.host.owner), (old.host.state_dir, None));
+    assert_eq!((held.host.state_dir, held.host.owner), (old.host.state_dir, old.host.owner));
     assert_eq!(held.limits, new.limits);
 }
 

@@ -10,8 +10,8 @@ use super::shell::{Daemon, now};
 use super::sources::Sources;
 use super::spec;
 use crate::control::api::{
-    Answer, Ask, Caller, EventFeed, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest,
-    StatusView, TreeView,
+    Answer, Ask, Caller, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest, StatusView,
+    TreeView,
 };
 use crate::event::Outcome;
 use crate::model::{StopReason, WaitStatus};
@@ -45,7 +45,7 @@ impl Daemon {
             }),
             Ask::Tree(run) => self.find(&run).map(|record| Answer::Tree(self.tree(&record))),
             Ask::Logs(run) => self.find(&run).map(|record| Answer::Logs(self.logs(&record))),
-            Ask::Events => Ok(Answer::Events(EventFeed { recent: Vec::new(), live: self.followers.subscribe() })),
+            Ask::Events => Ok(Answer::Events(self.feed.read())),
             Ask::Start(request) => self.start_run(&request, from, sources).await,
             Ask::Kill { run, reason, dry_run } => self.kill(&run, &reason, dry_run, from, sources).await,
         };
@@ -59,6 +59,7 @@ impl Daemon {
             *runs.entry(self.fleet.state(record.id).unwrap_or("ended").to_owned()).or_insert(0) += 1;
         }
         let mut degraded = self.degraded.clone();
+        degraded.extend(self.unpinned.clone());
         degraded.extend(self.unsaved.iter().map(|(id, why)| format!("run {id} cannot be remembered: {why}")));
         degraded.extend(self.discards.iter().map(|discard| format!("{} is still being discarded", discard.name)));
         let lost = self.tracing.counters.read().map_or(0, |it| it.lost_fork + it.lost_exec + it.lost_exit);
@@ -413,7 +414,11 @@ fn why(record: &RunRecord) -> Vec<String> {
         why.push(format!("{} processes were born in its tree and {} died; it was {tree}.", end.births, end.deaths));
     }
     if end.leftovers > 0 {
-        why.push(format!("{} processes outlived its command and were stopped.", end.leftovers));
+        let then = match record.submission.leftovers {
+            Leftovers::Kill => "were stopped",
+            Leftovers::Wait => "were waited for",
+        };
+        why.push(format!("{} processes outlived its command and {then}.", end.leftovers));
     }
     if let Some(kills) = end.oom_kills.filter(|kills| *kills > 0) {
         why.push(format!("The kernel killed {kills} of its processes for want of memory."));

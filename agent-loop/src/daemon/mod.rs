@@ -3,6 +3,7 @@
 //! Not inside: a decision about a run (`supervise`), a signal (`keeper`). Started by `cli`, and by tests.
 
 mod answers;
+mod feed;
 mod keeper;
 mod perform;
 mod run_log;

@@ -67,7 +67,7 @@ impl Daemon {
     /// The log of a run, opened if it is not yet.
     pub(super) fn watch(&mut self, record: &RunRecord) -> Result<&mut Watched, String> {
         if !self.runs.contains_key(&record.id) {
-            let (log, _, trouble) = RunLog::open(&self.log, record, &self.boot_id, self.followers.clone(), None)
+            let (log, _, trouble) = RunLog::open(&self.log, record, &self.boot_id, self.feed.clone(), None)
                 .map_err(|error| error.to_string())?;
             if let Some(trouble) = trouble {
                 self.trouble(&format!("run {}: {trouble}", record.id));

@@ -2,10 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::sync::Arc;
 
-use tokio::sync::broadcast;
-
+use super::feed::Feed;
 use crate::audit::{Clock, Line, Recorder, Replayed};
 use crate::clock;
 use crate::run::{RunId, RunRecord};
@@ -35,9 +33,6 @@ pub(super) fn asked(dir: &LogDir, id: RunId) -> Vec<String> {
     told.filter(|it: &Asked| it.kind == "run.stop_asked").map(|it| it.why).collect()
 }
 
-/// Lines as they are written, for followers.
-pub(super) type Followers = broadcast::Sender<Arc<str>>;
-
 /// The log of one run.
 pub(super) struct RunLog {
     /// None where it could not be opened: its lines reach who follows, and no disk.
@@ -47,7 +42,7 @@ pub(super) struct RunLog {
     /// Lines that were thrown away since the disk could not be written.
     dropped: u64,
     failing: Option<String>,
-    followers: Followers,
+    feed: Feed,
     /// The end of the run and its sum stand in it already: written by a daemon that ended before it was remembered.
     ended: bool,
 }
@@ -64,7 +59,7 @@ impl RunLog {
         dir: &LogDir,
         record: &RunRecord,
         boot_id: &str,
-        followers: Followers,
+        feed: Feed,
         restored: Option<&mut Restored>,
     ) -> Result<(Self, Replayed, Option<String>), StoreError> {
         let (file, past) = RunFiles::events(dir, record.id)?;
@@ -72,7 +67,7 @@ impl RunLog {
             Ok(past) => (past, None),
             Err(error) => (Replayed::default(), Some(error.to_string())),
         };
-        let mut log = Self::new(Some(file), record, boot_id, followers);
+        let mut log = Self::new(Some(file), record, boot_id, feed);
         log.recorder.go_on_at(past.next_seq);
         log.ended = past.ended;
         if past.torn {
@@ -83,15 +78,15 @@ impl RunLog {
     }
 
     /// The log of a run that has to be supervised though its log cannot be opened: what it says is not kept.
-    pub(super) fn nowhere(record: &RunRecord, boot_id: &str, followers: Followers) -> Self {
-        Self::new(None, record, boot_id, followers)
+    pub(super) fn nowhere(record: &RunRecord, boot_id: &str, feed: Feed) -> Self {
+        Self::new(None, record, boot_id, feed)
     }
 
-    fn new(file: Option<File>, record: &RunRecord, boot_id: &str, followers: Followers) -> Self {
+    fn new(file: Option<File>, record: &RunRecord, boot_id: &str, feed: Feed) -> Self {
         let submission = &record.submission;
         let recorder =
             Recorder::new(boot_id.to_owned(), record.id.to_string(), submission.argv.clone(), submission.user.clone());
-        Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, followers, ended: false }
+        Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, feed, ended: false }
     }
 
     /// Names the cgroup of the run.
@@ -138,8 +133,7 @@ impl RunLog {
             self.pending.extend_from_slice(text.as_bytes());
             self.pending.push(b'\n');
         }
-        // Nobody follows: that is no failure.
-        let _ = self.followers.send(text.into());
+        self.feed.send(text.into());
     }
 
     /// Writes what waits. Nothing waits for this: a disk that is full loses no deadline.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use super::Setup;
+use super::feed::Feed;
 use super::keeper::Keeper;
-use super::run_log::{Followers, RunLog};
+use super::run_log::RunLog;
 use super::sources::{Sources, Wake};
 use super::tree::Root;
 use crate::clock;
@@ -19,7 +20,7 @@ use crate::event::{Event, LaunchFailure};
 use crate::keeper::cgroup::OwnCgroup;
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
 use crate::kernel::Tracing;
-use crate::kernel::pins::{Claim, Found};
+use crate::kernel::pins::{self, Claim, Found};
 use crate::model::{BootNs, RunTag, WaitStatus};
 use crate::run::{RunId, RunName};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
@@ -28,11 +29,11 @@ use crate::supervise::fleet::{Fleet, FleetEvent, FleetSettings, Now};
 /// How often a lost keeper is looked for, and what could not be removed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether the kernel side is still attached: all that wakes a daemon at rest.
+const HEART: Duration = Duration::from_secs(5);
+
 /// How many rounds an answer waits for at most: a ring of the largest size, read over and over in a storm.
 const DRAIN_ROUNDS: usize = 64;
-
-/// How many lines a follower of the events may be behind.
-const FOLLOW: usize = 65_536;
 
 /// A daemon that has opened everything and taken stock: its agents are supervised from [`Started::run`] on.
 pub struct Started {
@@ -109,6 +110,8 @@ pub(super) struct Daemon {
     pub(super) keeper: Keeper,
     pub(super) tracing: Tracing,
     pub(super) degraded: Vec<String>,
+    /// Why the kernel side would not be found by the next daemon, nor by the keeper, if so.
+    pub(super) unpinned: Option<String>,
     /// Runs that the kernel side knows only since this daemon loaded it.
     pub(super) fresh: HashSet<RunId>,
     /// Bytes of output that runs had written before they were gone on with.
@@ -119,7 +122,7 @@ pub(super) struct Daemon {
     pub(super) discards: Vec<Discard>,
     /// Runs that go on without the keeper's word on their main process, to be asked for again.
     pub(super) unproven: BTreeMap<RunId, Unproven>,
-    pub(super) followers: Followers,
+    pub(super) feed: Feed,
     pub(super) unsaved: HashMap<RunId, String>,
     pub(super) boot_id: String,
     pub(super) since: i64,
@@ -140,7 +143,6 @@ impl Daemon {
         let keeper = Keeper::new(&setup);
         let claim = super::stock::claim(&setup)?;
         let (tracing, found) = super::stock::tracing(&setup)?;
-        let (followers, _) = broadcast::channel(FOLLOW);
         let fleet = Fleet::new(FleetSettings { max_agents: setup.config.host.max_agents });
         let mut daemon = Self {
             setup,
@@ -154,6 +156,7 @@ impl Daemon {
             keeper,
             tracing,
             degraded: Vec::new(),
+            unpinned: None,
             fresh: HashSet::new(),
             written: HashMap::new(),
             root: None,
@@ -161,7 +164,7 @@ impl Daemon {
             tags: HashMap::new(),
             discards: Vec::new(),
             unproven: BTreeMap::new(),
-            followers,
+            feed: Feed::new(),
             unsaved: HashMap::new(),
             boot_id,
             since: unix_ns(),
@@ -186,6 +189,8 @@ impl Daemon {
     ) {
         let mut again = tokio::time::interval(AGAIN);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heart = tokio::time::interval(HEART);
+        heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // An agent can write records faster than they are read: after each round, what comes below them has its turn.
         let mut turn = false;
         loop {
@@ -210,6 +215,7 @@ impl Daemon {
                 }
                 Some(question) = questions.recv() => self.answer(question, &sources).await,
                 _ = again.tick(), if busy => self.again().await,
+                _ = heart.tick() => self.look_for_the_pins(),
                 () = tokio::task::yield_now(), if turn => {}
             }
             turn = false;
@@ -249,6 +255,24 @@ impl Daemon {
             self.trouble(&format!("{why}; agents run on, nothing is launched or stopped until there is one"));
         }
         self.queue.push_back(FleetEvent::KeeperLost);
+    }
+
+    /// Looks whether the kernel side is pinned as it was: we hold it open and go on by it in any case, but a keeper
+    /// proves by the pins alone, and the next daemon goes on by nothing else.
+    fn look_for_the_pins(&mut self) {
+        let found = pins::check(&self.setup.config.host.pins, &self.tracing);
+        let why = found.err().map(|error| {
+            format!(
+                "{error}; signals that need it as proof are refused, and what happens while no daemon runs is lost: \
+                 start the daemon again"
+            )
+        });
+        match (&self.unpinned, &why) {
+            (None, Some(why)) => self.trouble(why),
+            (Some(_), None) => self.say("the kernel side is pinned again"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        self.unpinned = why;
     }
 
     /// What failed before is tried again.
@@ -424,7 +448,7 @@ impl Daemon {
 
     /// Hands a line of the daemon's own to whoever follows the events.
     pub(super) fn tell(&self, line: &serde_json::Value) {
-        let _ = self.followers.send(Arc::from(line.to_string()));
+        self.feed.send(Arc::from(line.to_string()));
     }
 }
 

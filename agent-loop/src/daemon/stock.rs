@@ -270,10 +270,10 @@ impl Daemon {
         let id = record.id;
         let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
         let mut restored = Restored::new(launched.clone(), born.baseline);
-        let followers = self.followers.clone();
-        let opened = RunLog::open(&self.log, &record, &self.boot_id, followers.clone(), Some(&mut restored));
+        let feed = self.feed.clone();
+        let opened = RunLog::open(&self.log, &record, &self.boot_id, feed.clone(), Some(&mut restored));
         let (mut log, past, trouble) = opened.unwrap_or_else(|error| {
-            let log = RunLog::nowhere(&record, &self.boot_id, followers);
+            let log = RunLog::nowhere(&record, &self.boot_id, feed);
             (
                 log,
                 Replayed::default(),

@@ -4,7 +4,7 @@ use std::io;
 
 use agent_loop_common::map::{LiveEntry, RunEntry};
 use aya::Pod;
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, IterableMap as _, MapData, MapError};
 
 use super::Counters;
 use crate::model::{Birth, BootNs, Discovery, Live, PidfsIno, ProcessKey, RunTag, Totals, WaitStatus};
@@ -43,6 +43,14 @@ impl LiveSet {
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(io::Error::other(error)),
         }
+    }
+
+    /// The id that the kernel gave the map.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn id(&self) -> io::Result<u32> {
+        self.0.map().info().map(|info| info.id()).map_err(io::Error::other)
     }
 
     /// Every live, tracked process. A walk beside changes may miss or repeat an entry: callers confirm.

@@ -55,7 +55,10 @@ impl Given {
             .map_err(|error| Refused::new(format!("the specification cannot be read: {error}")))?;
         let root = spec.user.as_ref().is_none_or(|user| user.uid == 0);
         if root && !allow_root {
-            return Err(Refused::new("it would run as root, which this keeper was not allowed to: name a user"));
+            return Err(Refused::new(
+                "it would run as root, which this keeper was not allowed to: name a user, or end the keeper and start it \
+                 again with `--allow-root`",
+            ));
         }
         if !root {
             spec.no_new_privs = true;

@@ -161,6 +161,20 @@ pub fn live_set(dir: &Path) -> io::Result<LiveSet> {
     map.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
+/// Checks that the set that is pinned now is whole, attached, and the one that `tracing` reads.
+///
+/// What is read stays attached as long as it is held open, whatever becomes of its pins.
+///
+/// # Errors
+/// As [`live_set`]; AlreadyExists when another set is pinned there.
+pub fn check(dir: &Path, tracing: &Tracing) -> io::Result<()> {
+    let pinned = live_set(dir)?.id()?;
+    if pinned == tracing.live.id()? {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "another set than the one that is read is pinned"))
+}
+
 /// The live set of whatever set is pinned at the moment it is asked: what a keeper proves life with (I2).
 ///
 /// It is opened anew for each question, which comes after the pidfd was opened. The ABI is removed before a hook is

@@ -1,20 +1,10 @@
-//! The daemon, its keeper and its runs, through crashes and restarts.
+//! Runs through crashes and restarts of the daemon and of its keeper.
 
 use agent_loop_tests::harness::{Host, eventually};
 use agent_loop_tests::needs;
 use serde_json::Value;
 
-fn shell(script: &str) -> [&str; 3] {
-    ["sh", "-c", script]
-}
-
-fn kinds(events: &[Value]) -> Vec<&str> {
-    events.iter().filter_map(|event| event["kind"].as_str()).collect()
-}
-
-fn count(events: &[Value], kind: &str) -> usize {
-    kinds(events).into_iter().filter(|found| *found == kind).count()
-}
+use crate::{count, kinds, shell};
 
 #[test]
 fn a_submitted_run_is_launched_and_its_end_is_told() {
