@@ -19,7 +19,7 @@ use crate::event::{Launched, SignalResult};
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
 use crate::keeper::tree::is_gone;
 use crate::kernel::pins::{self, Found};
-use crate::kernel::{self, RunsBy, Tracing};
+use crate::kernel::{self, LoadError, RunsBy, Tracing};
 use crate::model::RunTag;
 use crate::run::{Born, RunId, RunName, RunRecord, Stage};
 use crate::store::{Reopened, RunFiles, Store as _, StoreError};
@@ -33,7 +33,7 @@ use crate::track::Restored;
 /// [`StoreError::Busy`] while another daemon has it, whatever state that remembers its runs in.
 pub(super) fn claim(setup: &Setup) -> anyhow::Result<pins::Claim> {
     let dir = &setup.config.host.pins;
-    let claim = pins::claim(dir).with_context(|| format!("claiming {} for this daemon", dir.display()))?;
+    let claim = pins::claim(dir).map_err(|error| LoadError::Pins(error.to_string()))?;
     Ok(claim.ok_or_else(|| in_use(dir))?)
 }
 

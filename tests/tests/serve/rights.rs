@@ -17,8 +17,9 @@ fn account(host: &Host, id: &str) -> BTreeMap<String, String> {
     parts.map(|(name, text)| (name.to_owned(), text.to_owned())).collect()
 }
 
-/// A shell's account of itself: it opens nothing while it is looked at from outside.
-const TELL: &str = "echo == status; cat /proc/$$/status; echo == fds; ls /proc/$$/fd; echo == environ; \
+/// A shell's account of itself: it opens nothing while it is looked at from outside. Its status it reads itself: it
+/// blocks signals while it starts another program.
+const TELL: &str = "echo == status; while IFS= read -r line; do echo \"$line\"; done < /proc/$$/status; echo == fds; ls /proc/$$/fd; echo == environ; \
                     tr '\\0' '\\n' < /proc/$$/environ; echo == stat; cat /proc/$$/stat; echo == pid; echo $$; \
                     echo == umask; umask; echo == cwd; readlink /proc/$$/cwd; echo == stdin; readlink /proc/$$/fd/0; \
                     echo == limits; cat /proc/$$/oom_score_adj";
