@@ -18,8 +18,8 @@ use crate::control::api::Question;
 use crate::event::{Event, LaunchFailure};
 use crate::keeper::cgroup::OwnCgroup;
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
-use crate::kernel::Tracing;
 use crate::kernel::pins::{Claim, Found};
+use crate::kernel::{ROUND_BYTES, Tracing};
 use crate::model::{BootNs, RunTag, WaitStatus};
 use crate::run::{RunId, RunName};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
@@ -27,9 +27,6 @@ use crate::supervise::fleet::{Fleet, FleetEvent, FleetSettings, Now};
 
 /// How often a lost keeper is looked for, and what could not be removed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// How many rounds an answer waits for at most: a ring of the largest size, read over and over in a storm.
-const DRAIN_ROUNDS: usize = 64;
 
 /// How many lines a follower of the events may be behind.
 const FOLLOW: usize = 65_536;
@@ -291,9 +288,11 @@ impl Daemon {
         }
     }
 
-    /// Reads all that was written until now, however much it is.
+    /// Reads all that was written until now: as much as the rings hold, whatever is written meanwhile.
     pub(super) fn drain_all(&mut self) {
-        for _ in 0..DRAIN_ROUNDS {
+        let kernel = &self.setup.config.kernel;
+        let ring = usize::try_from(kernel.ring_bytes.max(kernel.execs_ring_bytes)).unwrap_or(usize::MAX);
+        for _ in 0..=ring.div_ceil(ROUND_BYTES) {
             self.drain();
             if !self.more {
                 return;
