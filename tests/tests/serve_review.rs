@@ -243,3 +243,24 @@ fn i12_an_agent_that_executes_without_end_does_not_keep_the_daemon_from_answerin
     }
     end(&host, &id);
 }
+
+#[test]
+fn a_submission_that_was_refused_since_it_could_not_be_remembered_is_not_told_of_for_ever() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    let state = host.path("state");
+    fs::create_dir(&state).expect("a directory");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).expect("our directory");
+    // In the mount namespace of this thread, which ends with it.
+    let small = Some("size=1m,mode=0700");
+    nix::mount::mount(Some("tmpfs"), &state, Some("tmpfs"), nix::mount::MsFlags::empty(), small).expect("a small disk");
+    let _daemon = host.serving();
+    let filler = state.join("filler");
+    fs::write(&filler, vec![0; 2 << 20]).expect_err("the disk to be full");
+    let refused = host.ask(["start", "--cwd", "/", "--", "true"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot be remembered"), "{refused:?}");
+    fs::remove_file(&filler).expect("the file");
+    assert_eq!(host.asked(["status"])["degraded"], serde_json::json!([]));
+    let id = host.start(&[], ["true"]);
+    assert_eq!(host.ended(&id)["code"], 0);
+}

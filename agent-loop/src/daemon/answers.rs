@@ -163,6 +163,10 @@ impl Daemon {
                 let reason = StopReason::Operator { signal: SIGTERM };
                 self.queue.push_back(FleetEvent::StopAsked { id, reason });
                 self.settle(sources).await;
+                if self.fleet.record(id).is_none() {
+                    // Whoever asked was told; there is no run that lacks anything.
+                    self.unsaved.remove(&id);
+                }
                 Err(Problem::Unavailable(format!("the run cannot be remembered: {why}; free some space and try again")))
             }
         }

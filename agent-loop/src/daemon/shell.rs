@@ -19,8 +19,8 @@ use crate::control::api::Question;
 use crate::event::{Event, LaunchFailure};
 use crate::keeper::cgroup::OwnCgroup;
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
-use crate::kernel::Tracing;
 use crate::kernel::pins::{self, Claim, Found};
+use crate::kernel::{ROUND_BYTES, Tracing};
 use crate::model::{BootNs, RunTag, WaitStatus};
 use crate::run::{RunId, RunName};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
@@ -31,9 +31,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether the kernel side is still attached: all that wakes a daemon at rest.
 const HEART: Duration = Duration::from_secs(5);
-
-/// How many rounds an answer waits for at most: a ring of the largest size, read over and over in a storm.
-const DRAIN_ROUNDS: usize = 64;
 
 /// A daemon that has opened everything and taken stock: its agents are supervised from [`Started::run`] on.
 pub struct Started {
@@ -315,9 +312,11 @@ impl Daemon {
         }
     }
 
-    /// Reads all that was written until now, however much it is.
+    /// Reads all that was written until now: as much as the rings hold, whatever is written meanwhile.
     pub(super) fn drain_all(&mut self) {
-        for _ in 0..DRAIN_ROUNDS {
+        let kernel = &self.setup.config.kernel;
+        let ring = usize::try_from(kernel.ring_bytes.max(kernel.execs_ring_bytes)).unwrap_or(usize::MAX);
+        for _ in 0..=ring.div_ceil(ROUND_BYTES) {
             self.drain();
             if !self.more {
                 return;

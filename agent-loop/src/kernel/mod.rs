@@ -20,4 +20,4 @@ pub use btf::{ExitHook, Layout, LayoutError};
 pub use counters::Counters;
 pub use live::{LiveSet, Run, RunTable, birth_of};
 pub use load::{LoadError, Options, Probes, RunsBy, Tracing, load};
-pub use rings::{Rings, Round};
+pub use rings::{ROUND_BYTES, Rings, Round};

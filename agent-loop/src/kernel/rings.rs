@@ -18,6 +18,11 @@ use crate::model::{Birth, BootNs, Death, Discovery, Exec, ProcessKey, RunTag, So
 /// How many records of a ring one round reads at most, so that a storm leaves time for everything else.
 const ROUND_LIMIT: usize = 4096;
 
+/// How many bytes of records one round reads of a ring at most, the last record beyond: four thousand command lines of
+/// the longest kind would take seconds. As many records of the shortest kind are no fewer bytes than this, so that it
+/// also says in how many rounds a full ring is read.
+pub const ROUND_BYTES: usize = 256 << 10;
+
 /// The two rings.
 pub struct Rings {
     events: AsyncFd<RingBuf<MapData>>,
@@ -81,8 +86,13 @@ impl Rings {
 }
 
 fn drain(ring: &mut RingBuf<MapData>, into: &mut Vec<(u64, Event)>, undecodable: &mut u64) -> bool {
+    let mut bytes = 0;
     for _ in 0..ROUND_LIMIT {
+        if bytes >= ROUND_BYTES {
+            return true;
+        }
         let Some(item) = ring.next() else { return false };
+        bytes += item.len();
         match decode::record(&item) {
             Ok(Record::Birth(record)) => into.push((record.boot_ns, Event::Born(birth(&record)))),
             Ok(Record::Death(record)) => into.push((record.boot_ns, Event::Died(death(&record)))),
