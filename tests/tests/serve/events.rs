@@ -98,7 +98,7 @@ fn the_tree_and_the_reasons_of_a_run_are_told() {
                 all.iter().filter(|it| it["command"].as_str().is_some_and(|it| it.starts_with(name))).count()
             })
         };
-        (named("sleep") == 2).then_some(tree)
+        (named("sleep 60") == 2).then_some(tree)
     });
     let main = host.run(&id)["main_pid"].clone();
     let processes = tree["processes"].as_array().expect("a list");

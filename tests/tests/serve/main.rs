@@ -2,7 +2,9 @@
 
 mod crashes;
 mod events;
+mod leaks;
 mod limits;
+mod namespaces;
 mod pins;
 mod reload;
 mod rights;

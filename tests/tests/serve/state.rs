@@ -299,7 +299,7 @@ fn i04_a_forged_record_signals_neither_pid_1_nor_a_stranger_whose_start_it_knows
     let own = ProcessKey { tgid: std::process::id(), start_boottime_ns: key.start_boottime_ns };
     let keeper = ProcessKey { tgid: 2, start_boottime_ns: 0 };
     let named = host.runs().join(format!("run-{FORGED}"));
-    let mut cases: Vec<(&str, String, ProcessKey, Option<PidfsIno>, Option<RunTag>)> = Vec::new();
+    let mut cases = Vec::new();
     for (who, key, ino) in
         [("pid 1", first, None), ("the test", own, None), ("pid 2", keeper, None), ("the stranger", key, ino)]
     {
