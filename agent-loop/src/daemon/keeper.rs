@@ -1,6 +1,7 @@
 //! The keeper as the daemon sees it: connected, or lost and looked for again.
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -99,6 +100,9 @@ impl Keeper {
         let child = Command::new(program)
             .args(args)
             .current_dir("/")
+            // Ctrl-C is for the daemon; and it is the daemon that says when it is ready.
+            .process_group(0)
+            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

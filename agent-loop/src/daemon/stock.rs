@@ -17,12 +17,12 @@ use super::tree::Root;
 use crate::audit::Replayed;
 use crate::event::{Launched, SignalResult};
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
-use crate::keeper::tree::is_gone;
+use crate::keeper::tree::{is_gone, is_populated};
 use crate::kernel::pins::{self, Found};
 use crate::kernel::{self, LoadError, RunsBy, Tracing};
 use crate::model::RunTag;
 use crate::run::{Born, RunId, RunName, RunRecord, Stage};
-use crate::store::{Reopened, RunFiles, Store as _, StoreError};
+use crate::store::{KEEP_ENDED, Reopened, RunFiles, Store as _, StoreError};
 use crate::supervise::Core;
 use crate::supervise::fleet::{Findings, FleetEvent, HeldRun, Step, plan, settings_of};
 use crate::track::Restored;
@@ -62,7 +62,13 @@ impl Daemon {
     pub(super) async fn first_stock(&mut self) -> anyhow::Result<()> {
         // Before a keeper is started there.
         self.open_root()?;
+        if let Err(error) = self.store.prune(KEEP_ENDED) {
+            self.trouble(&format!("forgetting the oldest runs: {error}"));
+        }
         let records = self.store.open_runs()?;
+        if self.store.latest(1)?.is_empty() {
+            self.refuse_strange_agents()?;
+        }
         for id in RunFiles::with_pipes(&self.state)? {
             if !records.iter().any(|record| record.id == id) {
                 RunFiles::remove_pipes(&self.state, id)?;
@@ -77,6 +83,27 @@ impl Daemon {
         };
         self.take_stock(records, held, true).await?;
         Ok(())
+    }
+
+    /// Refuses to start on a state that remembers nothing where agents live: they are another state's, and as unknown
+    /// they would all be killed.
+    fn refuse_strange_agents(&self) -> anyhow::Result<()> {
+        let Some(root) = &self.root else { return Ok(()) };
+        let mut living = Vec::new();
+        for (name, tag) in root.runs().context("listing the cgroups of runs")? {
+            // One that goes meanwhile holds nobody.
+            if root.cgroup(name, tag).is_ok_and(|cgroup| is_populated(&cgroup).unwrap_or(true)) {
+                living.push(name.to_string());
+            }
+        }
+        let Some(first) = living.first() else { return Ok(()) };
+        let (state, root) = (self.setup.config.host.state_dir.display(), self.setup.cgroup_root.display());
+        Err(StoreError::Unsafe(format!(
+            "{state} remembers no run, and {} live below {root}, {first} for one; start with the state that they belong \
+             to, or end them by writing 1 to the file cgroup.kill of each",
+            living.len()
+        ))
+        .into())
     }
 
     /// A stock taken again, once a lost keeper is back or another one has come.

@@ -39,6 +39,8 @@ fn an_unknown_run_below_the_root_is_discarded_and_any_other_name_is_left_alone()
             host.kill_keeper();
             eventually("another keeper", || host.has_keeper());
         }
+        // A state that remembers nothing is refused where agents live.
+        assert_eq!(host.ended(&host.start(&[], shell("exit 4")))["code"], 4);
         assert!(daemon.terminate().success());
         let unknown = inhabited(&host, UNKNOWN);
         let names =
@@ -60,6 +62,24 @@ fn an_unknown_run_below_the_root_is_discarded_and_any_other_name_is_left_alone()
             eventually("our cgroup to be empty", || fs::remove_dir(host.runs().join(name)).is_ok().then_some(()));
         }
     }
+}
+
+#[test]
+fn a_state_that_remembers_nothing_is_refused_where_agents_live() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    let mut daemon = host.serving();
+    let id = host.start(&[], shell("sleep 600"));
+    host.in_state(&id, "running");
+    assert!(daemon.terminate().success());
+    fs::rename(host.path("state"), host.path("elsewhere")).expect("our directory");
+    let mut daemon = host.serve();
+    assert_eq!(daemon.wait().code(), Some(5), "{}", daemon.log());
+    assert!(daemon.log().contains("remembers no run") && daemon.log().contains(&id), "{}", daemon.log());
+    fs::remove_dir_all(host.path("state")).expect("a new state");
+    fs::rename(host.path("elsewhere"), host.path("state")).expect("our directory");
+    let _daemon = host.serving();
+    assert_eq!(host.run(&id)["state"], "running", "its agent lives, and its own state goes on with it");
 }
 
 const OTHER_BOOT: &str = "11111111-2222-3333-4444-555555555555";
