@@ -20,7 +20,7 @@ use crate::event::{Event, LaunchFailure};
 use crate::keeper::cgroup::OwnCgroup;
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
 use crate::kernel::Tracing;
-use crate::kernel::pins::Found;
+use crate::kernel::pins::{self, Found};
 use crate::model::{BootNs, RunTag, WaitStatus};
 use crate::run::{RunId, RunName};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
@@ -227,6 +227,24 @@ impl Daemon {
             self.trouble(&format!("{why}; agents run on, nothing is launched or stopped until there is one"));
         }
         self.queue.push_back(FleetEvent::KeeperLost);
+    }
+
+    /// Looks whether the kernel side is pinned as it was: we hold it open and go on by it in any case, but a keeper
+    /// proves by the pins alone, and the next daemon goes on by nothing else.
+    fn look_for_the_pins(&mut self) {
+        let found = pins::check(&self.setup.config.host.pins, &self.tracing);
+        let why = found.err().map(|error| {
+            format!(
+                "{error}; signals that need it as proof are refused, and what happens while no daemon runs is lost: \
+                 start the daemon again"
+            )
+        });
+        match (&self.unpinned, &why) {
+            (None, Some(why)) => self.trouble(why),
+            (Some(_), None) => self.say("the kernel side is pinned again"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        self.unpinned = why;
     }
 
     /// What failed before is tried again.

@@ -269,24 +269,6 @@ impl Daemon {
         Ok(())
     }
 
-    /// Looks whether the kernel side is pinned as it was: we hold it open and go on by it in any case, but a keeper
-    /// proves by the pins alone, and the next daemon goes on by nothing else.
-    pub(super) fn look_for_the_pins(&mut self) {
-        let found = pins::check(&self.setup.config.host.pins, &self.tracing);
-        let why = found.err().map(|error| {
-            format!(
-                "{error}; signals that need it as proof are refused, and what happens while no daemon runs is lost: \
-                 start the daemon again"
-            )
-        });
-        match (&self.unpinned, &why) {
-            (None, Some(why)) => self.trouble(why),
-            (Some(_), None) => self.say("the kernel side is pinned again"),
-            (Some(_), Some(_)) | (None, None) => {}
-        }
-        self.unpinned = why;
-    }
-
     /// Opens the output of a run again, for another keeper to go on with.
     fn reopen_output(&mut self, id: RunId) -> Option<Reopened> {
         let output = match RunFiles::reopen(&self.state, &self.log, id) {
