@@ -47,7 +47,7 @@ fn the_limits_of_the_configuration_are_those_of_a_run_that_names_none() {
 }
 
 #[test]
-fn a_run_is_stopped_once_it_has_waited_as_long_as_its_limit() {
+fn a_run_is_stopped_at_its_limit_of_waking_time() {
     needs!(root, bpf, cgroup);
     let host = Host::new();
     let _daemon = host.serving();
