@@ -3,7 +3,9 @@
 //! Not inside: a decision about a run (`supervise`), a signal (`keeper`). Started by `cli`, and by tests.
 
 mod answers;
+mod discard;
 mod feed;
+mod go_on;
 mod keeper;
 mod perform;
 mod run_log;

@@ -200,8 +200,14 @@ impl Host {
 impl Drop for Host {
     /// The agents, then the keeper, which has nothing left to hold.
     fn drop(&mut self) {
-        let keeper = self.serve().and_then(|_daemon| self.keeper());
-        let _ = fs::write(self.runs.join("cgroup.kill"), "1");
+        let keeper = self.serve().and_then(|_daemon| {
+            let runs: Value = serde_json::from_str(&self.ask(&["ps", "--json"])?)?;
+            for run in runs["runs"].as_array().into_iter().flatten().filter_map(|run| run["run"].as_str()) {
+                self.ask(&["kill", run, "--reason", "the bench is over"])?;
+            }
+            self.await_running(0)?;
+            self.keeper()
+        });
         if let Ok(keeper) = keeper {
             let _ = Command::new(&self.helper).args(["signal", "interrupt", &keeper.to_string()]).status();
         }
