@@ -88,7 +88,15 @@ impl Daemon {
         }
         self.tags.insert(born.cgroup, id);
         let output = self.written.remove(&id).unwrap_or(0);
-        let watched = Watched { log, cgroup: own, unopened, tag: Some(born.cgroup), output, output_before: output };
+        let watched = Watched {
+            log,
+            cgroup: own,
+            unopened,
+            tag: Some(born.cgroup),
+            output,
+            output_before: output,
+            output_failed: false,
+        };
         self.runs.insert(id, watched);
         self.queue.push_back(FleetEvent::Resumed { record: Box::new(record), core: Box::new(core) });
     }

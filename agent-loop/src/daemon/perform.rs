@@ -72,7 +72,15 @@ impl Daemon {
             if let Some(trouble) = trouble {
                 self.trouble(&format!("run {}: {trouble}", record.id));
             }
-            let watched = Watched { log, cgroup: None, unopened: false, tag: None, output: 0, output_before: 0 };
+            let watched = Watched {
+                log,
+                cgroup: None,
+                unopened: false,
+                tag: None,
+                output: 0,
+                output_before: 0,
+                output_failed: false,
+            };
             self.runs.insert(record.id, watched);
         }
         self.runs.get_mut(&record.id).ok_or_else(|| "the run is not watched".to_owned())

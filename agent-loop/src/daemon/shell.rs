@@ -75,6 +75,8 @@ pub(super) struct Watched {
     pub(super) output: u64,
     /// What of it earlier keepers had written.
     pub(super) output_before: u64,
+    /// Whether it was told that it can no longer be written.
+    pub(super) output_failed: bool,
 }
 
 /// Something below the root that belongs to no run.
@@ -105,6 +107,8 @@ pub(super) struct Daemon {
     /// As the lock of the state: another daemon's state may be elsewhere.
     pub(super) _claim: Claim,
     pub(super) keeper: Keeper,
+    /// Whether there was one when that was last looked at.
+    pub(super) had_keeper: bool,
     pub(super) tracing: Tracing,
     pub(super) degraded: Vec<String>,
     /// Why the kernel side would not be found by the next daemon, nor by the keeper, if so.
@@ -151,6 +155,7 @@ impl Daemon {
             _lock: lock,
             _claim: claim,
             keeper,
+            had_keeper: false,
             tracing,
             degraded: Vec::new(),
             unpinned: None,
@@ -203,7 +208,8 @@ impl Daemon {
                 },
                 notice = self.keeper.notice() => match notice {
                     Some(notice) => self.noticed(notice),
-                    None => self.keeper_lost(),
+                    // Told below, as every loss is.
+                    None => {}
                 },
                 () = records(&mut self.tracing, self.more), if !turn => {
                     self.round();
@@ -237,8 +243,18 @@ impl Daemon {
             for action in self.fleet.handle(now(), event) {
                 self.perform(action).await;
             }
+            self.notice_a_loss();
         }
+        self.notice_a_loss();
         self.flush();
+    }
+
+    /// The keeper may be lost in the middle of a question as well as between two: either way it is told once.
+    fn notice_a_loss(&mut self) {
+        let up = self.keeper.is_up();
+        if std::mem::replace(&mut self.had_keeper, up) && !up {
+            self.keeper_lost();
+        }
     }
 
     fn stop(&mut self) {
@@ -408,7 +424,11 @@ impl Daemon {
         if let Some(watched) = self.runs.get_mut(&id) {
             watched.output = watched.output_before + output.kept;
         }
-        if let Some(why) = &output.failed {
+        let failed = self
+            .runs
+            .get_mut(&id)
+            .map(|watched| std::mem::replace(&mut watched.output_failed, output.failed.is_some()));
+        if let (Some(why), Some(false)) = (&output.failed, failed) {
             self.trouble(&format!("run {id}: its output can no longer be written: {why}"));
         }
         let at = (output.last_ns > 0).then_some(BootNs(output.last_ns));
