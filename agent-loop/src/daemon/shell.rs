@@ -206,11 +206,12 @@ impl Daemon {
                     Wake::Timer => self.queue.push_back(FleetEvent::Woke),
                     Wake::Reload => self.reload(&mut reload),
                 },
-                notice = self.keeper.notice() => match notice {
-                    Some(notice) => self.noticed(notice),
-                    // Told below, as every loss is.
-                    None => {}
-                },
+                notice = self.keeper.notice() => {
+                    // None is its loss, which is told as every other.
+                    if let Some(notice) = notice {
+                        self.noticed(notice);
+                    }
+                }
                 () = records(&mut self.tracing, self.more), if !turn => {
                     self.round();
                     turn = true;

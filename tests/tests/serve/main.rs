@@ -10,6 +10,7 @@ mod reload;
 mod rights;
 mod state;
 mod stock;
+mod trouble;
 mod watch;
 
 use std::process::{Child, Command, Output, Stdio};

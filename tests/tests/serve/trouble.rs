@@ -1,4 +1,4 @@
-//! What a second reader of the daemon found: each of these once ended, lost or left alone an agent that it should not.
+//! A host in trouble: what a daemon cannot open, take up or prove ends no agent, loses none, and holds nobody up.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +10,7 @@ use agent_loop::keeper::process::protocol::{Descriptors, Reply, Request};
 use agent_loop_tests::harness::{Host, agent_loop, eventually};
 use agent_loop_tests::{needs, sys};
 
-fn shell(script: &str) -> [&str; 3] {
-    ["sh", "-c", script]
-}
+use super::shell;
 
 fn end(host: &Host, id: &str) {
     let killed = host.ask(["kill", id, "--reason", "the test is over"]);
