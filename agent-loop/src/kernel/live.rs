@@ -53,6 +53,16 @@ impl LiveSet {
         self.0.map().info().map(|info| info.id()).map_err(io::Error::other)
     }
 
+    /// The working directory of a process, if that can be read and the process is then still this one.
+    ///
+    /// What was read under the number is of this process only if it is alive after: it held the number all the time.
+    #[must_use]
+    pub fn cwd_of(&self, key: ProcessKey) -> Option<String> {
+        let cwd = std::fs::read_link(format!("/proc/{}/cwd", key.tgid)).ok()?;
+        let alive = self.lookup(key.tgid).is_ok_and(|live| live.is_some_and(|live| live.key == key));
+        alive.then(|| cwd.to_string_lossy().into_owned())
+    }
+
     /// Every live, tracked process. A walk beside changes may miss or repeat an entry: callers confirm.
     ///
     /// # Errors

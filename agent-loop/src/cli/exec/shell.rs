@@ -465,11 +465,8 @@ impl Shell {
 /// Adds what only a look at the live process can tell: its working directory.
 fn enrich(event: Event, tracing: &crate::kernel::Tracing, wanted: bool) -> Event {
     let Event::Execed(mut exec) = event else { return event };
-    if wanted && let Ok(cwd) = std::fs::read_link(format!("/proc/{}/cwd", exec.key.tgid)) {
-        // What was read is of this process only if it is alive after: it held the number all the time then.
-        if tracing.live.lookup(exec.key.tgid).is_ok_and(|live| live.is_some_and(|live| live.key == exec.key)) {
-            exec.cwd = Some(cwd.to_string_lossy().into_owned());
-        }
+    if wanted {
+        exec.cwd = tracing.live.cwd_of(exec.key);
     }
     Event::Execed(exec)
 }
