@@ -19,3 +19,4 @@ pub mod run;
 pub mod store;
 pub mod supervise;
 pub mod track;
+pub mod work;
