@@ -1,13 +1,13 @@
 //! What a decision asks for: one thing at a time, a read, a write, or to wait. [pure]
 
-use super::seen::{Answered, Mark, MergedProof, Reply, Seen};
+use super::seen::{Mark, MergedProof};
 use super::task::{Gone, Purpose};
 use super::words::{At, Branch, CommentId, PullNumber, Sha};
 
 /// The one thing to do next.
 ///
 /// The task as decided is made durable first, and for a write its intent is recorded (I19). The answer to a write goes into
-/// [`Seen::reply`], what it may have changed out of [`Seen`]: so nothing is written twice without a read between (I18).
+/// [`super::Seen::written`], which forgets what it may have changed: so nothing is written twice without a read between (I18).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Read this part of what is seen.
@@ -16,6 +16,8 @@ pub enum Act {
     Write(Write),
     /// Wait until then, or until the run is over, or somebody asks; then everything of the forge is read anew.
     Wait(At),
+    /// Forget what was read: it is too old.
+    Forget,
     /// Nothing, ever again.
     Rest,
 }
@@ -23,28 +25,28 @@ pub enum Act {
 /// A part of what is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// [`Seen::issue`]
+    /// [`super::Part::Issue`]
     Issue,
-    /// [`Seen::claim`]
+    /// [`super::Part::Claim`]
     Claim,
-    /// [`Seen::comments`]
+    /// [`super::Part::Comments`]
     Comments,
-    /// [`Seen::pulls`]
+    /// [`super::Part::Pulls`]
     Pulls,
-    /// [`Seen::remote`]
+    /// [`super::Part::Remote`]
     Remote,
-    /// [`Seen::ci`] of this commit.
+    /// [`super::Part::Ci`] of this commit.
     Ci(Sha),
-    /// [`Seen::on_base`]: whether this commit is on the base.
+    /// [`super::Part::OnBase`]: whether this commit is on the base.
     OnBase {
         /// The commit.
         head: Sha,
         /// The base.
         base: Branch,
     },
-    /// [`Seen::run`]
+    /// [`super::Part::Run`]
     Run,
-    /// [`Seen::commits`]
+    /// [`super::Part::Commits`]
     Commits,
 }
 
@@ -170,30 +172,5 @@ impl Write {
             Self::Close(_) => Kind::Close,
             Self::Clean { .. } => Kind::Clean,
         }
-    }
-}
-
-impl Seen {
-    /// Takes the answer to a write that was asked for in this step of the task, and forgets every part that the write may have changed.
-    pub fn written(&mut self, kind: Kind, step: u64, reply: Reply) {
-        match kind {
-            Kind::Claim | Kind::TakeClaim | Kind::Release => self.claim = None,
-            Kind::Label => self.issue = None,
-            Kind::Comment | Kind::DropComment => self.comments = None,
-            Kind::Prepare => self.commits = None,
-            Kind::Launch | Kind::Stop => (self.run, self.commits) = (None, None),
-            Kind::Push => (self.remote, self.pulls, self.ci) = (None, None, None),
-            Kind::Open => (self.pulls, self.ci) = (None, None),
-            Kind::Merge => (self.issue, self.pulls, self.on_base, self.remote) = (None, None, None, None),
-            Kind::Close => self.issue = None,
-            Kind::Clean => (self.remote, self.commits) = (None, None),
-        }
-        self.reply = Some(Answered { kind, step, reply, aged: false });
-    }
-
-    /// Forgets everything but the last answer: time has passed.
-    pub fn waited(&mut self) {
-        let reply = self.reply.take().map(|reply| Answered { aged: true, ..reply });
-        *self = Self { reply, ..Self::default() };
     }
 }

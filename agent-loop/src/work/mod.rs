@@ -35,7 +35,7 @@ pub use decide::{Step, decide};
 pub use pick::{Candidate, Order, pick};
 pub use rules::{Budgets, Labels, Rules};
 pub use seen::{
-    Claim, Comment, Commits, Issue, Mark, Mergeable, MergedProof, Pull, PullState, Reply, Run, RunEnd, Seen,
+    Claim, Comment, Commits, Issue, Mark, Mergeable, MergedProof, Part, Pull, PullState, Reply, Run, RunEnd, Seen,
 };
 pub use task::{Gone, Head, Passed, Purpose, Spent, State, Status, Task, Why, Writing};
 pub use words::{At, Branch, CommentId, IssueKey, NotAName, PullNumber, RepoName, Sha};

@@ -10,26 +10,92 @@ use super::words::{At, Branch, CommentId, PullNumber, Sha};
 /// Everything that was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The issue.
-    pub issue: Option<Issue>,
-    /// The claim on it.
-    pub claim: Option<Claim>,
-    /// Our own comments on it, lowest id first.
-    pub comments: Option<Vec<Comment>>,
-    /// The open or merged pull requests from the task's branch that we made.
-    pub pulls: Option<Vec<Pull>>,
-    /// What the forge's branch of the task points at; `Some(None)` where there is none.
-    pub remote: Option<Option<Sha>>,
-    /// The checks of the commit that they were asked for.
-    pub ci: Option<(Sha, Ci)>,
-    /// Whether the commit is on the base branch.
-    pub on_base: Option<bool>,
-    /// The run of the task, on this host.
-    pub run: Option<Run>,
-    /// What the agent committed, out of its clone by the safe path.
-    pub commits: Option<Commits>,
+    pub(super) issue: Option<Issue>,
+    pub(super) claim: Option<Claim>,
+    pub(super) comments: Option<Vec<Comment>>,
+    pub(super) pulls: Option<Vec<Pull>>,
+    pub(super) remote: Option<Option<Sha>>,
+    pub(super) ci: Option<(Sha, Ci)>,
+    pub(super) on_base: Option<bool>,
+    pub(super) run: Option<Run>,
+    pub(super) commits: Option<Commits>,
     /// How the last write went, as far as the answer says; `None` after a restart, when it is not known.
-    pub reply: Option<Answered>,
+    pub(super) reply: Option<Answered>,
+    /// When the oldest of it was read.
+    pub(super) since: Option<At>,
+}
+
+/// A part that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The issue.
+    Issue(Issue),
+    /// The claim on it.
+    Claim(Claim),
+    /// Our own comments on it, lowest id first.
+    Comments(Vec<Comment>),
+    /// The pull requests from the task's branch that we made.
+    Pulls(Vec<Pull>),
+    /// What the forge's branch of the task points at; `None` where there is none.
+    Remote(Option<Sha>),
+    /// The checks of the commit that they were asked for.
+    Ci(Sha, Ci),
+    /// Whether the commit is on the base branch.
+    OnBase(bool),
+    /// The latest attempt of the task, on this host.
+    Run(Run),
+    /// What the agent committed, out of its clone by the safe path.
+    Commits(Commits),
+}
+
+/// How long what was read may be decided on, seconds: a host may sleep in the middle of a decision.
+const FRESH: u64 = 60;
+
+impl Seen {
+    /// Takes a part that was read now.
+    pub fn read(&mut self, now: At, part: Part) {
+        self.since.get_or_insert(now);
+        match part {
+            Part::Issue(issue) => self.issue = Some(issue),
+            Part::Claim(claim) => self.claim = Some(claim),
+            Part::Comments(comments) => self.comments = Some(comments),
+            Part::Pulls(pulls) => self.pulls = Some(pulls),
+            Part::Remote(remote) => self.remote = Some(remote),
+            Part::Ci(head, ci) => self.ci = Some((head, ci)),
+            Part::OnBase(there) => self.on_base = Some(there),
+            Part::Run(run) => self.run = Some(run),
+            Part::Commits(commits) => self.commits = Some(commits),
+        }
+    }
+
+    /// Takes the answer to a write that was asked for in this step of the task, and forgets every part that the write
+    /// may have changed.
+    pub fn written(&mut self, kind: Kind, step: u64, reply: Reply) {
+        match kind {
+            Kind::Claim | Kind::TakeClaim | Kind::Release => self.claim = None,
+            Kind::Label | Kind::Close => self.issue = None,
+            Kind::Comment | Kind::DropComment => self.comments = None,
+            Kind::Prepare => self.commits = None,
+            Kind::Launch | Kind::Stop => (self.run, self.commits) = (None, None),
+            Kind::Push => (self.remote, self.pulls, self.ci) = (None, None, None),
+            Kind::Open => (self.pulls, self.ci) = (None, None),
+            Kind::Merge => (self.issue, self.pulls, self.on_base, self.remote) = (None, None, None, None),
+            Kind::Clean => (self.remote, self.commits) = (None, None),
+        }
+        self.reply = Some(Answered { kind, step, reply, aged: false });
+    }
+
+    /// Forgets everything but the last answer, which has had its time: after [`super::Act::Wait`] and
+    /// [`super::Act::Forget`].
+    pub fn forget(&mut self) {
+        let reply = self.reply.take().map(|reply| Answered { aged: true, ..reply });
+        *self = Self { reply, ..Self::default() };
+    }
+
+    /// Whether it is too old to be decided on.
+    pub(super) fn is_old(&self, now: At) -> bool {
+        self.since.is_some_and(|since| now.since(since) > FRESH)
+    }
 }
 
 /// An issue, as far as it matters.

@@ -27,6 +27,9 @@ pub struct Step {
 #[must_use]
 pub fn decide(task: &Task, seen: &Seen, now: At, rules: &Rules) -> Step {
     let mut task = task.clone();
+    if seen.is_old(now) {
+        return Step { task, act: Act::Forget };
+    }
     let act = Decision { task: &mut task, seen, now, rules }.act();
     Step { task, act }
 }

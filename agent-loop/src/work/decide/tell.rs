@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Act, Decision, Or, State, write};
 use crate::work::act::{Kind, Need, Write};
 use crate::work::comment::{self, digest};
-use crate::work::seen::{Mark, Reply};
+use crate::work::seen::{Claim, Mark, Reply};
 use crate::work::task::{Gone, Writing};
 
 /// How long a comment that was written may not be shown, seconds, before it is taken for not written.
@@ -36,7 +36,8 @@ impl Decision<'_> {
             | State::Done
             | State::Superseded(_) => {}
         }
-        if !self.task.claimed {
+        // Given up, or taken over: whoever has it writes there.
+        if !self.task.claimed || !matches!(self.claim_seen()?, Claim::Ours { .. }) {
             return Ok(());
         }
         self.written()?;

@@ -9,7 +9,7 @@ fn until_it_waits(world: &mut World, host: &mut Host) -> Vec<String> {
     loop {
         match world.step(host, false, Fate::Answered) {
             Act::Wait(_) | Act::Rest => return acts,
-            Act::Read(_) => {}
+            Act::Read(_) | Act::Forget => {}
             Act::Write(write) => acts.push(format!("{:?}", write.kind())),
         }
     }
@@ -192,7 +192,7 @@ fn the_claim_of_a_host_that_died_is_taken_over_and_the_issue_is_not_lost() {
     one.runs.insert(1, Run::Alive);
     one.seen = Seen::default();
     let acts = until_it_waits(&mut world, &mut one);
-    assert_eq!(acts, ["Stop"], "it stops its agent and writes nothing any more");
+    assert_eq!(acts, ["Stop", "Clean"], "it stops its agent and writes nothing to the forge any more");
 }
 
 #[test]
