@@ -6,13 +6,14 @@ use super::source::{PathUse, Source};
 /// The only module that sends signals (I1).
 const SIGNALS: &str = "agent-loop/src/keeper/signal.rs";
 /// Modules that decide and touch nothing.
-const PURE: [&str; 6] = [
+const PURE: [&str; 7] = [
     "agent-loop/src/model.rs",
     "agent-loop/src/event.rs",
     "agent-loop/src/run.rs",
     "agent-loop/src/track/",
     "agent-loop/src/supervise/",
     "agent-loop/src/config/file.rs",
+    "agent-loop/src/work/",
 ];
 /// Where `unsafe` may be written.
 const UNSAFE: [&str; 5] = [

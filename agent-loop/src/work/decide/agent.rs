@@ -45,22 +45,10 @@ impl Decision<'_> {
         Err(write(claim))
     }
 
-    /// Says that we live where that was last said long ago.
-    fn renew(&self) -> Or<()> {
-        if let Claim::Ours { at, time } = self.claim_seen()?
-            && self.now.since(*time) > self.rules.claim_renew
-        {
-            self.again(Kind::TakeClaim)?;
-            return Err(write(Write::TakeClaim { from: at.clone() }));
-        }
-        Ok(())
-    }
-
     pub(super) fn prepare(&mut self, purpose: Purpose) -> Or<()> {
         if self.task.paused {
             return Err(self.wait(self.rules.poll));
         }
-        self.renew()?;
         // No second agent beside one that may live (I13).
         match self.run()? {
             Run::Never | Run::Over(_) => {}
@@ -89,10 +77,7 @@ impl Decision<'_> {
                 self.again(Kind::Stop)?;
                 Err(write(Write::Stop(gone)))
             }
-            (Run::Alive, None) => {
-                self.renew()?;
-                Err(self.wait(self.rules.poll))
-            }
+            (Run::Alive, None) => Err(self.wait(self.rules.poll)),
             (Run::Never | Run::Over(_), Some(gone)) => self.to(State::Superseded(gone)),
             // It was never accepted, by our own store: the claim was read just now.
             (Run::Never, None) => match self.reply_to(Kind::Launch) {
@@ -147,7 +132,6 @@ impl Decision<'_> {
 
     pub(super) fn backoff(&mut self, until: At, purpose: Purpose) -> Or<()> {
         if self.now < until {
-            self.renew()?;
             return Err(Act::Wait(until.min(self.now.after(self.rules.claim_renew.max(self.rules.poll)))));
         }
         self.to(State::Preparing(purpose))

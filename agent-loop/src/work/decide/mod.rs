@@ -107,13 +107,24 @@ impl Decision<'_> {
             | State::Backoff { .. }
             | State::NeedsHuman(_) => {}
         }
-        let Some(gone) = self.gone()? else { return Ok(()) };
-        let state = match &self.task.state {
+        let Some(gone) = self.gone()? else { return self.renew() };
+        if let State::Running { purpose, .. } = self.task.state.clone() {
             // Its tree is stopped and proven empty before anything else is done.
-            State::Running { purpose, .. } => State::Running { purpose: purpose.clone(), stop: Some(gone) },
-            _ => State::Superseded(gone),
-        };
-        self.task.come_to(state, self.now);
+            return self.to(State::Running { purpose, stop: Some(gone) });
+        }
+        self.to(State::Superseded(gone))
+    }
+
+    /// Says that we live where that was last said long ago: all that follows is far from the time at which another host
+    /// may take over.
+    fn renew(&self) -> Or<()> {
+        if self.task.claimed
+            && let Claim::Ours { at, time } = self.claim_seen()?
+            && self.now.since(*time) > self.rules.claim_renew
+        {
+            self.again(Kind::TakeClaim)?;
+            return Err(write(Write::TakeClaim { from: at.clone() }));
+        }
         Ok(())
     }
 

@@ -125,7 +125,7 @@ fn play(tape: Vec<u8>) -> (World, [Host; 2]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn i13_i14_i16_i18_hold_whatever_is_lost_and_whoever_acts(tape in proptest::collection::vec(any::<u8>(), 0..1_200)) {
