@@ -5,7 +5,8 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
 use sha2::{Digest as _, Sha256};
 
 use super::seen::Mark;
@@ -221,8 +222,9 @@ fn inert(text: &str) -> String {
 }
 
 fn moment(at: At) -> String {
-    Timestamp::from_second(at.0)
-        .map_or_else(|_| at.0.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+    let since = SignedDuration::from_secs(at.0);
+    let time = DateTime::constant(1970, 1, 1, 0, 0, 0, 0).checked_add(since);
+    time.map_or_else(|_| at.0.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 fn duration(seconds: u64) -> String {
@@ -252,6 +254,12 @@ mod tests {
         for other in ["", "<!-- agent-loop:2 status o/r#42 00 -->", "<!-- agent-loop:1 status o/r#42 -->", "hello"] {
             assert_eq!(read_marker(&key(), other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_moment_is_told_in_utc() {
+        assert_eq!(moment(At(1_800_000_000)), "2027-01-15 08:00:00 UTC");
+        assert_eq!(moment(At(i64::MAX)), i64::MAX.to_string());
     }
 
     #[test]
