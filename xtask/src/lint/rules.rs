@@ -80,8 +80,9 @@ const CGROUP_KILL: &str = concat!("cgroup", ".kill");
 /// Pure modules touch no clock, file, process, socket or await.
 fn pure(file: &str, source: &Source) -> Vec<Finding> {
     const ROOTS: [&str; 5] = ["tokio", "libc", "nix", "aya", "jiff"];
-    // Tables of names, without an effect.
-    const TABLES: [&str; 2] = ["nix::sys::signal::Signal", "nix::errno::Errno"];
+    // Tables of names and the calendar, without an effect.
+    const TABLES: [&str; 4] =
+        ["nix::sys::signal::Signal", "nix::errno::Errno", "jiff::civil::DateTime", "jiff::SignedDuration"];
     const OF_STD: [&str; 6] = ["fs", "process", "net", "env", "thread", "os"];
     if !PURE.iter().any(|it| file == *it || file.starts_with(it) && it.ends_with('/')) || is_test_file(file) {
         return Vec::new();
