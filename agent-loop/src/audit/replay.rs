@@ -241,7 +241,9 @@ mod tests {
             Recorder::new("boot".to_owned(), "run".to_owned(), vec!["sh".to_owned()], "nobody".to_owned());
         let clock = Clock { boot: BootNs(8_000), real_ns: 9_000 };
         let lines = facts.iter().filter_map(|fact| recorder.fact(fact, clock));
-        lines.map(|line| serde_json::to_string(&line).expect("JSON") + "\n").collect()
+        let text =
+            |(seq, line): (u64, crate::audit::Line)| serde_json::to_string(&line.numbered(seq)).expect("JSON") + "\n";
+        (0..).zip(lines).map(text).collect()
     }
 
     fn facts() -> Vec<Fact> {

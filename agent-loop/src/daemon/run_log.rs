@@ -38,6 +38,8 @@ pub(super) struct RunLog {
     /// None where it could not be opened: its lines reach who follows, and no disk.
     file: Option<File>,
     recorder: Recorder,
+    /// The number of the next line.
+    next: u64,
     pending: Vec<u8>,
     /// Lines that were thrown away since the disk could not be written.
     dropped: u64,
@@ -68,7 +70,7 @@ impl RunLog {
             Err(error) => (Replayed::default(), Some(error.to_string())),
         };
         let mut log = Self::new(Some(file), record, boot_id, feed);
-        log.recorder.go_on_at(past.next_seq);
+        log.next = past.next_seq;
         log.ended = past.ended;
         if past.torn {
             log.pending.push(b'\n');
@@ -86,7 +88,7 @@ impl RunLog {
         let submission = &record.submission;
         let recorder =
             Recorder::new(boot_id.to_owned(), record.id.to_string(), submission.argv.clone(), submission.user.clone());
-        Self { file, recorder, pending: Vec::new(), dropped: 0, failing: None, feed, ended: false }
+        Self { file, recorder, next: 0, pending: Vec::new(), dropped: 0, failing: None, feed, ended: false }
     }
 
     /// Names the cgroup of the run.
@@ -97,7 +99,7 @@ impl RunLog {
     /// Appends a line that the recorder makes.
     pub(super) fn write(&mut self, make: impl FnOnce(&mut Recorder, Clock) -> Line) {
         let line = make(&mut self.recorder, clock::both());
-        self.append(&line);
+        self.append(line);
     }
 
     /// Whether the end of the run stands in it.
@@ -111,12 +113,14 @@ impl RunLog {
             return;
         }
         if let Some(line) = self.recorder.fact(fact, clock::both()) {
-            self.append(&line);
+            self.append(line);
         }
     }
 
-    fn append(&mut self, line: &Line) {
-        let text = match serde_json::to_string(line) {
+    fn append(&mut self, line: Line) {
+        let line = line.numbered(self.next);
+        self.next += 1;
+        let text = match serde_json::to_string(&line) {
             Ok(text) => text,
             Err(error) => {
                 self.dropped += 1;
