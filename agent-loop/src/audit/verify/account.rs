@@ -6,6 +6,12 @@ use serde::Deserialize;
 
 use crate::audit::Counts;
 
+/// A number out of three.
+type Of = fn(&Counts) -> u64;
+
+/// What is counted, in words.
+const KINDS: [(&str, Of); 3] = [("births", |it| it.fork), ("execs", |it| it.exec), ("deaths", |it| it.exit)];
+
 /// What is counted of each run.
 #[derive(Debug, Default)]
 pub(super) struct Accounts(BTreeMap<String, Account>);
@@ -91,9 +97,7 @@ impl Accounts {
                 continue;
             };
             drawn += 1;
-            let of: [(&str, fn(&Counts) -> u64); 3] =
-                [("births", |it| it.fork), ("execs", |it| it.exec), ("deaths", |it| it.exit)];
-            for (name, of) in of {
+            for (name, of) in KINDS {
                 let (written, declared) = (of(&account.written), of(&account.declared));
                 let (filtered, late, lost) = (of(&sum.filtered), of(&sum.late), of(&sum.lost));
                 let accounted = written + declared + filtered + late + lost;

@@ -399,7 +399,7 @@ impl Tiles {
         for name in self.missing {
             report.damaged(&audit.join(name), None, None, "hashes are not there".to_owned());
         }
-        // The earliest line first; what names none comes after.
-        report.damage.sort_by_key(|damage| damage.seq.unwrap_or(u64::MAX));
+        // Lines that are known first, by their numbers; then what is known less exactly.
+        report.damage.sort_by_key(|damage| (damage.offset.is_none(), damage.seq.unwrap_or(u64::MAX)));
     }
 }
