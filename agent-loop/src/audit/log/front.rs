@@ -193,6 +193,7 @@ impl AuditLog {
             log.begin(None);
             let key = log.own.key(1, &verifier, 0, clock::both());
             log.append(key);
+            log.signed_first()?;
         } else if found.begin {
             log.begin(Some(found.first));
         }
@@ -202,6 +203,19 @@ impl AuditLog {
         }
         log.flush();
         Ok((log, found.opened))
+    }
+
+    /// Has the first lines signed: a log without a checkpoint is none.
+    fn signed_first(&mut self) -> Result<(), OpenError> {
+        self.batch.sign = true;
+        self.batch.keep = true;
+        let next = self.next;
+        self.flush();
+        if self.shared.wait(CLOSE_WITHIN, |progress| progress.signed >= next) {
+            return Ok(());
+        }
+        let why = self.progress().failing.unwrap_or_else(|| "the disk does not answer".to_owned());
+        Err(OpenError::Failed { doing: "beginning the audit log", why })
     }
 
     /// Appends a line; its number, and its text without the line end. `None` where too much waits for the disk: that is

@@ -131,6 +131,9 @@ fn remove_halves(audit: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// How many lines a log begins with by itself: the head of its segment, its key.
+pub(super) const OWN_LINES: usize = 2;
+
 struct Log<'a> {
     audit: PathBuf,
     boot_id: &'a str,
@@ -174,6 +177,10 @@ impl Log<'_> {
         }
         let key = Key::open(keys, 1, false)?;
         let signed = self.checkpoint(&key)?;
+        if signed.is_none() && self.is_unfinished(last)? {
+            fs::remove_file(&last.path).map_err(failed("removing what an unfinished start left"))?;
+            return self.begun(keys, lock);
+        }
         let (size, root) = signed.as_ref().map_or((0, None), |stamp| (stamp.size, Some(stamp.root)));
         let (mut tree, from) = self.restored(segments, size)?;
         let mut checked = root.is_none() || tree.size() == size && root == Some(tree.root());
@@ -213,7 +220,7 @@ impl Log<'_> {
         if !checked {
             return Err(self.tampered(format!("the {size} lines that were signed are not these")));
         }
-        if signed.is_none() && tree.size() > 2 {
+        if signed.is_none() {
             return Err(self.tampered("its checkpoint is gone"));
         }
         let torn =
@@ -234,6 +241,15 @@ impl Log<'_> {
             offset,
             signed: size,
         })
+    }
+
+    /// Whether a log was begun here and its first checkpoint never signed: nobody was told that it is there.
+    fn is_unfinished(&self, last: &Segment) -> Result<bool, OpenError> {
+        let failed = |error| OpenError::failed("looking at the start of the audit log", error);
+        let bytes = read(last).map_err(failed)?;
+        let kept = fs::read_dir(self.audit.join(layout::CHECKPOINTS)).map_err(failed)?;
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        Ok(last.first == 0 && lines <= OWN_LINES && kept.count() == 0)
     }
 
     /// The newest checkpoint, verified by our own key.

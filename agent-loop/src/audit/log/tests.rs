@@ -205,6 +205,27 @@ fn a_second_writer_is_refused() {
 }
 
 #[test]
+fn a_start_that_was_cut_off_is_made_again_wherever_it_was() {
+    let whole = {
+        let dir = Dir::new();
+        let _ = dir.open(small()).0.close();
+        fs::read(dir.plain()).expect("a segment")
+    };
+    for cut in (0..=whole.len()).step_by(9) {
+        let dir = Dir::new();
+        let _ = dir.open(small()).0.close();
+        for name in ["checkpoint", "checkpoints/2"] {
+            fs::remove_file(dir.audit().join(name)).expect("removed");
+        }
+        fs::write(dir.plain(), &whole[..cut]).expect("written");
+        let (log, opened) = dir.open(small());
+        assert_eq!(opened, Opened::default(), "cut at {cut}");
+        let _ = log.close();
+        assert_eq!(dir.verified().len(), 2);
+    }
+}
+
+#[test]
 fn a_torn_end_is_moved_aside_and_declared_wherever_it_was_torn() {
     let dir = Dir::new();
     let (mut log, _) = dir.open(small());

@@ -206,9 +206,13 @@ impl Reading<'_> {
     }
 
     fn push(&mut self, leaf: Hash) {
-        let Self { audit, tree, tiles, recent, .. } = self;
+        let Self { audit, tree, tiles, recent, newest, .. } = self;
+        // Tiles are put before the checkpoint that covers them, and not before that.
+        let signed = tree.size() < *newest;
         tree.push(leaf, &mut |id, hashes| {
-            tiles.compare(audit, id, hashes, recent);
+            if signed {
+                tiles.compare(audit, id, hashes, recent);
+            }
             if id.level == 0 {
                 recent.clear();
             }
