@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::run_log::asked;
 use super::shell::{Daemon, now};
 use super::sources::Sources;
 use super::spec;
@@ -37,7 +36,7 @@ impl Daemon {
             Ask::Runs { all, limit } => self.list(all, limit).map(Answer::Runs),
             Ask::Run(run) => self.find(&run).map(|record| {
                 let mut view = self.view(&record);
-                for asked in asked(&self.log, record.id) {
+                for asked in self.asked.get(&record.id).into_iter().flatten() {
                     let at = view.why.len().min(1);
                     view.why.insert(at, format!("Its end was {asked}."));
                 }
@@ -60,6 +59,7 @@ impl Daemon {
         }
         let mut degraded = self.degraded.clone();
         degraded.extend(self.unpinned.clone());
+        degraded.extend(self.audit_state());
         degraded.extend(self.unsaved.iter().map(|(id, why)| format!("run {id} cannot be remembered: {why}")));
         degraded.extend(self.discards.iter().map(|discard| format!("{} is still being discarded", discard.name)));
         let lost = self.tracing.counters.read().map_or(0, |it| it.lost_fork + it.lost_exec + it.lost_exit);
@@ -74,6 +74,20 @@ impl Daemon {
             max_agents: self.setup.config.host.max_agents,
             observed: self.observed(),
             lost,
+        }
+    }
+
+    /// What is wrong with the audit log, if anything is.
+    fn audit_state(&self) -> Option<String> {
+        let progress = self.audit.progress();
+        let lost = self.audit.refused();
+        match (progress.failing, progress.full, lost) {
+            (None, false, 0) => None,
+            (Some(why), ..) => {
+                Some(format!("the audit log cannot be written: {why}; nothing is launched, {lost} lines are lost"))
+            }
+            (None, true, _) => Some("the disk of the audit log is full: nothing is launched".to_owned()),
+            (None, false, lost) => Some(format!("{lost} lines of the audit log found no room and are to be declared")),
         }
     }
 
@@ -252,8 +266,13 @@ impl Daemon {
         if !dry_run {
             if let Some(watched) = self.runs.get_mut(&record.id) {
                 let why = format!("asked by user {} over the control socket: {reason}", from.uid);
-                watched.log.write(|recorder, clock| recorder.stop_asked(why, clock));
+                watched.log.write(&mut self.audit, |recorder, clock| recorder.stop_asked(why.clone(), clock));
+                self.asked.entry(record.id).or_default().push(why);
+                while self.asked.len() > MOST_QUEUED {
+                    self.asked.pop_first();
+                }
             }
+            self.note(|lines, clock| lines.admin(from.uid, format!("kill {}", record.id), clock));
             let reason = StopReason::Operator { signal: SIGTERM };
             self.queue.push_back(FleetEvent::StopAsked { id: record.id, reason });
             self.settle(sources).await;

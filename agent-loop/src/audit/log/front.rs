@@ -205,6 +205,26 @@ impl AuditLog {
         Ok((log, found.opened))
     }
 
+    /// A log whose place cannot be opened now: it takes lines as others do, holds them as far as there is room, and says
+    /// that it fails. Agents that run are supervised on with it; nothing is launched.
+    #[must_use]
+    pub fn nowhere(place: &Place, settings: Settings, boot_id: &str, why: String) -> Self {
+        let shared = Arc::new(Shared::default());
+        shared.change(|progress| (progress.failing, progress.closed) = (Some(why), true));
+        Self {
+            settings,
+            own: OwnLines::new(boot_id),
+            head: SegmentHead::new(""),
+            next: 0,
+            segment: (0, 0, Instant::now()),
+            batch: Batch::default(),
+            to: channel().0,
+            shared,
+            refused: 0,
+            audit: place.audit.clone(),
+        }
+    }
+
     /// Has the first lines signed: a log without a checkpoint is none.
     fn signed_first(&mut self) -> Result<(), OpenError> {
         self.batch.sign = true;
@@ -339,8 +359,7 @@ impl AuditLog {
     }
 
     /// Writes, signs and closes everything, within reason; how far that came.
-    #[must_use]
-    pub fn close(mut self) -> Progress {
+    pub fn close(&mut self) -> Progress {
         self.flush();
         let _ = self.to.send(Message::Close);
         self.shared.wait(CLOSE_WITHIN, |progress| progress.closed);

@@ -183,7 +183,7 @@ fn segments_follow_each_other_and_closed_ones_are_compressed() {
     assert!(heads > 8 && segments.len() == heads, "{heads} heads, {} segments", segments.len());
     // Whatever a compression left is finished by the next start.
     for _ in 0..2 {
-        let (log, opened) = dir.open(small());
+        let (mut log, opened) = dir.open(small());
         assert_eq!(opened.lines, lines.len() as u64);
         let _ = log.close();
     }
@@ -198,7 +198,7 @@ fn segments_follow_each_other_and_closed_ones_are_compressed() {
 #[test]
 fn a_second_writer_is_refused() {
     let dir = Dir::new();
-    let (log, _) = dir.open(small());
+    let (mut log, _) = dir.open(small());
     assert!(dir.refused().contains("in use"), "{}", dir.refused());
     let _ = log.close();
     let _ = dir.open(small()).0.close();
@@ -218,7 +218,7 @@ fn a_start_that_was_cut_off_is_made_again_wherever_it_was() {
             fs::remove_file(dir.audit().join(name)).expect("removed");
         }
         fs::write(dir.plain(), &whole[..cut]).expect("written");
-        let (log, opened) = dir.open(small());
+        let (mut log, opened) = dir.open(small());
         assert_eq!(opened, Opened::default(), "cut at {cut}");
         let _ = log.close();
         assert_eq!(dir.verified().len(), 2);
@@ -237,7 +237,7 @@ fn a_torn_end_is_moved_aside_and_declared_wherever_it_was_torn() {
     for (round, cut) in (1..next.len()).step_by(5).enumerate() {
         fs::write(dir.plain(), [fs::read(dir.plain()).expect("a segment").as_slice(), &next[..cut]].concat())
             .expect("written");
-        let (log, opened) = dir.open(small());
+        let (mut log, opened) = dir.open(small());
         let torn = opened.torn.expect("it is torn");
         assert_eq!((torn.bytes, fs::read(&torn.path).expect("it is kept")), (cut as u64, next[..cut].to_vec()));
         let _ = log.close();
@@ -261,7 +261,7 @@ fn whole_lines_beyond_the_checkpoint_are_gone_on_with() {
     let text = fs::read_to_string(dir.plain()).expect("a segment");
     // As a crash leaves it between the sync of lines and the signature over them.
     fs::write(dir.plain(), format!("{text}{{\"seq\":3,\"kind\":\"x\"}}\n")).expect("written");
-    let (log, opened) = dir.open(small());
+    let (mut log, opened) = dir.open(small());
     assert_eq!(opened, Opened { lines: 4, torn: None });
     let _ = log.close();
     assert_eq!(dir.verified().len(), 4);
@@ -317,7 +317,7 @@ fn hashes_that_a_crash_lost_are_made_again() {
     (0..600).for_each(|_| assert!(log.append(line("x")).is_some()));
     let _ = log.close();
     fs::remove_dir_all(dir.audit().join("tile")).expect("removed");
-    let (log, opened) = dir.open(small());
+    let (mut log, opened) = dir.open(small());
     assert_eq!(opened.lines, 602);
     let _ = log.close();
     for (level, index, width) in [(0, 0, 256), (0, 1, 256), (0, 2, 90), (1, 0, 2)] {
@@ -340,7 +340,7 @@ fn the_oldest_closed_segments_go_and_none_that_is_needed() {
     assert_eq!(after.first().map(|segment| segment.first), Some(floor), "the one with the line {floor} stays");
     let text = fs::read_to_string(dir.plain()).expect("a segment");
     assert_eq!(text.matches("\"kind\":\"retention\"").count(), 3);
-    let (log, opened) = dir.open(small());
+    let (mut log, opened) = dir.open(small());
     assert!(opened.lines > 200, "and what is left is gone on with");
     let _ = log.close();
 }
@@ -534,7 +534,7 @@ fn a_log_that_cannot_be_closed_says_how_far_it_came() {
     assert_eq!((progress.durable, progress.closed), (2, true));
     assert!(progress.failing.is_some());
     // The half of it that got there is declared by the next.
-    let (log, opened) = dir.open(small());
+    let (mut log, opened) = dir.open(small());
     assert!(opened.torn.is_some());
     let _ = log.close();
     dir.verified();

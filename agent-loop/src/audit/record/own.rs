@@ -156,6 +156,24 @@ impl OwnLines {
         Line { gap: Some(gap), ..self.line("gap", clock) }
     }
 
+    /// A daemon that starts on this host.
+    #[must_use]
+    pub fn host(&self, host: super::Host, clock: Clock) -> Line {
+        Line { host: Some(host), ..self.line("host.start", clock) }
+    }
+
+    /// Something that concerns the daemon, in words: `host.stop`, `config`.
+    #[must_use]
+    pub fn told(&self, kind: &'static str, why: String, clock: Clock) -> Line {
+        Line { why: Some(why), ..self.line(kind, clock) }
+    }
+
+    /// Somebody who asked for something over the control socket: the user id by the kernel's credentials, and what.
+    #[must_use]
+    pub fn admin(&self, uid: u32, what: String, clock: Clock) -> Line {
+        Line { uid: Some(Some(uid)), why: Some(what), ..self.line("admin", clock) }
+    }
+
     /// A closed segment that goes.
     #[must_use]
     pub fn retention(&self, first: u64, lines: u64, clock: Clock) -> Line {

@@ -227,7 +227,7 @@ impl Report {
             Some(sink) => sink.close().await,
             None => true,
         };
-        let logged = self.to.log.take().is_none_or(|log| {
+        let logged = self.to.log.take().is_none_or(|mut log| {
             let (next, refused) = (log.next(), log.refused());
             let progress = log.close();
             let complete = refused == 0 && progress.durable >= next;
