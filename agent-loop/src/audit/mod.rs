@@ -6,6 +6,7 @@ pub mod log;
 mod past;
 mod record;
 mod replay;
+pub mod report;
 pub mod verify;
 
 pub use past::lines_of;
