@@ -2,8 +2,10 @@
 //!
 //! Inside: wire types and their conversion. Not inside: where the lines go. Called by the shells (`cli`).
 
+pub mod export;
 pub mod log;
 mod past;
+pub mod read;
 mod record;
 mod replay;
 pub mod report;

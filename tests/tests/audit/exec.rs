@@ -75,3 +75,34 @@ fn intents_are_durable_before_what_they_announce() {
     let outcome = Exec::new().arg("--state-dir").arg(dir.path()).cmd(["sh", "-c", &script]).run();
     assert_eq!(outcome.stdout.trim(), "1", "{}", outcome.stderr);
 }
+
+#[test]
+fn a_log_is_asked_by_every_verb() {
+    needs!(bpf, cgroup);
+    let dir = state();
+    let outcome =
+        Exec::new().arg("--state-dir").arg(dir.path()).cmd(["sh", "-c", "/bin/true; sleep 300 & exit 3"]).run();
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    let ask = |words: &[&str]| {
+        let output = Command::new(agent_loop()).arg("audit").args(words).arg(dir.path()).output().expect("it runs");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let born: serde_json::Value =
+        serde_json::from_str(&ask(&["query", "--kind", "run.born", "--json"])).expect("one line");
+    let run = born["run"].as_str().expect("a run");
+    let why = ask(&["why", &run[..14]]);
+    assert!(why.contains("ended; exit 3, as told by waitid") && why.contains("since leftovers"), "{why}");
+    let tree = ask(&["tree", run]);
+    assert!(
+        tree.contains("─ ") && tree.contains("sleep 300  [signal 15") && tree.contains("/bin/true  [exit 0"),
+        "{tree}"
+    );
+    assert_eq!(ask(&["tail", "-n", "2", "--json"]).lines().count(), 2);
+    let lines = ask(&["export"]).lines().count();
+    assert_eq!(ask(&["export", "--format", "csv"]).lines().count(), lines + 1, "a head, and a row for each");
+    let trace: serde_json::Value = serde_json::from_str(&ask(&["export", "--format", "chrome"])).expect("JSON");
+    assert_eq!(trace["traceEvents"].as_array().expect("events").iter().filter(|event| event["ph"] == "X").count(), 3);
+    let none = Command::new(agent_loop()).args(["audit", "why", "01ZZ"]).arg(dir.path()).output().expect("it runs");
+    assert_eq!(none.status.code(), Some(4));
+}

@@ -2,7 +2,12 @@
 //!
 //! Inside: a file for each verb, and where the log is. Not inside: reading and judging (`crate::audit`).
 
+mod export;
+mod follow;
+mod query;
 mod report;
+mod select;
+mod story;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +16,7 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use crate::audit::log::layout;
 use crate::config::Config;
+use crate::error;
 
 /// Checks and reads audit logs; each verb works on files alone, also on a copy of them.
 #[derive(Debug, ClapArgs)]
@@ -22,6 +28,8 @@ pub(super) struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
+  agent-loop audit query --since 2h --kind signal
+  agent-loop audit why 01M89B3Q
   agent-loop audit report -o night.html
   agent-loop audit verify
   agent-loop audit verify --account --pubkey epoch-1.pub /mnt/copy/audit
@@ -31,6 +39,12 @@ daemon.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Query(query::Args),
+    Tail(query::TailArgs),
+    Show(query::ShowArgs),
+    Why(story::WhyArgs),
+    Tree(story::TreeArgs),
+    Export(export::Args),
     Report(report::Args),
     Verify(verify::Args),
 }
@@ -38,8 +52,25 @@ enum Verb {
 /// Runs `audit` and returns its exit code.
 pub(super) fn run(args: &Args) -> u8 {
     match &args.verb {
+        Verb::Query(args) => code(query::run(args)),
+        Verb::Tail(args) => code(query::tail(args)),
+        Verb::Show(args) => code(query::show(args)),
+        Verb::Why(args) => code(story::why(args)),
+        Verb::Tree(args) => code(story::tree(args)),
+        Verb::Export(args) => code(export::run(args)),
         Verb::Report(args) => report::run(args),
         Verb::Verify(args) => verify::run(args),
+    }
+}
+
+/// The exit code of a verb that reads: 4 where the log cannot be read, or what was asked for is not in it.
+fn code(done: Result<(), String>) -> u8 {
+    match done {
+        Ok(()) => error::DONE,
+        Err(why) => {
+            eprintln!("agent-loop: reading the audit log: {why}");
+            verify::UNREADABLE
+        }
     }
 }
 

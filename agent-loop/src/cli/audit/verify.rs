@@ -13,7 +13,7 @@ use crate::audit::log::layout;
 use crate::audit::verify::{self, Options, Report, Verdict};
 
 /// The exit code of a log that cannot be read.
-const UNREADABLE: u8 = 4;
+pub(super) const UNREADABLE: u8 = 4;
 
 /// Checks every line, hash and signature of an audit log.
 #[derive(Debug, ClapArgs)]

@@ -4,11 +4,11 @@
 //! decision about a run, a signal. Called by the command line alone.
 
 mod away;
-mod draw;
+pub(super) mod draw;
 mod events;
 mod kill;
 mod logs;
-mod output;
+pub(super) mod output;
 mod ps;
 mod start;
 mod status;

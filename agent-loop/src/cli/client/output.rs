@@ -8,7 +8,7 @@ use super::Failure;
 use super::draw::Page;
 
 /// The page of standard output: as wide as the terminal or `COLUMNS` says, without a bound in a pipe.
-pub(super) fn page() -> Page {
+pub(in crate::cli) fn page() -> Page {
     let terminal = io::stdout().is_terminal();
     let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
     let width = columns.or_else(|| {

@@ -51,7 +51,7 @@ struct Exit {
 }
 
 /// One line: time, run, process, kind, and what the kind has to say.
-pub(in crate::cli::client) fn event(line: &str, page: Page) -> String {
+pub(in crate::cli) fn event(line: &str, page: Page) -> String {
     let Ok(event) = serde_json::from_str::<Line>(line) else { return cut(&visible(line), page.width) };
     let time = event.time.parse::<jiff::Timestamp>().map(|time| format!("{time:.3}"));
     let time = time.unwrap_or_else(|_| visible(&event.time));

@@ -11,7 +11,7 @@ mod tests;
 mod text;
 mod tree;
 
-pub(super) use event::event;
+pub(in crate::cli) use event::event;
 pub(super) use facts::{ending, killing, run, status, why};
 pub(super) use table::table;
 #[cfg(test)]
@@ -20,9 +20,9 @@ pub(super) use tree::tree;
 
 /// What the text is drawn on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Page {
+pub(in crate::cli) struct Page {
     /// Columns.
-    pub(super) width: usize,
+    pub(in crate::cli) width: usize,
     /// Whether colours are seen.
-    pub(super) colour: bool,
+    pub(in crate::cli) colour: bool,
 }

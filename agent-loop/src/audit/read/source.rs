@@ -1,0 +1,80 @@
+//! Where lines come from: a log with its segments, or one file.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use crate::audit::log::layout;
+
+/// The longest line that is looked at, bytes; events files of older versions had longer ones than a log has.
+const LONGEST: u64 = 4 << 20;
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("reading {}: {error}", path.display())]
+pub struct ReadError {
+    /// Which file.
+    pub path: PathBuf,
+    /// What went wrong.
+    pub error: io::Error,
+}
+
+/// The lines of a log, in order.
+pub struct Source {
+    files: std::vec::IntoIter<(PathBuf, bool)>,
+    open: Option<(PathBuf, BufReader<Box<dyn Read>>)>,
+    line: Vec<u8>,
+}
+
+impl Source {
+    /// A log by its directory, or by the one that holds it; or a file of lines.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        let failed = |error| ReadError { path: path.to_owned(), error };
+        let files = match layout::find(path) {
+            Some(audit) => {
+                let segments = layout::segments(&audit).map_err(failed)?;
+                segments.into_iter().map(|segment| (segment.path, segment.packed)).collect()
+            }
+            None if path.is_dir() => {
+                let error = io::Error::other("it is no audit log: neither it nor `audit` in it holds `seg`");
+                return Err(failed(error));
+            }
+            None => vec![(path.to_owned(), path.extension().is_some_and(|end| end == "zst"))],
+        };
+        Ok(Self { files: files.into_iter(), open: None, line: Vec::new() })
+    }
+
+    /// The next whole line, without its line end; a torn end is none.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn next_line(&mut self) -> Result<Option<&[u8]>, ReadError> {
+        loop {
+            let Some((path, from)) = &mut self.open else {
+                let Some((path, packed)) = self.files.next() else { return Ok(None) };
+                let from = open(&path, packed).map_err(|error| ReadError { path: path.clone(), error })?;
+                self.open = Some((path, from));
+                continue;
+            };
+            self.line.clear();
+            let read = from.by_ref().take(LONGEST).read_until(b'\n', &mut self.line);
+            if let Err(error) = read {
+                return Err(ReadError { path: path.clone(), error });
+            }
+            if self.line.pop_if(|last| *last == b'\n').is_some() {
+                return Ok(Some(&self.line));
+            }
+            // The end of the file, torn or not; what is too long for a line ends it too.
+            self.open = None;
+        }
+    }
+}
+
+fn open(path: &Path, packed: bool) -> io::Result<BufReader<Box<dyn Read>>> {
+    let file = File::open(path)?;
+    let from: Box<dyn Read> = if packed { Box::new(zstd::Decoder::new(file)?) } else { Box::new(file) };
+    Ok(BufReader::with_capacity(1 << 20, from))
+}
