@@ -7,6 +7,7 @@ mod demo;
 mod ebpf;
 mod faults;
 mod lint;
+mod model;
 mod place;
 mod progress;
 mod setup;
@@ -60,6 +61,8 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         first: u64,
     },
+    /// Looks at every state of the signal protocol, and prints the ways on which others go wrong.
+    Model,
     /// Measures, beside what we are compared with: a table, and JSON.
     Bench(bench::Options),
     /// Checks format, clippy and the project's own rules.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
+        Command::Model => model::command(),
         Command::Bench(options) => bench::command(&options),
         Command::Lint => lint::command(),
     };
