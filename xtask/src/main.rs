@@ -6,6 +6,7 @@ mod claude;
 mod demo;
 mod ebpf;
 mod faults;
+mod fuzz;
 mod lint;
 mod model;
 mod place;
@@ -61,6 +62,14 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         first: u64,
     },
+    /// Hands any bytes to everything that reads bytes of others, under libFuzzer; installs cargo-fuzz once.
+    Fuzz {
+        /// For so long each.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// One of `fuzz/fuzz_targets/`; all of them without.
+        target: Option<String>,
+    },
     /// Looks at every state of the signal protocol, and prints the ways on which others go wrong.
     Model,
     /// Measures, beside what we are compared with: a table, and JSON.
@@ -78,6 +87,7 @@ fn main() -> ExitCode {
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
+        Command::Fuzz { seconds, target } => fuzz::command(target.as_deref(), seconds),
         Command::Model => model::command(),
         Command::Bench(options) => bench::command(&options),
         Command::Lint => lint::command(),
