@@ -7,6 +7,7 @@ mod demo;
 mod ebpf;
 mod faults;
 mod fuzz;
+mod leaks;
 mod lint;
 mod model;
 mod place;
@@ -70,6 +71,15 @@ enum Command {
         /// One of `fuzz/fuzz_targets/`; all of them without.
         target: Option<String>,
     },
+    /// Plays many runs, and many short lives, under a daemon, and looks at what stays of them; needs root.
+    Leaks {
+        /// Runs.
+        #[arg(long, default_value_t = 10_000)]
+        runs: u64,
+        /// Lives.
+        #[arg(long, default_value_t = 1_000_000)]
+        lives: u64,
+    },
     /// Looks at every state of the signal protocol, and prints the ways on which others go wrong.
     Model,
     /// Measures, beside what we are compared with: a table, and JSON.
@@ -88,6 +98,7 @@ fn main() -> ExitCode {
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
         Command::Fuzz { seconds, target } => fuzz::command(target.as_deref(), seconds),
+        Command::Leaks { runs, lives } => leaks::command(runs, lives),
         Command::Model => model::command(),
         Command::Bench(options) => bench::command(&options),
         Command::Lint => lint::command(),
