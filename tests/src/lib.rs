@@ -3,6 +3,7 @@
 //! - [`adversary`]: the small programs that try to escape, each bounded in time and number
 //! - [`recycle`]: a stranger is put on a dead process's number at a chosen moment
 //! - [`faults`]: daemons and keepers that end at every step
+//! - [`fuzzing`]: what reads bytes of others, called with any bytes
 //! - [`harness`]: runs `agent-loop exec`, reads its events, checks what is left
 //! - [`traced`]: the eBPF program loaded by the test itself, and a cgroup that it is told of
 //! - [`bpf`]: maps of a loaded program, reached past the library
@@ -20,6 +21,7 @@ pub mod bpf;
 pub mod browser;
 pub mod fake_daemon;
 pub mod faults;
+pub mod fuzzing;
 pub mod harness;
 pub mod logging;
 pub mod night;

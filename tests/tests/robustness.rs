@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use agent_loop_tests::harness::{Exec, Outcome, Running, adversary, cgroup, eventually, host};
+use agent_loop_tests::harness::{Exec, Outcome, Running, adversary, agent_loop, cgroup, eventually, host};
 use agent_loop_tests::{needs, sys};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -98,6 +98,15 @@ fn exec_returns_what_the_command_returned() {
         let outcome = Exec::new().adversary(["die-by-signal", &signal.to_string()]).run();
         assert_eq!(outcome.code, 128 + signal, "{}", outcome.stderr);
     }
+}
+
+#[test]
+fn a_caller_that_ignores_sigchld_learns_the_status_all_the_same() {
+    needs!(root);
+    let mut exec = Command::new("env");
+    exec.arg("--ignore-signal=CHLD").arg(agent_loop()).args(["exec", "--quiet", "--", "sh", "-c", "exit 7"]);
+    let status = exec.status();
+    assert_eq!(status.expect("env").code(), Some(7));
 }
 
 #[test]
@@ -489,12 +498,12 @@ fn user_drops_everything() {
 #[test]
 fn help_and_version_say_what_is_inside() {
     for args in [&["--version"][..], &["exec", "--help"]] {
-        let out = Command::new(agent_loop_tests::harness::agent_loop()).args(args).stdin(Stdio::null()).output();
+        let out = Command::new(agent_loop()).args(args).stdin(Stdio::null()).output();
         let out = out.expect("agent-loop can be started");
         assert!(out.status.success() && !out.stdout.is_empty(), "{args:?}");
     }
     let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-    let status = Command::new(agent_loop_tests::harness::agent_loop()).arg("--version").stdout(full).status();
+    let status = Command::new(agent_loop()).arg("--version").stdout(full).status();
     assert!(status.is_ok_and(|status| status.code().is_some()), "no crash on a full disk");
 }
 

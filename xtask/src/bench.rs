@@ -6,12 +6,14 @@
 mod daemon;
 mod deaths;
 mod hooks;
+mod host;
 mod latency;
 mod peers;
 mod slowdown;
 mod spread;
 mod startup;
 mod stop;
+mod supervisors;
 mod table;
 mod tool;
 
@@ -41,13 +43,23 @@ pub(crate) enum Row {
     Stop,
     /// The time to start, and the memory.
     Startup,
-    /// The daemon: a launch, a restart after a crash, and what it takes at rest.
+    /// The daemon: a launch, a restart after a crash, an adopted agent's death, and what it takes at rest.
     Daemon,
+    /// The time to notice a death, and what is told after a SIGKILL of its own, beside pueue and supervisord.
+    Supervisors,
 }
 
 impl Row {
-    const ALL: [Self; 7] =
-        [Self::Latency, Self::Hooks, Self::Slowdown, Self::Deaths, Self::Stop, Self::Startup, Self::Daemon];
+    const ALL: [Self; 8] = [
+        Self::Latency,
+        Self::Hooks,
+        Self::Slowdown,
+        Self::Deaths,
+        Self::Stop,
+        Self::Startup,
+        Self::Daemon,
+        Self::Supervisors,
+    ];
 }
 
 /// How it is measured.
@@ -145,6 +157,7 @@ fn measure(row: Row, bench: &Bench) -> Result<(Table, Value)> {
         Row::Stop => stop::measure(bench),
         Row::Startup => startup::measure(bench),
         Row::Daemon => daemon::measure(bench),
+        Row::Supervisors => supervisors::measure(bench),
     }
 }
 

@@ -6,8 +6,11 @@ mod claude;
 mod demo;
 mod ebpf;
 mod faults;
+mod fuzz;
 mod kills;
+mod leaks;
 mod lint;
+mod model;
 mod place;
 mod progress;
 mod setup;
@@ -67,6 +70,25 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         count: u64,
     },
+    /// Hands any bytes to everything that reads bytes of others, under libFuzzer; installs cargo-fuzz once.
+    Fuzz {
+        /// For so long each.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// One of `fuzz/fuzz_targets/`; all of them without.
+        target: Option<String>,
+    },
+    /// Plays many runs, and many short lives, under a daemon, and looks at what stays of them; needs root.
+    Leaks {
+        /// Runs.
+        #[arg(long, default_value_t = 10_000)]
+        runs: u64,
+        /// Lives.
+        #[arg(long, default_value_t = 1_000_000)]
+        lives: u64,
+    },
+    /// Looks at every state of the signal protocol, and prints the ways on which others go wrong.
+    Model,
     /// Measures, beside what we are compared with: a table, and JSON.
     Bench(bench::Options),
     /// Checks format, clippy and the project's own rules.
@@ -83,6 +105,9 @@ fn main() -> ExitCode {
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
         Command::Kills { count } => kills::command(count),
+        Command::Fuzz { seconds, target } => fuzz::command(target.as_deref(), seconds),
+        Command::Leaks { runs, lives } => leaks::command(runs, lives),
+        Command::Model => model::command(),
         Command::Bench(options) => bench::command(&options),
         Command::Lint => lint::command(),
     };

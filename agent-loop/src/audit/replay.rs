@@ -42,14 +42,27 @@ pub enum ReplayError {
     },
 }
 
+/// A count of a log. A larger one was not written by us; their sums fit their type whatever a damaged line says.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "u64")]
+struct Count(u64);
+
+impl TryFrom<u64> for Count {
+    type Error = String;
+
+    fn try_from(count: u64) -> Result<Self, String> {
+        if count < 1 << 40 { Ok(Self(count)) } else { Err(format!("no log counts to {count}")) }
+    }
+}
+
 /// A line, as far as it matters here.
 #[derive(Deserialize)]
 struct Line {
-    seq: u64,
+    seq: Count,
     kind: String,
     boot_ns: u64,
     proc: Option<Process>,
-    inferred: Option<u64>,
+    inferred: Option<Count>,
     exec: Option<ExecPart>,
     exit: Option<ExitPart>,
     gap: Option<GapPart>,
@@ -77,11 +90,11 @@ struct ExitPart {
 
 #[derive(Deserialize)]
 struct GapPart {
-    id: u64,
+    id: Count,
     cause: String,
     lost: Three,
-    untracked: u64,
-    missed: u64,
+    untracked: Count,
+    missed: Count,
     from_ns: u64,
     to_ns: u64,
     inferred: Three,
@@ -90,9 +103,9 @@ struct GapPart {
 
 #[derive(Clone, Copy, Deserialize)]
 struct Three {
-    fork: u64,
-    exec: u64,
-    exit: u64,
+    fork: Count,
+    exec: Count,
+    exit: Count,
 }
 
 impl Replayed {
@@ -140,7 +153,7 @@ impl Replayed {
     }
 
     fn take(&mut self, line: &Line) {
-        self.next_seq = line.seq + 1;
+        self.next_seq = line.seq.0 + 1;
         self.born |= line.kind == "run.born";
         self.ended |= line.kind == "run.exit";
         if line.kind == "run.stop_asked" {
@@ -153,7 +166,7 @@ impl Line {
     /// The fact it was written from, as far as a tracker goes on with it; the birth of the main process is not one.
     fn fact(&self) -> Option<Fact> {
         let at = BootNs(self.boot_ns);
-        let inferred = self.inferred.map(GapId);
+        let inferred = self.inferred.map(|Count(id)| GapId(id));
         // What a line does not have in a form that could be read back says nothing about who lives.
         let run = RunTag(0);
         match self.kind.as_str() {
@@ -199,17 +212,17 @@ impl ExitPart {
 impl GapPart {
     fn read(&self) -> Option<Gap> {
         Some(Gap {
-            id: GapId(self.id),
+            id: GapId(self.id.0),
             cause: GapCause::of_word(&self.cause)?,
-            lost_fork: self.lost.fork,
-            lost_exec: self.lost.exec,
-            lost_exit: self.lost.exit,
-            untracked: self.untracked,
-            missed: self.missed,
+            lost_fork: self.lost.fork.0,
+            lost_exec: self.lost.exec.0,
+            lost_exit: self.lost.exit.0,
+            untracked: self.untracked.0,
+            missed: self.missed.0,
             from: BootNs(self.from_ns),
             to: BootNs(self.to_ns),
-            inferred_births: self.inferred.fork,
-            inferred_deaths: self.inferred.exit,
+            inferred_births: self.inferred.fork.0,
+            inferred_deaths: self.inferred.exit.0,
             repaired: self.repaired,
         })
     }
@@ -224,6 +237,24 @@ mod tests {
 
     const MAIN: ProcessKey = ProcessKey { tgid: 70, start_boottime_ns: 7_000 };
     const CHILD: ProcessKey = ProcessKey { tgid: 71, start_boottime_ns: 7_100 };
+
+    #[test]
+    fn a_number_that_nobody_counts_to_is_no_record() {
+        let line = |seq: u64, id: u64| {
+            format!(
+                r#"{{"seq":{seq},"kind":"gap","boot_ns":1,"gap":{{"id":{id},"cause":"restart","lost":{{"fork":1,"exec":1,"exit":1}},"untracked":0,"missed":0,"from_ns":0,"to_ns":1,"inferred":{{"fork":0,"exec":0,"exit":0}},"repaired":true}}}}
+"#
+            )
+        };
+        let read = |text: String| {
+            let mut restored = Restored::new(launched(), Totals::default());
+            Replayed::read(text.as_bytes(), Some(&mut restored)).map(|replayed| (replayed.next_seq, restored.next_gap))
+        };
+        assert_eq!(read(line(7, 3)).expect("a record"), (8, 4));
+        for text in [line(u64::MAX, 3), line(7, u64::MAX)] {
+            assert!(matches!(read(text), Err(ReplayError::NotARecord { line: 1, .. })));
+        }
+    }
 
     fn launched() -> Launched {
         Launched { key: MAIN, ino: None, run: RunTag(9), at: BootNs(7_000), traced: true }

@@ -362,7 +362,8 @@ impl OwnCgroup {
         Ok(complete)
     }
 
-    /// The way before Linux 6.13. What was read under the number is of the pidfd's process if that is alive after.
+    /// The way before Linux 6.13. What was read under the number is of the pidfd's process if that is alive after; its
+    /// path names this cgroup only if that is there after, for a removed one's name can be given to another.
     fn holds_by_name(&self, fd: &PidFd) -> io::Result<bool> {
         let name = match &self.name {
             Some(name) => name,
@@ -372,6 +373,7 @@ impl OwnCgroup {
         if fd.has_exited()? {
             return Err(Errno::ESRCH.into());
         }
+        self.populated()?;
         Ok(mounts::version2_path(&text).is_some_and(|path| path.starts_with(name)))
     }
 

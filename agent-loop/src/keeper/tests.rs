@@ -226,6 +226,22 @@ fn a_removed_cgroup_proves_nothing_and_makes_nobody_gone() {
 }
 
 #[test]
+fn the_name_of_a_removed_cgroup_makes_nobody_a_member_of_it() {
+    let Some(cgroup) = cgroup("name of a removed cgroup") else { return };
+    let child = Held::pause();
+    cgroup.remove().expect("removed");
+    fs::create_dir(cgroup.path()).expect("another of the same name");
+    fs::write(cgroup.path().join("cgroup.procs"), child.pid().to_string()).expect("moved");
+    let by_name = cgroup.own().holds_before_6_13(&open(child.pid()));
+    let refused = verify(&child.pidfd, Expected::Member { pid: child.pid() }, &with(&cgroup)).map(|_| ());
+    child.kill();
+    until("its end", || !child.is_alive());
+    until("its removal", || fs::remove_dir(cgroup.path()).is_ok());
+    assert!(by_name.is_err(), "{by_name:?}");
+    assert!(matches!(refused, Err(Refusal::Io { .. } | Refusal::NotOurs(_))), "{refused:?}");
+}
+
+#[test]
 fn a_zombie_is_gone_whoever_it_was_expected_to_be() {
     let Some(cgroup) = cgroup("zombie") else { return };
     let child = member(&cgroup);

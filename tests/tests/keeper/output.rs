@@ -54,6 +54,25 @@ fn what_runs_write_reaches_their_own_files_whole() {
 }
 
 #[test]
+fn output_without_an_end_of_line_and_not_utf8_is_kept_byte_for_byte() {
+    needs!(cgroup);
+    let place = Place::new();
+    let _keeper = place.keeper();
+    let mut daemon = place.daemon();
+    let with = With::output(Output::new(&place.path(""), "1"));
+    let script = r"printf '\377\376\000\303no end'; head -c 300000 /dev/zero >&2; printf '\355\240\200' >&2";
+    daemon.bear(&run(1), &shell(script), &with);
+    drop(with);
+    daemon.thaw(&run(1));
+    assert_eq!(daemon.until_exited(&run(1)), Some(0));
+    daemon.remove(&run(1));
+    assert_eq!(fs::read(place.path("out.1")).expect("its output"), b"\xff\xfe\x00\xc3no end");
+    let mut expected = vec![0; 300_000];
+    expected.extend_from_slice(b"\xed\xa0\x80");
+    assert!(fs::read(place.path("err.1")).expect("its output") == expected);
+}
+
+#[test]
 fn a_flood_starves_nobody() {
     needs!(cgroup);
     let place = Place::new();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
 use std::time::Duration;
 
 use agent_loop::keeper::process::protocol::{CgroupLimits, Descriptors, Process, Reply, Request, StartState};
@@ -63,6 +64,24 @@ fn every_exit_is_told_as_it_was() {
         assert_eq!(daemon.until_exited(&name), Some(status), "{script}");
         daemon.finish(&name);
     }
+}
+
+#[test]
+fn a_keeper_whose_starter_ignored_sigchld_tells_true_statuses() {
+    needs!(cgroup);
+    let place = Place::new();
+    // An ignored SIGCHLD outlives execve, and the children of who ignores it leave no status.
+    let _keeper = place.keeper_by(|command| {
+        let mut ignoring = Command::new("env");
+        ignoring.arg("--ignore-signal=CHLD").arg(command.get_program()).args(command.get_args());
+        let envs: Vec<_> = command.get_envs().filter_map(|(name, value)| Some((name, value?))).collect();
+        ignoring.envs(envs);
+        *command = ignoring;
+    });
+    let mut daemon = place.daemon();
+    daemon.start(&run(1), "exit 7");
+    assert_eq!(daemon.until_exited(&run(1)), Some(7 << 8));
+    daemon.finish(&run(1));
 }
 
 #[test]

@@ -1,16 +1,15 @@
-//! The daemon: from a submission to the command, from a crash to the next daemon, and what both processes take at rest.
+//! The daemon: from a submission to the command, from a crash to the next daemon and its agents, from an adopted agent's
+//! death to the end that is recorded of it, and what both processes take at rest.
 
-use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::Bench;
+use super::host::Host;
 use super::spread::Spread;
 use super::table::Table;
 use super::tool::{self, Running};
@@ -19,14 +18,17 @@ use crate::progress;
 /// Runs in one round.
 const RUNS: usize = 10;
 /// Agents that a new daemon takes up.
-const AGENTS: usize = 50;
+const AGENTS: usize = 100;
+/// Processes of each.
+const PROCESSES: usize = 10;
 /// For how long it is looked whether anybody wakes up at rest.
 const REST: Duration = Duration::from_secs(10);
 
 /// Measures each in turn.
 pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
-    let host = Host::make(bench)?;
-    let (mut launch, mut none, mut many) = (Spread::empty(), Spread::empty(), Spread::empty());
+    let host = Host::make(bench, "daemon", AGENTS)?;
+    let (mut launch, mut none, mut held, mut adopted) =
+        (Spread::empty(), Spread::empty(), Spread::empty(), Spread::empty());
     let mut daemon = host.serve()?;
     for round in 0..bench.rounds {
         progress::note(&format!("round {} of {}", round + 1, bench.rounds));
@@ -34,51 +36,103 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
             let id = host.start(&["true"])?;
             launch.push(host.launched_in(&id)?);
         }
-        drop(daemon);
-        let began = Instant::now();
-        daemon = host.serve()?;
-        none.push(began.elapsed().as_secs_f64() * 1e3);
+        daemon = again(&host, daemon, false, &mut none)?;
     }
     let rest = at_rest(&host, &daemon)?;
+
+    progress::note(&format!("{AGENTS} agents of {PROCESSES} processes each"));
+    let tree = format!("i=1; while [ $i -lt {PROCESSES} ]; do sleep 900 & i=$((i+1)); done; wait");
     for _ in 0..AGENTS {
-        host.start(&["sleep", "600"])?;
+        host.start(&["sh", "-c", &tree])?;
     }
     host.await_running(AGENTS)?;
     for _ in 0..bench.rounds {
-        drop(daemon);
-        let began = Instant::now();
-        daemon = host.serve()?;
-        many.push(began.elapsed().as_secs_f64() * 1e3);
+        daemon = again(&host, daemon, false, &mut held)?;
+        host.await_running(AGENTS)?;
+        daemon = again(&host, daemon, true, &mut adopted)?;
         host.await_running(AGENTS)?;
     }
     let busy = at_rest(&host, &daemon)?;
+    for id in host.running()? {
+        host.ask(&["kill", &id, "--reason", "the next measurement"])?;
+    }
+    host.await_running(0)?;
+    let (daemon, decided) = deaths(&host, daemon, bench.rounds)?;
 
     let mut table = Table::new("the daemon", &["what", "ms"]);
     table.row(["from the durable submission to the command's own execve".to_owned(), launch.show(1)]);
     table.row(["from the start of the next daemon to its readiness, no agents".to_owned(), none.show(1)]);
-    table.row([format!("the same with {AGENTS} agents to go on with"), many.show(1)]);
+    table.row([format!("the same with {AGENTS} agents of {PROCESSES} processes, held by the keeper"), held.show(1)]);
+    table.row(["the same with the keeper killed too: each is adopted by proof".to_owned(), adopted.show(1)]);
+    table.row([
+        "from an adopted agent's death, by its hook, to the recorded end of its run".to_owned(),
+        decided.show(2),
+    ]);
     table.note(format!("at rest, no agents: {rest}"));
-    table.note(format!("at rest, {AGENTS} agents: {busy}"));
-    table.note("the daemon was ended by SIGKILL each time; its keeper lived");
+    table.note(format!("at rest, {AGENTS} agents of {PROCESSES} processes: {busy}"));
+    table.note("the daemon was ended by SIGKILL each time; where nothing else is said its keeper lived");
     let figures = json!({
-        "launch_ms": launch.json(), "restart_ms": none.json(), "restart_with_agents_ms": many.json(),
+        "launch_ms": launch.json(), "restart_ms": none.json(), "restart_with_agents_ms": held.json(),
+        "restart_adopting_ms": adopted.json(), "death_to_end_ms": decided.json(),
         "rest": rest, "rest_with_agents": busy,
     });
     drop(daemon);
     Ok((table, figures))
 }
 
+/// Ends the daemon by SIGKILL, the keeper before it where that is asked for, and takes the time of the next one's start.
+fn again(host: &Host, daemon: Running, keeper: bool, into: &mut Spread) -> Result<Running> {
+    let pid = if keeper { Some(host.keeper()?) } else { None };
+    drop(daemon);
+    if let Some(pid) = pid {
+        // It ends at a signal as at a crash: what it holds goes on.
+        host.interrupt(pid)?;
+        while fs::exists(format!("/proc/{pid}")).unwrap_or(false) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let began = Instant::now();
+    let daemon = host.serve()?;
+    into.push(began.elapsed().as_secs_f64() * 1e3);
+    Ok(daemon)
+}
+
+/// Agents that were adopted end one after the other; milliseconds from each death to the end that is recorded.
+fn deaths(host: &Host, daemon: Running, rounds: u32) -> Result<(Running, Spread)> {
+    let mut ids = Vec::new();
+    for _ in 0..rounds.max(5) {
+        ids.push(host.start(&["sleep", "900"])?);
+    }
+    host.await_running(ids.len())?;
+    let daemon = again(host, daemon, true, &mut Spread::empty())?;
+    host.await_running(ids.len())?;
+    let mut spread = Spread::empty();
+    for id in ids {
+        let main = host.event(&id, "run.born")?["proc"]["pid"].as_u64().context("a birth without a number")?;
+        // Not before its own execve: until then it would not hear the signal.
+        host.event(&id, "proc.exec")?;
+        host.interrupt(u32::try_from(main)?)?;
+        let at =
+            |kind| host.event(&id, kind).and_then(|line| line["boot_ns"].as_f64().context("a line without a time"));
+        let end = at("run.exit")?;
+        spread.push((end - at("proc.exit")?) / 1e6);
+    }
+    Ok((daemon, spread))
+}
+
 /// What daemon and keeper take while nothing happens.
 fn at_rest(host: &Host, daemon: &Running) -> Result<String> {
     let both = [("daemon", daemon.pid()), ("keeper", host.keeper()?)];
-    let before = both.map(|(_, pid)| switches(pid));
+    let before = both.map(|(_, pid)| (switches(pid), on_cpu(pid)));
     thread::sleep(REST);
     let mut told = Vec::new();
-    for ((name, pid), before) in both.into_iter().zip(before) {
+    for ((name, pid), (woken, ran)) in both.into_iter().zip(before) {
         let kib = |field| tool::memory(pid, field).unwrap_or(0);
-        let woken = switches(pid) - before;
+        let (woken, ran) = (switches(pid) - woken, (on_cpu(pid) - ran) / 1e6);
         let (anon, all) = (kib("RssAnon"), kib("VmRSS"));
-        told.push(format!("{name} {anon} KiB anonymous, {all} KiB in all, {woken} wake-ups in {REST:?}"));
+        told.push(format!(
+            "{name} {anon} KiB anonymous, {all} KiB in all, {woken} wake-ups and {ran:.2} ms of CPU in {REST:?}"
+        ));
     }
     Ok(told.join("; "))
 }
@@ -89,137 +143,8 @@ fn switches(pid: u32) -> u64 {
     lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }
 
-/// Directories, a cgroup and a bpffs of our own; all of it ends with this value.
-struct Host {
-    program: PathBuf,
-    helper: PathBuf,
-    dir: PathBuf,
-    runs: PathBuf,
-}
-
-impl Host {
-    fn make(bench: &Bench) -> Result<Self> {
-        let dir = bench.fresh("daemon")?;
-        let mountinfo = fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
-        let cgroup2 = mountinfo.lines().find(|line| line.contains(" - cgroup2 ")).context("no cgroup v2 is mounted")?;
-        let mount = cgroup2.split(' ').nth(4).context("an unknown mountinfo")?;
-        let runs = Path::new(mount).join(format!("agent-loop-bench-{}", std::process::id()));
-        let bpf = dir.join("bpf");
-        fs::create_dir(&bpf).context("making a directory")?;
-        if !Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpf).status().context("starting mount")?.success() {
-            bail!("a bpffs could not be mounted");
-        }
-        let text = format!(
-            "[host]\nstate_dir = {:?}\nlog_dir = {:?}\nruntime_dir = {:?}\ncgroup_root = {runs:?}\npins = {:?}\n\
-             max_agents = {AGENTS}\n[agent]\nuser = \"nobody\"\n",
-            dir.join("state"),
-            dir.join("log"),
-            dir.join("run"),
-            bpf.join("agent-loop"),
-        );
-        let config = dir.join("config.toml");
-        fs::write(&config, text).context("writing a configuration")?;
-        fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).context("closing the configuration")?;
-        Ok(Self { program: bench.program("agent-loop"), helper: bench.program("bench"), dir, runs })
-    }
-
-    /// Starts a daemon and waits until it is ready.
-    fn serve(&self) -> Result<Running> {
-        let log = self.dir.join("serve.log");
-        let mut command = Command::new(&self.program);
-        command.args(["serve", "--config"]).arg(self.dir.join("config.toml"));
-        command.stderr(File::create(&log).context("creating a scratch file")?);
-        let mut daemon = Running::start(&mut command)?;
-        loop {
-            let told = fs::read_to_string(&log).unwrap_or_default();
-            if told.contains("agent-loop: ready") {
-                return Ok(daemon);
-            }
-            if !daemon.lives() {
-                bail!("the daemon ended: {told}");
-            }
-            thread::sleep(Duration::from_micros(200));
-        }
-    }
-
-    fn ask(&self, args: &[&str]) -> Result<String> {
-        let mut command = Command::new(&self.program);
-        command.args(args).env("AGENT_LOOP_SOCKET", self.dir.join("run/socket"));
-        let output = command.output().context("asking the daemon")?;
-        if !output.status.success() {
-            bail!("{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-
-    fn start(&self, command: &[&str]) -> Result<String> {
-        self.ask(&[&["start", "--cwd", "/", "--"], command].concat())
-    }
-
-    fn keeper(&self) -> Result<u32> {
-        let status: Value = serde_json::from_str(&self.ask(&["status", "--json"])?)?;
-        let pid = status["keeper"]["pid"].as_u64().context("there is no keeper")?;
-        Ok(u32::try_from(pid)?)
-    }
-
-    fn await_running(&self, agents: usize) -> Result<()> {
-        for _ in 0..2_000 {
-            let runs: Value = serde_json::from_str(&self.ask(&["ps", "--json"])?)?;
-            let runs = runs["runs"].as_array().map_or(&[][..], Vec::as_slice);
-            if runs.iter().filter(|run| run["state"] == "running").count() == agents {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        bail!("the agents do not all run");
-    }
-
-    /// Milliseconds from a run's intent to its command's own execve, by the kernel's times in its log.
-    fn launched_in(&self, id: &str) -> Result<f64> {
-        let path = self.dir.join("log/runs").join(id).join("events.jsonl");
-        for _ in 0..2_000 {
-            let text = fs::read_to_string(&path).unwrap_or_default();
-            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let (mut intent, mut exec) = (None, None);
-            for line in lines {
-                match line["kind"].as_str() {
-                    Some("run.intent") => intent = line["boot_ns"].as_f64(),
-                    Some("proc.exec") => exec = exec.or(line["boot_ns"].as_f64()),
-                    Some(_) | None => {}
-                }
-            }
-            if let (Some(intent), Some(exec)) = (intent, exec) {
-                return Ok((exec - intent) / 1e6);
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-        bail!("the run {id} was never launched");
-    }
-}
-
-impl Drop for Host {
-    /// The agents, then the keeper, which has nothing left to hold.
-    fn drop(&mut self) {
-        let keeper = self.serve().and_then(|_daemon| {
-            let runs: Value = serde_json::from_str(&self.ask(&["ps", "--json"])?)?;
-            for run in runs["runs"].as_array().into_iter().flatten().filter_map(|run| run["run"].as_str()) {
-                self.ask(&["kill", run, "--reason", "the bench is over"])?;
-            }
-            self.await_running(0)?;
-            self.keeper()
-        });
-        if let Ok(keeper) = keeper {
-            let _ = Command::new(&self.helper).args(["signal", "interrupt", &keeper.to_string()]).status();
-        }
-        for _ in 0..500 {
-            for entry in fs::read_dir(&self.runs).into_iter().flatten().filter_map(Result::ok) {
-                let _ = fs::remove_dir(entry.path());
-            }
-            if fs::remove_dir(&self.runs).is_ok() || !self.runs.exists() {
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        let _ = Command::new("umount").arg("--lazy").arg(self.dir.join("bpf")).status();
-    }
+/// Nanoseconds on a processor, of its main thread: neither has another that works at rest.
+fn on_cpu(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0.0)
 }

@@ -267,7 +267,7 @@ impl Runs {
     /// The live set, where a daemon has pinned one; without it there is one proof less.
     fn live(&self) -> Option<Witness> {
         let pins = self.terms.pins.as_deref()?;
-        Witness::open(pins).unwrap_or_else(|error| {
+        Witness::of(pins).unwrap_or_else(|error| {
             super::say(&format!("opening the live set below {}: {error}", pins.display()));
             None
         })

@@ -3,13 +3,15 @@
 //! The daemon talks to it through `client`; `protocol` is all that both know, `socket` how both send and receive it.
 //!
 //! `server` is the loop, `connection` its one client, `held` the runs and what each request does to them, `run` one of
-//! them, `given` the descriptors of a request, `refused` the answer to most of what can be asked, `drain` the output,
+//! them, `given` the descriptors of a request, `hearing` what fuzzing calls, `refused` the answer to most of what can be asked, `drain` the output,
 //! `witness` the live set, `place` the socket and its lock.
 
 pub mod client;
 mod connection;
 mod drain;
 mod given;
+#[doc(hidden)]
+pub mod hearing;
 mod held;
 mod place;
 pub mod protocol;
