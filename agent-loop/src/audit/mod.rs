@@ -4,6 +4,7 @@
 
 pub mod log;
 mod record;
+pub mod redact;
 mod replay;
 pub mod verify;
 
