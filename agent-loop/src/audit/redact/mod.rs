@@ -11,7 +11,7 @@ mod tag;
 mod words;
 
 #[cfg(test)]
-pub(crate) mod corpus;
+mod corpus;
 #[cfg(test)]
 mod property;
 #[cfg(test)]
@@ -19,7 +19,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use names::UserName;
 pub use shapes::{Policy, UserPattern};
@@ -33,6 +33,25 @@ const ROUNDS: usize = 4;
 struct Span {
     at: Range<usize>,
     rule: &'static str,
+}
+
+static OURS: OnceLock<Redactor> = OnceLock::new();
+
+/// Settles by which policy and key this process redacts, before it records anything; the first to say it holds.
+pub fn settle(redactor: Redactor) {
+    let _ = OURS.set(redactor);
+}
+
+/// The redactor of this process: as it was settled, else the built-in rules under a key of the moment.
+#[must_use]
+pub fn ours() -> Redactor {
+    OURS.get().cloned().unwrap_or_else(Redactor::passing)
+}
+
+/// A message for people as it may be printed: what stands on a terminal often ends in a log.
+#[must_use]
+pub fn said(text: &str) -> String {
+    ours().text(text).into_owned()
 }
 
 /// One thing that was replaced, for people: the secret itself is not in it.
@@ -80,7 +99,7 @@ impl Redactor {
         }
         let mut text = Cow::Borrowed(text);
         for _ in 0..ROUNDS {
-            let spans = self.outside_marks(&text, self.policy.spans(&text, false));
+            let spans = self.outside_marks(&text, words::of_text(&self.policy, &text));
             if spans.is_empty() {
                 break;
             }

@@ -29,8 +29,22 @@ impl UserName {
 
 /// Parts that promise it wherever they stand.
 const STRONG: [&str; 16] = [
-    "password", "passwd", "passphrase", "passcode", "secret", "secrets", "token", "tokens", "apikey", "authkey",
-    "credential", "credentials", "jwt", "privatekey", "secretkey", "accesskey",
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "secret",
+    "secrets",
+    "token",
+    "tokens",
+    "apikey",
+    "authkey",
+    "credential",
+    "credentials",
+    "jwt",
+    "privatekey",
+    "secretkey",
+    "accesskey",
 ];
 /// Parts that do as the last one, or alone.
 const WEAK: [&str; 9] = ["auth", "pass", "pw", "pwd", "cred", "creds", "cookie", "cookies", "bearer"];
@@ -39,8 +53,19 @@ const ENDS: [&str; 9] =
     ["password", "passwd", "passphrase", "secret", "token", "apikey", "secretkey", "accesskey", "privatekey"];
 /// What stands before `key` where that is secret.
 const KEYS: [&str; 13] = [
-    "api", "access", "private", "secret", "signing", "encryption", "session", "account", "shared", "master", "deploy",
-    "auth", "service",
+    "api",
+    "access",
+    "private",
+    "secret",
+    "signing",
+    "encryption",
+    "session",
+    "account",
+    "shared",
+    "master",
+    "deploy",
+    "auth",
+    "service",
 ];
 /// Names that are secret as a whole.
 const WHOLE: [&str; 5] = ["sig", "x-amz-signature", "x-goog-signature", "pgpass", "netrc"];
@@ -104,9 +129,21 @@ mod tests {
     #[test]
     fn names_promise_secrets_by_their_parts() {
         for name in [
-            "--token", "GITHUB_TOKEN", "authToken", "_authToken", "PGPASSWORD", "MYSQL_PASSWORD", "SECRET_KEY_BASE",
-            "aws_secret_access_key", "x-api-key", "Private-Token", "clientSecret", "TOKEN_2", "DB_PASSWORD_PROD",
-            "accountKey", "ANTHROPIC_API_KEY",
+            "--token",
+            "GITHUB_TOKEN",
+            "authToken",
+            "_authToken",
+            "PGPASSWORD",
+            "MYSQL_PASSWORD",
+            "SECRET_KEY_BASE",
+            "aws_secret_access_key",
+            "x-api-key",
+            "Private-Token",
+            "clientSecret",
+            "TOKEN_2",
+            "DB_PASSWORD_PROD",
+            "accountKey",
+            "ANTHROPIC_API_KEY",
         ] {
             assert_eq!(promise(name, &[]), Some(Promise::Strong), "{name}");
         }
@@ -114,8 +151,22 @@ mod tests {
             assert_eq!(promise(name, &[]), Some(Promise::Weak), "{name}");
         }
         for name in [
-            "--tokenizer", "PWD", "OLDPWD", "--token-file", "--password-stdin", "no-password", "SSH_AUTH_SOCK",
-            "TOKEN_URL", "keyboard", "monkey", "compass", "author", "key", "max_token_count", "bypass", "",
+            "--tokenizer",
+            "PWD",
+            "OLDPWD",
+            "--token-file",
+            "--password-stdin",
+            "no-password",
+            "SSH_AUTH_SOCK",
+            "TOKEN_URL",
+            "keyboard",
+            "monkey",
+            "compass",
+            "author",
+            "key",
+            "max_token_count",
+            "bypass",
+            "",
         ] {
             assert_eq!(promise(name, &[]), None, "{name}");
         }

@@ -18,8 +18,7 @@ pub(super) const VALUE: &str =
     r#"(?:"(?:[^"\\]|\\.)*(?:"|\\?\z)|'[^']*(?:'|\z)|\\.|[^\s"'\\;|&<>()=:]|[^\s"'\\;|&<>()])+"#;
 
 /// Where a value that follows `=` or `:` is secret by its name. The value itself is the last group.
-const ASSIGNED: &str =
-    r#"([A-Za-z0-9_.$\-]*[A-Za-z0-9_])(\]?\\?["']?)[ \t]*(=>|:=|==?|:)([ \t]*)((?:"(?:[^"\\]|\\.)*(?:"|\\?\z)|'[^']*(?:'|\z)|\\.|[^\s"'\\;|&<>():=])VALUE?)"#;
+const ASSIGNED: &str = r#"([A-Za-z0-9_.$\-]*[A-Za-z0-9_])(\]?\\?["']?)[ \t]*(=>|:=|==?|:)([ \t]*)((?:"(?:[^"\\]|\\.)*(?:"|\\?\z)|'[^']*(?:'|\z)|\\.|[^\s"'\\;|&<>():=])VALUE?)"#;
 
 /// A rule on the shape of a text: name, what a text must hold for it to be tried (in small letters), expression, check.
 type Rule = (&'static str, &'static [&'static str], &'static str, fn(&str, &Captures<'_>) -> bool);
@@ -39,7 +38,10 @@ const RULES: &[Rule] = &[
     ("github", &["github_pat_"], r"github_pat_[A-Za-z0-9_~]{16,}", always),
     (
         "gitlab",
-        &["glpat-", "gldt-", "glrt-", "gloas-", "glptt-", "glcbt-", "glagent-", "glsoat-", "glft-", "glimt-", "glffct-"],
+        &[
+            "glpat-", "gldt-", "glrt-", "gloas-", "glptt-", "glcbt-", "glagent-", "glsoat-", "glft-", "glimt-",
+            "glffct-",
+        ],
         r"gl(?:pat|dt|rt|oas|ptt|cbt|agent|soat|ft|imt|ffct)-[A-Za-z0-9_.~-]{16,}",
         always,
     ),
@@ -68,7 +70,12 @@ const RULES: &[Rule] = &[
     ("vendor", &["sg."], r"SG\.[A-Za-z0-9_~-]{16,}\.[A-Za-z0-9_~-]{16,}", always),
     ("vendor", &["hvs.", "hvb."], r"hv[sb]\.[A-Za-z0-9_~-]{20,}", always),
     ("vendor", &["atatt3"], r"ATATT3[A-Za-z0-9_=~-]{20,}", always),
-    ("vendor", &["xai-", "gsk_", "pplx-", "nvapi-", "lin_api_"], r"(?:xai-|gsk_|pplx-|nvapi-|lin_api_)[A-Za-z0-9_~-]{24,}", always),
+    (
+        "vendor",
+        &["xai-", "gsk_", "pplx-", "nvapi-", "lin_api_"],
+        r"(?:xai-|gsk_|pplx-|nvapi-|lin_api_)[A-Za-z0-9_~-]{24,}",
+        always,
+    ),
     ("jwt", &["eyj"], r"eyJ[A-Za-z0-9_=~-]{6,}(?:\.[A-Za-z0-9_=~-]*){1,4}", always),
     ("url", &["://"], r#"://([^\s/"'<>`]+)@"#, is_user_info),
     ("url", &["://"], r#"://([^\s/"'<>@:`]*:[^\s"'<>@`]+)@"#, is_user_info),
@@ -214,7 +221,8 @@ impl Policy {
     /// Never: the built-in expressions are constants, and a test makes this policy.
     #[must_use]
     pub fn new(names: Vec<UserName>, patterns: Vec<UserPattern>) -> Self {
-        let compiled = |text: &str| Regex::new(&text.replace('~', "\u{fffd}~")).expect("a constant that a test compiles");
+        let compiled =
+            |text: &str| Regex::new(&text.replace('~', "\u{fffd}~")).expect("a constant that a test compiles");
         let mut needles: Vec<&str> = Vec::new();
         let mut asks = Vec::new();
         let mut shapes = Vec::new();
@@ -352,12 +360,16 @@ impl Policy {
 pub(super) fn is_harmless(value: &str, _in_a_script: bool) -> bool {
     let inner = value.trim_matches(['"', '\'', '\\', ',', '}', ']']);
     let is_name = |text: &str| {
-        !text.is_empty() && text.chars().all(|it| it.is_ascii_alphanumeric() || it == '_') && !text.starts_with(|it: char| it.is_ascii_digit())
+        !text.is_empty()
+            && text.chars().all(|it| it.is_ascii_alphanumeric() || it == '_')
+            && !text.starts_with(|it: char| it.is_ascii_digit())
     };
     let variable = !value.starts_with('\'')
         && inner.strip_prefix('$').is_some_and(|rest| {
             let rest = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(rest);
-            is_name(rest) && rest.len() > 1 && rest.chars().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit() || it == '_')
+            is_name(rest)
+                && rest.len() > 1
+                && rest.chars().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit() || it == '_')
         });
     let short_number = inner.len() <= 7 && inner.bytes().all(|it| it.is_ascii_digit());
     variable || short_number || matches!(inner, "" | "true" | "false" | "null" | "none" | "None" | "yes" | "no" | "$")

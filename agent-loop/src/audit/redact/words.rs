@@ -27,18 +27,26 @@ pub(super) fn spans(policy: &Policy, words: &[String], cut: bool) -> Vec<Vec<Spa
     spans
 }
 
+/// What is secret in a text that is no word of a command line and may hold one.
+pub(super) fn of_text(policy: &Policy, text: &str) -> Vec<Span> {
+    let mut spans = policy.spans(text, false);
+    spans.extend(of_script(policy, text, DEPTH));
+    spans
+}
+
 /// What the order of the words tells.
 fn of_words(policy: &Policy, words: &[&str], depth: u32) -> Vec<Vec<Span>> {
     let mut spans: Vec<Vec<Span>> = vec![Vec::new(); words.len()];
     let program = program_of(words);
-    let mut rest_is_key = false;
+    let (mut rest_is_key, mut key_ends) = (false, false);
     let mut awaited: Option<&'static str> = None;
     for (number, word) in words.iter().enumerate() {
         let mut whole = |from: usize, rule| spans[number].push(Span { at: from..word.len(), rule });
         if rest_is_key {
             // An unquoted key: each of its lines, and of the words of its first and last line, is a word of its own.
             whole(0, "pem");
-            rest_is_key = !word.ends_with("-----");
+            key_ends |= word.starts_with("-----END");
+            rest_is_key = !(key_ends && word.ends_with("-----"));
             continue;
         }
         if let Some(rule) = awaited.take() {
@@ -51,14 +59,14 @@ fn of_words(policy: &Policy, words: &[&str], depth: u32) -> Vec<Vec<Span>> {
                 continue;
             }
         }
-        let script = number.checked_sub(1).and_then(|before| words.get(before)).is_some_and(|before| is_script_flag(before))
-            && words.iter().take(number).any(|it| SHELLS.contains(&base(it)));
+        let script =
+            number.checked_sub(1).and_then(|before| words.get(before)).is_some_and(|before| is_script_flag(before))
+                && words.iter().take(number).any(|it| SHELLS.contains(&base(it)));
         if *word == "-----BEGIN" || (word.ends_with("-----BEGIN") && !word.contains(' ')) {
             rest_is_key = words.iter().skip(number + 1).take(3).any(|it| it.starts_with("KEY"));
             if rest_is_key {
                 whole(0, "pem");
-                // Its own end, not that of the line that begins it.
-                rest_is_key = true;
+                key_ends = false;
             }
         } else if !script && let Some((name, value)) = word.split_once('=') {
             let value_at = word.len() - value.len();
@@ -68,7 +76,10 @@ fn of_words(policy: &Policy, words: &[&str], depth: u32) -> Vec<Vec<Span>> {
             }
         } else if let Some(name) = word.strip_suffix(':').filter(|it| !it.contains(char::is_whitespace)) {
             let header = name.trim_start_matches(['"', '\'']).to_ascii_lowercase();
-            if header.ends_with("authorization") || header.ends_with("cookie") || policy.promise(&header) == Some(super::names::Promise::Strong) {
+            if header.ends_with("authorization")
+                || header.ends_with("cookie")
+                || policy.promise(&header) == Some(super::names::Promise::Strong)
+            {
                 awaited = Some("header");
             }
         } else if word.eq_ignore_ascii_case("bearer") && number > 0 {
@@ -130,7 +141,8 @@ fn inner(piece: &str, at: Range<usize>) -> Range<usize> {
 
 /// The program that the command line is of: past variables, and past programs that start others.
 fn program_of<'a>(words: &[&'a str]) -> &'a str {
-    let starter = |word: &str| matches!(base(word), "env" | "sudo" | "exec" | "time" | "nice" | "nohup" | "timeout" | "xargs");
+    let starter =
+        |word: &str| matches!(base(word), "env" | "sudo" | "exec" | "time" | "nice" | "nohup" | "timeout" | "xargs");
     let first = words.iter().find(|word| !word.contains('=') && !word.starts_with('-') && !starter(word));
     let known = words.iter().map(|word| base(word)).find(|word| PROGRAMS.iter().any(|(program, _)| program == word));
     let named = first.map_or("", |word| base(word));
@@ -159,10 +171,12 @@ fn program_glues(program: &str) -> bool {
 
 fn is_flag(word: &str) -> bool {
     let rest = word.strip_prefix("--").unwrap_or("");
-    rest.starts_with(|it: char| it.is_ascii_lowercase()) || (word.len() == 2 && word.starts_with('-') && !word.ends_with('-'))
+    rest.starts_with(|it: char| it.is_ascii_lowercase())
+        || (word.len() == 2 && word.starts_with('-') && !word.ends_with('-'))
 }
 
 /// `-c`, `-lc`, `-ec`.
 fn is_script_flag(word: &str) -> bool {
-    word.strip_prefix('-').is_some_and(|it| it.ends_with('c') && it.len() <= 4 && it.bytes().all(|it| it.is_ascii_lowercase()))
+    word.strip_prefix('-')
+        .is_some_and(|it| it.ends_with('c') && it.len() <= 4 && it.bytes().all(|it| it.is_ascii_lowercase()))
 }

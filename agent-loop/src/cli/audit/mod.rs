@@ -2,6 +2,7 @@
 //!
 //! Inside: a file for each verb, and where the log is. Not inside: reading and judging (`crate::audit`).
 
+mod redact_test;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -30,12 +31,14 @@ daemon.";
 #[derive(Debug, Subcommand)]
 enum Verb {
     Verify(verify::Args),
+    RedactTest(redact_test::Args),
 }
 
 /// Runs `audit` and returns its exit code.
 pub(super) fn run(args: &Args) -> u8 {
     match &args.verb {
         Verb::Verify(args) => verify::run(args),
+        Verb::RedactTest(args) => redact_test::run(args),
     }
 }
 
