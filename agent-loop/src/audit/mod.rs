@@ -7,6 +7,7 @@ pub mod log;
 mod past;
 pub mod read;
 mod record;
+pub mod redact;
 mod replay;
 pub mod report;
 pub mod verify;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::audit::redact::{self, Redactor};
 use crate::event::{Fact, Gap, Outcome, SignalResult, Signalled, Summary};
 use crate::model::{BootNs, ProcessKey, ProofKind, Source, Totals, WaitStatus};
 use crate::track::{Accounts, Tally};
@@ -350,14 +351,17 @@ pub struct Recorder {
     argv: Vec<String>,
     user: String,
     ahead: i64,
+    redact: Redactor,
 }
 
 impl Recorder {
-    /// A recorder for one run of `argv` by `user`.
+    /// A recorder for one run of `argv` by `user`. What it records is redacted as this process redacts.
     #[must_use]
     pub fn new(boot_id: String, run: String, argv: Vec<String>, user: String) -> Self {
         let (boot_id, run) = (Shared(boot_id.into()), Shared(run.into()));
-        Self { boot_id, run, cgroup: None, argv, user, ahead: 0 }
+        let redact = redact::ours();
+        let (argv, user) = (redact.words(&argv, false), redact.text(&user).into_owned());
+        Self { boot_id, run, cgroup: None, argv, user, ahead: 0, redact }
     }
 
     /// The line that declares the torn end of the line before it.
@@ -383,16 +387,19 @@ impl Recorder {
 
     /// The line of a daemon that goes on with the run of an earlier one.
     pub fn adopted(&mut self, why: String, clock: Clock) -> Line {
+        let why = self.redact.text(&why).into_owned();
         Line { why: Some(why), ..self.line("run.adopted", clock.boot, clock) }
     }
 
     /// The line of somebody who wants the run to end.
     pub fn stop_asked(&mut self, why: String, clock: Clock) -> Line {
+        let why = self.redact.text(&why).into_owned();
         Line { why: Some(why), ..self.line("run.stop_asked", clock.boot, clock) }
     }
 
     /// Names the run's cgroup in its `run.born`.
-    pub fn set_cgroup(&mut self, id: u64, path: String) {
+    pub fn set_cgroup(&mut self, id: u64, mut path: String) {
+        self.redact.string(&mut path);
         self.cgroup = Some(Cgroup { id, path });
     }
 
@@ -402,7 +409,8 @@ impl Recorder {
     }
 
     /// The line of a host that starts.
-    pub fn host(&mut self, host: Host, clock: Clock) -> Line {
+    pub fn host(&mut self, mut host: Host, clock: Clock) -> Line {
+        host.degraded.iter_mut().for_each(|why| self.redact.string(why));
         let clock_ahead_ns = Some(self.ahead).filter(|ahead| *ahead != 0);
         Line { host: Some(host), clock_ahead_ns, ..self.line("host.start", clock.boot, clock) }
     }
@@ -435,12 +443,12 @@ impl Recorder {
                 proc: Some(self.proc(exec.key)),
                 uid: Some(exec.uid),
                 exec: Some(ExecBody {
-                    exe: exec.filename.clone(),
-                    argv: exec.argv.clone(),
+                    exe: self.redact.text(&exec.filename).into_owned(),
+                    argv: self.redact.words(&exec.argv, exec.truncated),
                     argc: exec.argc,
                     argv_total: exec.argv_total,
                     truncated: exec.truncated,
-                    cwd: exec.cwd.clone(),
+                    cwd: exec.cwd.as_deref().map(|cwd| self.redact.text(cwd).into_owned()),
                     cwd_source: exec.cwd.is_some().then_some("procfs"),
                     file: exec.file.map(|(dev, ino)| FileId { dev, ino }),
                     source: source(exec.source),
@@ -488,7 +496,7 @@ impl Recorder {
         let (kind, result, proof, why) = match &signalled.result {
             SignalResult::Sent(proof) => ("signal.result", "sent", Some(proof.word()), None),
             SignalResult::Gone => ("signal.result", "gone", None, None),
-            SignalResult::Refused(why) => ("signal.refused", "refused", None, Some(why.clone())),
+            SignalResult::Refused(why) => ("signal.refused", "refused", None, Some(self.redact.text(why).into_owned())),
         };
         Line {
             to,
@@ -504,7 +512,9 @@ impl Recorder {
         let (outcome, reason, survivors, why) = match &summary.outcome {
             Outcome::Ended => ("ended", None, 0, None),
             Outcome::Stopped(reason) => (reason.word(), Some(reason.word()), 0, None),
-            Outcome::LaunchFailed(failure) => ("launch_failed", None, 0, Some(failure.step.clone())),
+            Outcome::LaunchFailed(failure) => {
+                ("launch_failed", None, 0, Some(self.redact.text(&failure.step).into_owned()))
+            }
             Outcome::NotEmpty { reason, survivors } => ("not_empty", Some(reason.word()), *survivors, None),
         };
         Line {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Map, Value, json};
 
+use crate::audit::redact;
 use crate::config::{Config, ConfigError, Entry, PLACE};
 use crate::error;
 
@@ -49,7 +50,7 @@ pub(super) fn run(args: &Args) -> u8 {
     let config = match read(&which.config) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("agent-loop: reading the configuration: {error}");
+            eprintln!("agent-loop: reading the configuration: {}", redact::said(&error.to_string()));
             let said = if which.json { print(&pretty(&refusal(&error))) } else { Ok(()) };
             return if said.is_ok() { error::CONFIG } else { error::FAILED };
         }
@@ -85,7 +86,7 @@ fn good(path: &Path, config: &Config) -> String {
 
 fn refusal(error: &ConfigError) -> Value {
     let ConfigError { file, line, key, why } = error;
-    json!({ "ok": false, "error": { "file": file, "line": line, "key": key, "message": why } })
+    json!({ "ok": false, "error": { "file": file, "line": line, "key": key, "message": redact::said(why) } })
 }
 
 /// The settings as a file that says the same.

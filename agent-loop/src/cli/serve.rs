@@ -9,6 +9,7 @@ use clap::Args as ClapArgs;
 use tokio::sync::mpsc;
 
 use crate::audit::log::OpenError;
+use crate::audit::redact;
 use crate::clock;
 use crate::config::{Config, PLACE};
 use crate::control::server::{Access, BindError, Server};
@@ -46,7 +47,7 @@ pub(super) fn run(args: &Args) -> u8 {
     let config = match read(&args.config) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("agent-loop: reading the configuration: {error}");
+            eprintln!("agent-loop: reading the configuration: {}", redact::said(&error.to_string()));
             return error::CONFIG;
         }
     };
@@ -64,7 +65,7 @@ pub(super) fn run(args: &Args) -> u8 {
     match try_run(config, &args.config) {
         Ok(()) => error::DONE,
         Err(failure) => {
-            eprintln!("agent-loop: {failure:#}");
+            eprintln!("agent-loop: {}", redact::said(&format!("{failure:#}")));
             code(&failure)
         }
     }

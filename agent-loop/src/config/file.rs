@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Agent, Config, ConfigError, Host, Keeper, Kernel, Limits};
+use super::{Agent, Audit, Config, ConfigError, Host, Keeper, Kernel, Limits};
+use crate::audit::redact::{UserName, UserPattern};
 use crate::run;
 use crate::supervise::Leftovers;
 
@@ -20,6 +21,7 @@ struct File {
     kernel: KernelSection,
     agent: AgentSection,
     limits: LimitsSection,
+    audit: AuditSection,
 }
 
 #[derive(Default, Deserialize)]
@@ -67,6 +69,13 @@ struct LimitsSection {
     leftovers: Written<String>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AuditSection {
+    redact_names: Option<Vec<Spanned<String>>>,
+    redact_patterns: Option<Vec<Spanned<String>>>,
+}
+
 /// The most runs at once: what a keeper holds.
 const MOST_AGENTS: u32 = 1024;
 /// A page, which no ring is smaller than; the largest ring.
@@ -87,6 +96,7 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
         kernel: context.kernel(file.kernel)?,
         agent: context.agent(file.agent)?,
         limits: context.limits(file.limits)?,
+        audit: context.audit(file.audit)?,
     })
 }
 
@@ -202,6 +212,15 @@ impl Context<'_> {
                     _ => Err("write \"kill\" or \"wait\"".to_owned()),
                 })?
                 .unwrap_or(default.leftovers),
+        })
+    }
+
+    fn audit(&self, it: AuditSection) -> Result<Audit, ConfigError> {
+        let name = |text: &str| UserName::parse(text).map(drop);
+        let pattern = |text: &str| UserPattern::parse(text).map(drop);
+        Ok(Audit {
+            redact_names: self.list("audit.redact_names", it.redact_names, name)?.unwrap_or_default(),
+            redact_patterns: self.list("audit.redact_patterns", it.redact_patterns, pattern)?.unwrap_or_default(),
         })
     }
 

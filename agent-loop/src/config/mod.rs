@@ -10,11 +10,13 @@ mod table;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use load::{ConfigError, PLACE};
 pub use table::Entry;
 
+use crate::audit::redact::{Policy, UserName, UserPattern};
 use crate::run;
 use crate::supervise::Leftovers;
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub agent: Agent,
     /// `[limits]`: what a run may take where its request says nothing.
     pub limits: Limits,
+    /// `[audit]`: what the records of this host hold back.
+    pub audit: Audit,
 }
 
 /// `[host]`
@@ -100,6 +104,28 @@ pub struct Limits {
     pub leftovers: Leftovers,
 }
 
+/// `[audit]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Names of flags, variables and fields whose values are secret, beside those that everybody knows.
+    pub redact_names: Vec<String>,
+    /// Regular expressions of secrets: the first group is the secret, or all that matches.
+    pub redact_patterns: Vec<String>,
+}
+
+impl Audit {
+    /// The policy that these settings and the built-in rules make. What was read from a file is good; else it is left out.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        if *self == Self::default() {
+            return Policy::built_in();
+        }
+        let names = self.redact_names.iter().filter_map(|name| UserName::parse(name).ok()).collect();
+        let patterns = self.redact_patterns.iter().filter_map(|text| UserPattern::parse(text).ok()).collect();
+        Arc::new(Policy::new(names, patterns))
+    }
+}
+
 impl Default for Host {
     fn default() -> Self {
         Self {
@@ -169,7 +195,8 @@ impl Config {
     #[must_use]
     pub fn reloaded(&self, other: &Self) -> Self {
         let host = Host { max_agents: other.host.max_agents, ..self.host.clone() };
-        Self { host, kernel: self.kernel.clone(), agent: other.agent.clone(), limits: other.limits.clone() }
+        let (agent, limits) = (other.agent.clone(), other.limits.clone());
+        Self { host, kernel: self.kernel.clone(), agent, limits, audit: self.audit.clone() }
     }
 
     /// Every setting with its key, in the order of the example file.

@@ -23,7 +23,7 @@ pub struct Entry {
 
 /// The settings, section by section.
 pub(super) fn entries(config: &Config) -> Vec<Entry> {
-    let Config { host, kernel, agent, limits } = config;
+    let Config { host, kernel, agent, limits, audit } = config;
     let restarted = |section, key, value| Entry { section, key, value, restart: true };
     let live = |section, key, value| Entry { section, key, value, restart: false };
     vec![
@@ -52,6 +52,8 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
         live("limits", "tasks", limits.run.tasks.map(number)),
         live("limits", "cpu_percent", limits.run.cpu_percent.map(|percent| number(percent.into()))),
         live("limits", "leftovers", Some(text(leftovers(limits.leftovers)))),
+        restarted("audit", "redact_names", Some(list(&audit.redact_names))),
+        restarted("audit", "redact_patterns", Some(list(&audit.redact_patterns))),
     ]
 }
 

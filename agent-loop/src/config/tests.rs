@@ -73,6 +73,8 @@ fn every_key_that_is_written_is_read() {
         ("[limits]\ntasks = 1", "limits.tasks"),
         ("[limits]\ncpu_percent = 1", "limits.cpu_percent"),
         ("[limits]\nleftovers = \"wait\"", "limits.leftovers"),
+        ("[audit]\nredact_names = [\"x1\"]", "audit.redact_names"),
+        ("[audit]\nredact_patterns = [\"x1\"]", "audit.redact_patterns"),
     ] {
         let config = Config::parse(line, "c.toml").unwrap_or_else(|error| panic!("{line}: {error}"));
         let changes = Config::default().difference(&config);
@@ -125,6 +127,11 @@ fn a_wrong_value_is_refused_with_file_line_key_and_what_to_write() {
         ),
         ("[limits]\nwall = \"0s\"", "c.toml:2: `limits.wall`: \"0s\": write more than 0, or leave it out for no limit"),
         ("[limits]\ntasks = 0", "c.toml:2: `limits.tasks`: write more than 0, or leave it out for no limit"),
+        (
+            "[audit]\nredact_names = [\n\"ok\",\n\"a b\"]",
+            "c.toml:4: `audit.redact_names`: \"a b\": write the name of a flag, variable or field, without dashes before it and value",
+        ),
+        ("[audit]\nredact_patterns = [\"(\"]", "c.toml:2: `audit.redact_patterns`: \"(\": error: unclosed group"),
         ("[limits]\nleftovers = \"x\"", "c.toml:2: `limits.leftovers`: \"x\": write \"kill\" or \"wait\""),
     ] {
         assert_eq!(wrong(text), said, "{text}");

@@ -13,7 +13,9 @@ use super::keeper::Keeper;
 use super::run_log::RunLog;
 use super::sources::{Sources, Wake};
 use super::tree::Root;
+use crate::audit::log;
 use crate::audit::log::{AuditLog, OpenError, Place, Settings};
+use crate::audit::redact::{self, Redactor};
 use crate::audit::{Line, OwnLines};
 use crate::clock;
 use crate::config::Config;
@@ -148,6 +150,8 @@ impl Daemon {
     async fn start(setup: Setup) -> anyhow::Result<Self> {
         let state = StateDir::open(&setup.config.host.state_dir)?;
         let lock = state.lock()?;
+        let key = log::tag_key(&Place::below(state.path()).keys)?;
+        redact::settle(Redactor::new(setup.config.audit.policy(), key));
         let log = LogDir::open(&setup.config.host.log_dir)?;
         let store = SqliteStore::open(&state)?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
@@ -513,12 +517,12 @@ impl Daemon {
 
     /// Tells a person what goes on.
     pub(super) fn say(&self, text: &str) {
-        eprintln!("agent-loop: {text}");
+        eprintln!("agent-loop: {}", redact::said(text));
     }
 
     /// Tells a person what went wrong and is gone on without.
     pub(super) fn trouble(&self, text: &str) {
-        eprintln!("agent-loop: warning: {text}");
+        eprintln!("agent-loop: warning: {}", redact::said(text));
     }
 
     /// Hands a line of the daemon's own to whoever follows the events.

@@ -11,6 +11,7 @@ use super::open::{self, OpenError, Opened};
 use super::thread::{Batch, Message, Writer};
 use super::{Disk, Files};
 use crate::audit::record::{Line, OwnLines, SegmentHead};
+use crate::audit::redact;
 use crate::clock;
 
 /// How long the end waits for the thread, which itself gives a failing disk some seconds.
@@ -150,7 +151,8 @@ impl AuditLog {
         let size = found.tree.size();
         let shared = Arc::new(Shared::default());
         shared.change(|progress| (progress.durable, progress.signed) = (size, found.signed));
-        let head = SegmentHead::new(found.key.origin());
+        let mut head = SegmentHead::new(found.key.origin());
+        head.redaction_sha256 = Some(redact::ours().policy_sha256().to_owned());
         let verifier = found.key.verifier().to_owned();
         let writer = Writer {
             disk: disk(found.files),

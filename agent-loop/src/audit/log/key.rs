@@ -1,16 +1,21 @@
 //! The key that signs the checkpoints of a log.
 
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 
 use rand_core::OsRng;
 use signed_note::{Signer as _, StandardSigner};
 use ulid::Ulid;
 
 use super::OpenError;
+use crate::audit::redact::TagKey;
 use crate::store::StateDir;
 
 /// The longest key file, bytes.
 const LONGEST: u64 = 4_096;
+
+/// The file of the key of the redaction tags: 32 random bytes.
+const TAG_KEY: &str = "redaction.key";
 
 /// The key of one epoch.
 pub struct Key {
@@ -72,4 +77,26 @@ impl Key {
     pub fn origin(&self) -> &str {
         self.signer.name()
     }
+}
+
+/// The key of a log's redaction tags, which is kept beside the private key; made where there is none.
+///
+/// # Errors
+/// [`OpenError`] where the directory or the file is not safe, cannot be read or written, or holds no key.
+pub fn tag_key(dir: &Path) -> Result<TagKey, OpenError> {
+    let dir = StateDir::open(dir)?;
+    let mut file = dir.file(TAG_KEY, LONGEST)?;
+    let failed = |doing| move |error: std::io::Error| OpenError::failed(doing, error);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed("reading the key of the redaction tags"))?;
+    if !bytes.is_empty() {
+        let whole = <[u8; TagKey::LENGTH]>::try_from(bytes);
+        return whole.map(TagKey::new).map_err(|_| OpenError::NotAKey(dir.path().join(TAG_KEY)));
+    }
+    let making = "making the key of the redaction tags";
+    let key = TagKey::generate().map_err(failed(making))?;
+    file.write_all(key.bytes()).map_err(failed(making))?;
+    file.sync_all().map_err(failed(making))?;
+    nix::unistd::fsync(dir.dir()).map_err(|errno| OpenError::failed(making, errno.into()))?;
+    Ok(key)
 }

@@ -19,5 +19,5 @@ mod tests;
 
 pub use disk::{Disk, Files};
 pub use front::{AuditLog, Place, Progress, Settings};
-pub use key::Key;
+pub use key::{Key, tag_key};
 pub use open::{OpenError, Opened};

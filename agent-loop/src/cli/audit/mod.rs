@@ -5,6 +5,7 @@
 mod export;
 mod follow;
 mod query;
+mod redact_test;
 mod report;
 mod select;
 mod story;
@@ -47,6 +48,7 @@ enum Verb {
     Export(export::Args),
     Report(report::Args),
     Verify(verify::Args),
+    RedactTest(redact_test::Args),
 }
 
 /// Runs `audit` and returns its exit code.
@@ -60,6 +62,7 @@ pub(super) fn run(args: &Args) -> u8 {
         Verb::Export(args) => code(export::run(args)),
         Verb::Report(args) => report::run(args),
         Verb::Verify(args) => verify::run(args),
+        Verb::RedactTest(args) => redact_test::run(args),
     }
 }
 

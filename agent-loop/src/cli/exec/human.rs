@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::audit::redact::Redactor;
 use crate::event::{Fact, Gap, Member, Outcome, Phase, SignalResult, Signalled, Step, Summary};
 use crate::model::{BootNs, ProcessKey, StopReason, WaitStatus};
 
@@ -31,6 +32,7 @@ pub(super) struct Human {
     /// Who outlived the command, for the summary.
     leftovers: String,
     living: HashMap<ProcessKey, Process>,
+    redact: Redactor,
 }
 
 struct Process {
@@ -52,16 +54,17 @@ enum Colour {
 
 impl Human {
     /// For a run of `command`, by a clock that is so far `ahead` of the kernel's records; colours only where somebody sees them.
-    pub(super) fn new(command: &[String], colour: bool, began: BootNs, ahead: i64) -> Self {
+    pub(super) fn new(command: &[String], colour: bool, began: BootNs, ahead: i64, redact: Redactor) -> Self {
         Self {
             colour,
             began,
             ahead,
-            command: shown(command),
+            command: shown(&redact.words(command, false)),
             argv: command.to_vec(),
             main: None,
             leftovers: String::new(),
             living: HashMap::new(),
+            redact,
         }
     }
 
@@ -83,7 +86,8 @@ impl Human {
                 self.line(birth.at.shifted(self.ahead), Some(birth.key), "fork", &text)
             }
             Fact::Exec(exec) => {
-                let command = if exec.argv.is_empty() { exec.filename.clone() } else { shown(&exec.argv) };
+                let words = self.redact.words(&exec.argv, exec.truncated);
+                let command = if words.is_empty() { exec.filename.clone() } else { shown(&words) };
                 let process = self.living.get_mut(&exec.key);
                 let first = process.as_ref().is_some_and(|process| !process.executed);
                 if let Some(process) = process {
@@ -121,7 +125,7 @@ impl Human {
             Fact::SignalResult(signalled) => return self.signal(signalled, now),
             Fact::Phase(phase) => {
                 if let Phase::Draining { leftovers } = phase {
-                    self.leftovers = names(leftovers);
+                    self.leftovers = self.names(leftovers);
                 }
                 self.line(now, None, "stop", &self.phase(phase))
             }
@@ -218,13 +222,27 @@ impl Human {
                 Step::Kill => format!("killing {}", count(*processes)),
             },
             Phase::Draining { leftovers } => {
-                format!("the command ended; {} left behind: {}", count(number(leftovers.len())), names(leftovers))
+                format!("the command ended; {} left behind: {}", count(number(leftovers.len())), self.names(leftovers))
             }
             Phase::Unkillable { members, since } => {
                 let names: Vec<String> = members.iter().take(LIST_LENGTH).map(member).collect();
                 let text = format!("cannot be killed for {} now: {}", span(*since), names.join(", "));
                 self.paint(Colour::Red, &text)
             }
+        }
+    }
+
+    /// The first of them by number and command, and how many more.
+    fn names(&self, processes: &[(ProcessKey, String)]) -> String {
+        let first = processes.iter().take(LIST_LENGTH);
+        let names: Vec<String> = first
+            .map(|(key, command)| {
+                format!("{} {}", key.tgid, cut(&visible(&self.redact.text(command)), COMMAND_WIDTH / 2))
+            })
+            .collect();
+        match processes.len().saturating_sub(LIST_LENGTH) {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
         }
     }
 
@@ -251,17 +269,6 @@ impl Human {
             Colour::Green => "32",
         };
         format!("\x1b[{code}m{text}\x1b[0m")
-    }
-}
-
-/// The first of them by number and command, and how many more.
-fn names(processes: &[(ProcessKey, String)]) -> String {
-    let first = processes.iter().take(LIST_LENGTH);
-    let names: Vec<String> =
-        first.map(|(key, command)| format!("{} {}", key.tgid, cut(&visible(command), COMMAND_WIDTH / 2))).collect();
-    match processes.len().saturating_sub(LIST_LENGTH) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names.join(", ")),
     }
 }
 
@@ -463,7 +470,7 @@ mod tests {
     #[test]
     fn what_a_person_reads_of_a_run() {
         let command = ["claude", "-p", "fix it"];
-        let mut human = Human::new(&argv(&command), false, at(0), 0);
+        let mut human = Human::new(&argv(&command), false, at(0), 0, Redactor::passing());
         let shell = [
             "/bin/bash",
             "-c",
@@ -508,7 +515,7 @@ mod tests {
 
     #[test]
     fn what_is_not_proven_is_said() {
-        let human = Human::new(&argv(&["make"]), false, at(0), 0);
+        let human = Human::new(&argv(&["make"]), false, at(0), 0, Redactor::passing());
         let summary = Summary { proven: false, unseen: 3, ..summary(Outcome::Ended, WaitStatus::Exited(0), 0) };
         let text = human.summary(&summary, false);
         assert!(text.contains("tree: not proven\n"), "{text}");
@@ -519,7 +526,7 @@ mod tests {
 
     #[test]
     fn leftovers_are_named_where_they_are_found_and_in_the_summary() {
-        let mut human = Human::new(&argv(&["make"]), false, at(0), 0);
+        let mut human = Human::new(&argv(&["make"]), false, at(0), 0, Redactor::passing());
         let leftovers = vec![(key(7), "sleep 1000".to_owned()), (key(8), "evil\x1b[2J".to_owned())];
         let line = human.fact(&Fact::Phase(Phase::Draining { leftovers }), at(1_000)).expect("a line");
         assert_eq!(

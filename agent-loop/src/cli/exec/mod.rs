@@ -135,7 +135,7 @@ pub(super) fn run(args: Args) -> u8 {
     match try_run(args) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("agent-loop: {failure:#}");
+            eprintln!("agent-loop: {}", crate::audit::redact::said(&format!("{failure:#}")));
             error::INTERNAL
         }
     }

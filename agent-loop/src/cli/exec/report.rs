@@ -14,7 +14,8 @@ use super::ground::Ground;
 use super::human::Human;
 use super::pump::Pump;
 use super::sink::{Sink, SinkFailed};
-use crate::audit::log::{AuditLog, Place, Settings};
+use crate::audit::log::{self, AuditLog, Place, Settings};
+use crate::audit::redact::{self, Policy, Redactor};
 use crate::audit::{Clock, Host, Line, Recorder, SCHEMA, Stats};
 use crate::clock;
 use crate::error;
@@ -58,7 +59,9 @@ fn open_log(dir: &Path, boot_id: &str) -> anyhow::Result<AuditLog> {
     let state = StateDir::open(&dir).context("opening the directory of --state-dir")?;
     // A single command needs no room of its own on a disk that is nearly full.
     let settings = Settings { reserve: 0, low_water: 0, ..Settings::default() };
-    let (log, _) = AuditLog::open(&Place::below(state.path()), settings, boot_id).context("opening the audit log")?;
+    let place = Place::below(state.path());
+    redact::settle(Redactor::new(Policy::built_in(), log::tag_key(&place.keys)?));
+    let (log, _) = AuditLog::open(&place, settings, boot_id).context("opening the audit log")?;
     Ok(log)
 }
 
@@ -82,6 +85,7 @@ pub(super) struct Report {
     next: u64,
     /// Whether it was told that the audit log cannot be written.
     behind: bool,
+    redact: Redactor,
 }
 
 impl Report {
@@ -95,8 +99,18 @@ impl Report {
         }
         let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         recorder.set_clock(ground.clock_ahead);
-        let human = Human::new(&argv, colour, clock::boot(), ground.clock_ahead);
-        Self { to, recorder, human, degraded: !ground.degraded.is_empty(), failed: false, next: 0, behind: false }
+        let redact = redact::ours();
+        let human = Human::new(&argv, colour, clock::boot(), ground.clock_ahead, redact.clone());
+        Self {
+            to,
+            recorder,
+            human,
+            degraded: !ground.degraded.is_empty(),
+            failed: false,
+            next: 0,
+            behind: false,
+            redact,
+        }
     }
 
     /// Whether anybody wants records.
@@ -255,6 +269,7 @@ impl Report {
 
     /// Writes to stderr without ever waiting for its reader.
     fn insist(&self, text: &str) {
+        let text = self.redact.text(text);
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         use std::io::Write as _;
         use std::os::fd::AsFd as _;
@@ -286,7 +301,7 @@ impl Report {
 
     fn say(&mut self, text: &str) {
         if let Some(sink) = &mut self.to.human {
-            sink.buffer().extend_from_slice(text.as_bytes());
+            sink.buffer().extend_from_slice(self.redact.text(text).as_bytes());
         }
     }
 }

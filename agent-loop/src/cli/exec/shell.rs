@@ -43,7 +43,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
     let user = match args.user.as_deref().map(birth::find_user).transpose() {
         Ok(user) => user,
         Err(error) => {
-            eprintln!("agent-loop: {error:#}");
+            eprintln!("agent-loop: {}", crate::audit::redact::said(&format!("{error:#}")));
             return Ok(error::USAGE);
         }
     };

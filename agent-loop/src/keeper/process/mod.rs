@@ -102,5 +102,5 @@ pub fn keep(options: Options) -> Result<(), KeeperError> {
 
 /// Says a line on stderr. Who does not read it loses it.
 fn say(line: &str) {
-    let _ = io::stderr().write_all(format!("agent-loop keeper: {line}\n").as_bytes());
+    let _ = io::stderr().write_all(format!("agent-loop keeper: {}\n", crate::audit::redact::said(line)).as_bytes());
 }
