@@ -16,9 +16,11 @@
 pub mod adversary;
 pub mod bench;
 pub mod bpf;
+pub mod browser;
 pub mod fake_daemon;
 pub mod faults;
 pub mod harness;
+pub mod night;
 pub mod oracle;
 pub mod recycle;
 pub mod remembering;

@@ -32,6 +32,10 @@ pub(crate) fn command(quick: bool) -> Result<()> {
             .ok()
     };
 
+    if !quick && let Err(error) = browser() {
+        not_done.push(format!("no browser was installed, the tests of the report in one are skipped: {error:#}"));
+    }
+
     let skips = place::scratch().join("skips.txt");
     fs::create_dir_all(place::scratch()).context("creating target/xtask")?;
     fs::write(&skips, "").with_context(|| format!("emptying {}", skips.display()))?;
@@ -86,6 +90,14 @@ pub(crate) fn command(quick: bool) -> Result<()> {
         bail!("tests failed");
     }
     linted
+}
+
+/// Installs the browser that the tests of the report look through, unless it is there or this machine cannot.
+fn browser() -> Result<()> {
+    if place::which("chromium").is_some() && place::which("chromedriver").is_some() {
+        return Ok(());
+    }
+    setup::install(&["chromium", "chromium-driver"])
 }
 
 /// What the lines of `cargo test` say.

@@ -5,6 +5,7 @@
 pub mod log;
 mod record;
 mod replay;
+pub mod report;
 pub mod verify;
 
 pub use record::{Class, Clock, Counts, Host, Line, OwnLines, ProcId, Recorder, SCHEMA, SegmentHead, Stats};

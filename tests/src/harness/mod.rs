@@ -174,5 +174,6 @@ macro_rules! needs {
     (@ bpf) => { $crate::harness::without_bpf() };
     (@ bpffs) => { $crate::harness::without_bpffs() };
     (@ cgroup) => { $crate::harness::without_cgroup() };
+    (@ browser) => { $crate::browser::without_browser() };
     (@ claude) => { $crate::harness::without_claude() };
 }

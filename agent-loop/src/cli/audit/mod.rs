@@ -2,6 +2,7 @@
 //!
 //! Inside: a file for each verb, and where the log is. Not inside: reading and judging (`crate::audit`).
 
+mod report;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub(super) struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
+  agent-loop audit report -o night.html
   agent-loop audit verify
   agent-loop audit verify --account --pubkey epoch-1.pub /mnt/copy/audit
 
@@ -29,12 +31,14 @@ daemon.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Report(report::Args),
     Verify(verify::Args),
 }
 
 /// Runs `audit` and returns its exit code.
 pub(super) fn run(args: &Args) -> u8 {
     match &args.verb {
+        Verb::Report(args) => report::run(args),
         Verb::Verify(args) => verify::run(args),
     }
 }
