@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::line::{self, Line};
 use super::model::{
-    Act, Boot, Checkpoint, Evidence, File, Gap, Killed, Lane, Leftover, Moment, Outcome, Report, Run, Sent,
+    Act, Boot, Checkpoint, Evidence, File, Gap, Killed, Lane, Leftover, Moment, Outcome, Report, Run, Sending,
     Verification,
 };
 
@@ -402,17 +402,17 @@ impl Run {
         let sent = match (line.kind.as_ref(), line.result.as_deref()) {
             ("signal.refused", _) | (_, Some("refused")) => {
                 self.signals.refused += 1;
-                Sent::Refused(line.why.clone())
+                Sending::Refused(line.why.clone())
             }
             (_, Some("sent")) => {
                 self.signals.sent += 1;
-                Sent::Sent
+                Sending::Sent
             }
             (_, Some("gone")) => {
                 self.signals.gone += 1;
-                Sent::Gone
+                Sending::Gone
             }
-            (_, other) => Sent::Other(other.unwrap_or("unknown").to_owned()),
+            (_, other) => Sending::Other(other.unwrap_or("unknown").to_owned()),
         };
         let id = line.to.as_ref().and_then(|to| to.id.as_deref());
         let pid = line.to.as_ref().and_then(|to| to.pid);
@@ -430,8 +430,8 @@ impl Run {
         }
     }
 
-    fn act(&mut self, line: &Line<'_>, at: Moment, result: Option<Sent>) {
-        let refused = matches!(result, Some(Sent::Refused(_)));
+    fn act(&mut self, line: &Line<'_>, at: Moment, result: Option<Sending>) {
+        let refused = matches!(result, Some(Sending::Refused(_)));
         if self.acts.len() >= if refused { 2 * Self::ACTS } else { Self::ACTS } {
             return;
         }

@@ -5,7 +5,7 @@
 
 use super::escape::Html;
 use super::look::Look;
-use super::model::{Gap, Report, Run, Sent};
+use super::model::{Gap, Report, Run, Sending};
 use super::scale::{self, COLUMNS, Scale};
 use super::words::{command, count, duration, number, status, utc};
 
@@ -199,8 +199,9 @@ fn stop(page: &mut Html, run: &Run, place: usize, scale: Scale) {
         page.raw("\" y=\"17\" class=\"at\"><path class=\"diamond");
         page.raw(if run.killed.is_some() { "" } else { " hollow" }).raw("\" d=\"M0-8 8 0 0 8-8 0Z\"/></svg></a>");
     }
-    let refused = run.acts.iter().filter(|act| matches!(act.result, Some(Sent::Refused(_))));
+    let refused = run.acts.iter().filter(|act| matches!(act.result, Some(Sending::Refused(_))));
     let mut last = f64::NEG_INFINITY;
+    // Below the bar: a refusal and the kill after it are often one moment on the picture of a night.
     for act in refused.filter(|act| scale.holds(act.at)) {
         let x = scale.place(act.at);
         if x - last < 0.004 {
@@ -210,7 +211,7 @@ fn stop(page: &mut Html, run: &Run, place: usize, scale: Scale) {
         page.raw("<a href=\"#refused\" class=\"refusal\"><title>a signal was refused at ").text(utc(act.at));
         page.raw("</title><svg x=\"")
             .percent(x)
-            .raw("\" y=\"17\" class=\"at\"><circle r=\"6\"/><path d=\"M-4 4 4-4\"/></svg></a>");
+            .raw("\" y=\"28\" class=\"at\"><circle r=\"5\"/><path d=\"M-3 3 3-3\"/></svg></a>");
     }
 }
 

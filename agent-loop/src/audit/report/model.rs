@@ -182,12 +182,12 @@ pub struct Act {
     /// Why.
     pub reason: Option<String>,
     /// What came of it; `None` where the log does not say.
-    pub result: Option<Sent>,
+    pub result: Option<Sending>,
 }
 
 /// What came of a signal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub enum Sending {
     /// It was sent.
     Sent,
     /// Its target was gone.

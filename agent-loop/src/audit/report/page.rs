@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use super::draw::{self, outcome, proofs, u64_of};
 use super::escape::Html;
 use super::look::Look;
-use super::model::{Act, Gap, Report, Run, Sent, Verification};
+use super::model::{Act, Gap, Report, Run, Sending, Verification};
 use super::words::{command, count, duration, number, part, signal, size, status, utc};
 
 const STYLE: &str = include_str!("style.css");
@@ -319,17 +319,17 @@ fn target(page: &mut Html, act: &Act) {
     }
 }
 
-fn result(page: &mut Html, result: Option<&Sent>) {
+fn result(page: &mut Html, result: Option<&Sending>) {
     match result {
         None => page.raw("<i>unknown: no result in the log</i>"),
-        Some(Sent::Sent) => page.raw("sent"),
-        Some(Sent::Gone) => page.raw("its target was gone"),
-        Some(Sent::Refused(why)) => {
+        Some(Sending::Sent) => page.raw("sent"),
+        Some(Sending::Gone) => page.raw("its target was gone"),
+        Some(Sending::Refused(why)) => {
             page.raw("<b class=\"failed\">refused</b>: ");
             known(page, why.as_deref());
             page
         }
-        Some(Sent::Other(word)) => page.foreign(word),
+        Some(Sending::Other(word)) => page.foreign(word),
     };
 }
 
@@ -404,7 +404,7 @@ fn refused(page: &mut Html, report: &Report) {
     };
     let refusal = |(place, act): (usize, usize)| {
         let act = report.runs.get(place)?.acts.get(act)?;
-        matches!(act.result, Some(Sent::Refused(_))).then_some((place, act))
+        matches!(act.result, Some(Sending::Refused(_))).then_some((place, act))
     };
     let listed: Vec<(usize, &Act)> = all().filter_map(refusal).collect();
     let number_of: u64 = report.runs.iter().map(|run| run.signals.refused).sum();
@@ -420,7 +420,7 @@ fn refused(page: &mut Html, report: &Report) {
             page.raw("</td><td>");
             target(page, act);
             page.raw("</td><td>");
-            if let Some(Sent::Refused(why)) = &act.result {
+            if let Some(Sending::Refused(why)) = &act.result {
                 known(page, why.as_deref());
             }
             page.raw("</td><td>");

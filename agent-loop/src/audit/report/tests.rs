@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::model::{Outcome, Sent};
+use super::model::{Outcome, Sending};
 use super::{Builder, Report, Selection, html};
 
 /// A line `ms` milliseconds after midnight.
@@ -97,7 +97,7 @@ fn a_signal_and_its_result_are_one_act_and_a_refusal_keeps_its_reason() {
     ];
     let report = report(&lines);
     let results: Vec<_> = report.runs[0].acts.iter().map(|act| act.result.clone()).collect();
-    assert_eq!(results, [Some(Sent::Sent), Some(Sent::Refused(Some("not ours".to_owned()))), None]);
+    assert_eq!(results, [Some(Sending::Sent), Some(Sending::Refused(Some("not ours".to_owned()))), None]);
     assert!(html(&report).contains("unknown: no result in the log"));
 }
 
