@@ -242,11 +242,12 @@ impl Writer {
             boot_ns: clock.boot.0,
         };
         let note = note::sign(self.key.signer(), &stamp).map_err(io::Error::other)?;
+        // In this order: one that is kept and newer than the newest would look like a roll-back.
+        self.disk.put(Path::new(layout::CHECKPOINT), &note, true)?;
         if self.keep {
             self.disk.put(&Path::new(layout::CHECKPOINTS).join(stamp.size.to_string()), &note, true)?;
             self.keep = false;
         }
-        self.disk.put(Path::new(layout::CHECKPOINT), &note, true)?;
         for path in std::mem::replace(&mut self.edge, edge) {
             if !self.edge.contains(&path) {
                 self.disk.remove(&path)?;
