@@ -307,6 +307,11 @@ impl Recorder {
         Line { why: Some(why), ..self.line("run.stop_asked", clock.boot, clock) }
     }
 
+    /// The line of output whose end may be missing, unseen by anybody.
+    pub fn output_unheard(&mut self, why: String, clock: Clock) -> Line {
+        Line { why: Some(why), ..self.line("run.output_unheard", clock.boot, clock) }
+    }
+
     /// Names the run's cgroup in its `run.born`.
     pub fn set_cgroup(&mut self, id: u64, path: String) {
         self.cgroup = Some(Cgroup { id, path });

@@ -16,10 +16,10 @@ const PENDING_LIMIT: usize = 8 << 20;
 /// How much of the end of a log is looked through for who asked for a stop: the rest of a run is short after that.
 const ASKED_WITHIN: u64 = 4 << 20;
 
-/// Who asked for the end of a run, and why, in the words of its log.
-pub(super) fn asked(dir: &LogDir, id: RunId) -> Vec<String> {
+/// What the log of a run alone knows of its end, one sentence each: who asked for it, and what of its output is missing.
+pub(super) fn told(dir: &LogDir, id: RunId) -> Vec<String> {
     #[derive(serde::Deserialize)]
-    struct Asked {
+    struct Told {
         kind: String,
         why: String,
     }
@@ -29,8 +29,14 @@ pub(super) fn asked(dir: &LogDir, id: RunId) -> Vec<String> {
         return Vec::new();
     }
     let lines = BufReader::new(past.take(ASKED_WITHIN)).lines().map_while(Result::ok);
-    let told = lines.filter(|line| line.contains("run.stop_asked")).filter_map(|line| serde_json::from_str(&line).ok());
-    told.filter(|it: &Asked| it.kind == "run.stop_asked").map(|it| it.why).collect()
+    let told = lines.filter(|line| line.contains("run.stop_asked") || line.contains("run.output_unheard"));
+    let told = told.filter_map(|line| serde_json::from_str::<Told>(&line).ok());
+    let sentence = |Told { kind, why }| match kind.as_str() {
+        "run.stop_asked" => Some(format!("Its end was {why}.")),
+        "run.output_unheard" => Some(format!("The end of its output may be missing: {why}.")),
+        _ => None,
+    };
+    told.filter_map(sentence).collect()
 }
 
 /// The log of one run.
