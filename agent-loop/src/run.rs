@@ -123,8 +123,9 @@ pub struct Submission {
 pub enum Stage {
     /// Accepted; waits for its turn. Nothing of it exists.
     Queued,
-    /// Its launch was ordered: a frozen cgroup, perhaps a frozen process in it, that never executed an instruction.
-    Intended,
+    /// Its launch was ordered: a frozen cgroup, perhaps a frozen process in it, that never executed an instruction. Why
+    /// it is to be stopped, where that was asked for meanwhile: nothing of it ever runs then.
+    Intended(Option<StopReason>),
     /// Its main process was born and is remembered; it may run.
     Born(Born),
     /// It is over.

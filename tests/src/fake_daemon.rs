@@ -8,8 +8,9 @@ use std::thread::JoinHandle;
 use agent_loop::control::api::{
     Answer, Ask, Caller, EventFeed, KillView, LogFiles, Problem, Question, RunView, StatusView, TreeView,
 };
+use agent_loop::control::feed::Lines;
 use agent_loop::control::server::{Access, Server};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 /// What the daemon says, and what it was asked.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Script {
     /// Events of the past.
     pub recent: Vec<String>,
     /// Events to come.
-    pub events: broadcast::Sender<Arc<str>>,
+    pub events: Lines,
     /// What a run that is started becomes.
     pub started: RunView,
 }
@@ -55,7 +56,7 @@ impl FakeDaemon {
             trees: BTreeMap::new(),
             output: None,
             recent: Vec::new(),
-            events: broadcast::channel(64).0,
+            events: Lines::new(64, 1 << 20),
             started: RunView::default(),
         };
         prepare(&mut script);
@@ -135,7 +136,7 @@ impl Script {
             Ask::Logs(run) => Answer::Logs(self.output.clone().ok_or_else(|| unknown(&run))?),
             Ask::Events => Answer::Events(EventFeed {
                 recent: self.recent.iter().map(|line| line.as_str().into()).collect(),
-                live: self.events.subscribe(),
+                live: self.events.follow(),
             }),
             Ask::Start(_) => {
                 self.runs.insert(0, self.started.clone());

@@ -35,7 +35,7 @@ pub fn record(save: u64) -> RunRecord {
         },
         submitted_unix_ns: i64::try_from(save).unwrap_or_default(),
         boot_id: String::new(),
-        stage: if save.is_multiple_of(2) { Stage::Queued } else { Stage::Intended },
+        stage: if save.is_multiple_of(2) { Stage::Queued } else { Stage::Intended(None) },
     }
 }
 
@@ -54,7 +54,7 @@ pub fn after(saves: u64) -> Vec<RunRecord> {
 /// How many saves these are the result of.
 #[must_use]
 pub fn saves(runs: &[RunRecord]) -> u64 {
-    let newest = runs.last().map_or(0, |run| 1 + u64::from(run.stage == Stage::Intended));
+    let newest = runs.last().map_or(0, |run| 1 + u64::from(run.stage == Stage::Intended(None)));
     (runs.len() as u64).saturating_sub(1) * 2 + newest
 }
 

@@ -397,6 +397,11 @@ impl Recorder {
         Line { why: Some(why), ..self.line("run.stop_asked", clock.boot, clock) }
     }
 
+    /// The line of output whose end may be missing, unseen by anybody.
+    pub fn output_unheard(&mut self, why: String, clock: Clock) -> Line {
+        Line { why: Some(why), ..self.line("run.output_unheard", clock.boot, clock) }
+    }
+
     /// Names the run's cgroup in its `run.born`.
     pub fn set_cgroup(&mut self, id: u64, mut path: String) {
         self.redact.string(&mut path);

@@ -22,8 +22,8 @@ pub struct Replayed {
     pub born: bool,
     /// Whether the run's end stands in it.
     pub ended: bool,
-    /// Who asked for its end, in words.
-    pub asked: Vec<String>,
+    /// Who asked for its end, and what of its output is missing, one sentence each.
+    pub told: Vec<String>,
 }
 
 /// Why a log cannot be read.
@@ -156,8 +156,11 @@ impl Replayed {
         self.next_seq = line.seq.0 + 1;
         self.born |= line.kind == "run.born";
         self.ended |= line.kind == "run.exit";
-        if line.kind == "run.stop_asked" {
-            self.asked.extend(line.why.clone());
+        let why = line.why.as_deref().unwrap_or("unknown");
+        match line.kind.as_str() {
+            "run.stop_asked" => self.told.push(format!("Its end was {why}.")),
+            "run.output_unheard" => self.told.push(format!("The end of its output may be missing: {why}.")),
+            _ => {}
         }
     }
 }

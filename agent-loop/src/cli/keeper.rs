@@ -23,21 +23,28 @@ pub(super) struct Args {
     /// The directory below a bpffs where the daemon pins its live set.
     #[arg(long, value_name = "DIR")]
     pins: Option<PathBuf>,
-    /// Let agents run as root.
+    /// An account that runs may be launched as, and no other; may be given again. Its numbers and groups are looked up
+    /// for each launch.
+    #[arg(long = "user", value_name = "NAME")]
+    users: Vec<String>,
+    /// Let such an account be root.
     #[arg(long)]
     allow_root: bool,
+    /// The limit on open files that agents get; without it the one that the keeper was started with.
+    #[arg(long, value_name = "N")]
+    open_files: Option<u64>,
 }
 
 const EXAMPLES: &str = "\
 Example:
-  agent-loop keeper --socket /run/agent-loop/keeper/socket --runs /sys/fs/cgroup/agent-loop
+  agent-loop keeper --socket /run/agent-loop/keeper/socket --runs /sys/fs/cgroup/agent-loop --user agent
 
 Exit codes: 0 ended by a signal, the agents go on; 1 it failed; 2 usage; 5 refused for safety; 8 already running.";
 
 /// Runs the keeper and returns its exit code.
 pub(super) fn run(args: Args) -> u8 {
-    let Args { socket, runs, pins, allow_root } = args;
-    match process::keep(Options { socket, runs, pins, allow_root }) {
+    let Args { socket, runs, pins, users, allow_root, open_files } = args;
+    match process::keep(Options { socket, runs, pins, users, allow_root, open_files }) {
         Ok(()) => error::DONE,
         Err(failed) => {
             eprintln!("agent-loop keeper: {failed}");

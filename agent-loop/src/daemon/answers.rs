@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
+use super::look_up::Waits;
 use super::shell::{Daemon, now};
-use super::sources::Sources;
-use super::spec;
 use crate::control::api::{
     Answer, Ask, Caller, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest, StatusView,
     TreeView,
@@ -28,28 +28,54 @@ const MOST_QUEUED: usize = 1_000;
 /// SIGTERM: what an operator's kill is told as.
 const SIGTERM: u8 = 15;
 
+/// Where questions come from.
+pub(super) type Questions = mpsc::Receiver<Question>;
+
 impl Daemon {
-    pub(super) async fn answer(&mut self, question: Question, sources: &Sources) {
+    /// Answers what only has to be looked up; the rest waits until nothing else is under way.
+    pub(super) fn answer_or_defer(&mut self, question: Question) {
         let Question { ask, from, reply } = question;
-        let answer = match ask {
-            Ask::Status => Ok(Answer::Status(self.status())),
-            Ask::Runs { all, limit } => self.list(all, limit).map(Answer::Runs),
-            Ask::Run(run) => self.find(&run).map(|record| {
-                let mut view = self.view(&record);
-                for asked in self.asked.get(&record.id).into_iter().flatten() {
-                    let at = view.why.len().min(1);
-                    view.why.insert(at, format!("Its end was {asked}."));
-                }
-                Answer::Run(Box::new(view))
-            }),
-            Ask::Tree(run) => self.find(&run).map(|record| Answer::Tree(self.tree(&record))),
-            Ask::Logs(run) => self.find(&run).map(|record| Answer::Logs(self.logs(&record))),
-            Ask::Events => Ok(Answer::Events(self.feed.read())),
-            Ask::Start(request) => self.start_run(&request, from, sources).await,
-            Ask::Kill { run, reason, dry_run } => self.kill(&run, &reason, dry_run, from, sources).await,
+        match self.look_up(&ask) {
+            // Who asked may have gone.
+            Some(answer) => drop(reply.send(answer)),
+            None => self.deferred.push_back(Question { ask, from, reply }),
+        }
+    }
+
+    pub(super) async fn answer(&mut self, question: Question) {
+        let Question { ask, from, reply } = question;
+        let answer = match (self.look_up(&ask), ask) {
+            (Some(answer), _) => answer,
+            (None, Ask::Start(request)) if request.cwd.is_none() && self.setup.config.agent.user.is_some() => {
+                let user = self.setup.config.agent.user.clone().unwrap_or_default();
+                return self.accounts.account(user, Waits::Start(Question { ask: Ask::Start(request), from, reply }));
+            }
+            (None, Ask::Start(request)) => self.start_run(&request, from).await,
+            (None, Ask::Kill { run, reason, dry_run }) => self.kill(&run, &reason, dry_run, from).await,
+            (None, Ask::Status | Ask::Runs { .. } | Ask::Run(_) | Ask::Tree(_) | Ask::Logs(_) | Ask::Events) => return,
         };
         // Who asked may have gone.
         let _ = reply.send(answer);
+    }
+
+    /// The answer to what changes nothing.
+    fn look_up(&self, ask: &Ask) -> Option<Result<Answer, Problem>> {
+        Some(match ask {
+            Ask::Status => Ok(Answer::Status(self.status())),
+            Ask::Runs { all, limit } => self.list(*all, *limit).map(Answer::Runs),
+            Ask::Run(run) => self.find(run).map(|record| {
+                let mut view = self.view(&record);
+                for told in self.asked.get(&record.id).into_iter().flatten() {
+                    let at = view.why.len().min(1);
+                    view.why.insert(at, told.clone());
+                }
+                Answer::Run(Box::new(view))
+            }),
+            Ask::Tree(run) => self.find(run).map(|record| Answer::Tree(self.tree(&record))),
+            Ask::Logs(run) => self.find(run).map(|record| Answer::Logs(self.logs(&record))),
+            Ask::Events => Ok(Answer::Events(self.feed.read())),
+            Ask::Start(_) | Ask::Kill { .. } => return None,
+        })
     }
 
     fn status(&self) -> StatusView {
@@ -60,7 +86,12 @@ impl Daemon {
         let mut degraded = self.degraded.clone();
         degraded.extend(self.unpinned.clone());
         degraded.extend(self.audit_state());
+        degraded.extend(self.keeper.differs());
         degraded.extend(self.unsaved.iter().map(|(id, why)| format!("run {id} cannot be remembered: {why}")));
+        let unread = |(id, why): (&RunId, &String)| {
+            format!("run {id}: nobody reads its output, and it waits once its pipe is full: {why}")
+        };
+        degraded.extend(self.unread.iter().map(unread));
         degraded.extend(self.discards.iter().map(|discard| format!("{} is still being discarded", discard.name)));
         let lost = self.tracing.counters.read().map_or(0, |it| it.lost_fork + it.lost_exec + it.lost_exit);
         StatusView {
@@ -150,7 +181,7 @@ impl Daemon {
         LogFiles { stdout, stderr, open: self.fleet.record(record.id).is_some() }
     }
 
-    async fn start_run(&mut self, request: &StartRequest, from: Caller, sources: &Sources) -> Result<Answer, Problem> {
+    pub(super) async fn start_run(&mut self, request: &StartRequest, from: Caller) -> Result<Answer, Problem> {
         if !from.may_write {
             return Err(Problem::Forbidden("only root and the owner of the configuration start runs".to_owned()));
         }
@@ -169,14 +200,14 @@ impl Daemon {
             stage: Stage::Queued,
         };
         self.queue.push_back(FleetEvent::Submitted(Box::new(record)));
-        self.settle(sources).await;
+        self.work().await;
         match self.unsaved.get(&id).cloned() {
             None => Ok(Answer::Started { run: id.to_string() }),
             Some(why) => {
                 // Not remembered is not accepted.
                 let reason = StopReason::Operator { signal: SIGTERM };
                 self.queue.push_back(FleetEvent::StopAsked { id, reason });
-                self.settle(sources).await;
+                self.work().await;
                 if self.fleet.record(id).is_none() {
                     // Whoever asked was told; there is no run that lacks anything.
                     self.unsaved.remove(&id);
@@ -216,7 +247,7 @@ impl Daemon {
         let cwd = match &request.cwd {
             Some(path) if !path.is_absolute() => return Err(bad("the working directory must be an absolute path")),
             Some(path) => path.clone(),
-            None => spec::home(&user).map_err(|error| Problem::Bad(format!("{error:#}")))?,
+            None => return Err(bad("there is no working directory")),
         };
         let defaults = &self.setup.config.limits;
         let limits = Limits {
@@ -246,14 +277,7 @@ impl Daemon {
         })
     }
 
-    async fn kill(
-        &mut self,
-        run: &str,
-        reason: &str,
-        dry_run: bool,
-        from: Caller,
-        sources: &Sources,
-    ) -> Result<Answer, Problem> {
+    async fn kill(&mut self, run: &str, reason: &str, dry_run: bool, from: Caller) -> Result<Answer, Problem> {
         if !from.may_write {
             return Err(Problem::Forbidden("only root and the owner of the configuration stop runs".to_owned()));
         }
@@ -267,7 +291,7 @@ impl Daemon {
             if let Some(watched) = self.runs.get_mut(&record.id) {
                 let why = format!("asked by user {} over the control socket: {reason}", from.uid);
                 watched.log.write(&mut self.audit, |recorder, clock| recorder.stop_asked(why.clone(), clock));
-                self.asked.entry(record.id).or_default().push(why);
+                self.asked.entry(record.id).or_default().push(format!("Its end was {why}."));
                 while self.asked.len() > MOST_QUEUED {
                     self.asked.pop_first();
                 }
@@ -275,7 +299,7 @@ impl Daemon {
             self.note(|lines, clock| lines.admin(from.uid, format!("kill {}", record.id), clock));
             let reason = StopReason::Operator { signal: SIGTERM };
             self.queue.push_back(FleetEvent::StopAsked { id: record.id, reason });
-            self.settle(sources).await;
+            self.work().await;
         }
         Ok(Answer::Killing(view))
     }
@@ -284,7 +308,7 @@ impl Daemon {
         let (born, end) = match &record.stage {
             Stage::Born(born) => (Some(born), None),
             Stage::Ended(end) => (None, Some(end)),
-            Stage::Queued | Stage::Intended => (None, None),
+            Stage::Queued | Stage::Intended(_) => (None, None),
         };
         let here = now();
         let wall = |at: crate::model::BootNs| {
@@ -334,6 +358,14 @@ impl Daemon {
     }
 }
 
+/// The next question, for ever where nobody can ask.
+pub(super) async fn next(questions: &mut Option<Questions>) -> Option<Question> {
+    match questions {
+        Some(questions) => questions.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 fn remaining(now: u64, deadline: u64) -> i64 {
     let ms = |ns: u64| i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX);
     ms(deadline).saturating_sub(ms(now))
@@ -368,7 +400,7 @@ fn reason(record: &RunRecord) -> Option<String> {
             Outcome::Stopped(reason) | Outcome::NotEmpty { reason, .. } => Some(reason.word().to_owned()),
             Outcome::Ended | Outcome::LaunchFailed(_) => None,
         },
-        Stage::Ended(_) | Stage::Queued | Stage::Intended => None,
+        Stage::Ended(_) | Stage::Queued | Stage::Intended(_) => None,
     }
 }
 

@@ -33,16 +33,16 @@ impl Daemon {
         let fds = Descriptors::default();
         let adopt = Request::Adopt { run: run.clone(), cgroup: discard.cgroup.0, main: None, fds, output_bytes: None };
         // Refused where it is held already; where it is neither held nor there, nothing is left to be discarded.
-        let adopted = self.keeper.ask(adopt, &[]).await?.reply;
+        let adopted = self.ask(adopt, &[]).await?.reply;
         let there = |root: &Root| root.id(discard.name).map_or(true, |id| id == Some(discard.cgroup));
         if matches!(adopted, Reply::Refused { errno: Some(libc::ENOENT), .. }) && !self.root.as_ref().is_some_and(there)
         {
             return Ok(());
         }
-        let killed = done(self.keeper.ask(Request::Kill { run: run.clone() }, &[]).await);
+        let killed = done(self.ask(Request::Kill { run: run.clone() }, &[]).await);
         for pid in self.members(discard) {
             let request = Request::SignalMember { run: run.clone(), pid, signal: 9 };
-            match signal_result(self.keeper.ask(request, &[]).await) {
+            match signal_result(self.ask(request, &[]).await) {
                 SignalResult::Sent(_) | SignalResult::Gone | SignalResult::Refused(_) => {}
             }
         }
@@ -53,7 +53,7 @@ impl Daemon {
     }
 
     async fn try_remove(&mut self, run: &str) -> Result<(), String> {
-        done(self.keeper.ask(Request::Remove { run: run.to_owned() }, &[]).await)
+        done(self.ask(Request::Remove { run: run.to_owned() }, &[]).await)
     }
 
     fn members(&self, discard: &Discard) -> Vec<u32> {

@@ -2,12 +2,12 @@
 
 use std::os::fd::AsFd as _;
 
-use super::keeper::process;
+use super::keeper::{done, process};
 use super::run_log::RunLog;
 use super::shell::{Daemon, Unproven, Watched, now};
 use crate::event::Launched;
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
-use crate::keeper::tree::is_gone;
+use crate::keeper::tree::{is_gone, is_populated};
 use crate::run::{Born, RunId, RunRecord, Stage};
 use crate::store::{Reopened, RunFiles};
 use crate::supervise::Core;
@@ -35,7 +35,11 @@ impl Daemon {
         if first {
             self.resume(record, &born, cgroup, exit);
         }
+        self.declare_unheard(id);
         if let Some(held) = held {
+            if !held.drained {
+                self.unread.entry(id).or_insert_with(|| "another daemon could not open it".to_owned());
+            }
             self.output(&held.output);
             self.started(id, held.start.clone());
         }
@@ -53,8 +57,8 @@ impl Daemon {
         let feed = self.feed.clone();
         let lines = self.past.remove(&id).unwrap_or_default();
         let (mut log, past, trouble) = RunLog::go_on(&record, &self.boot_id, feed, &lines, &mut restored);
-        if !past.asked.is_empty() {
-            self.asked.insert(id, past.asked.clone());
+        if !past.told.is_empty() {
+            self.asked.insert(id, past.told.clone());
         }
         if let Some(trouble) = trouble {
             self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
@@ -103,10 +107,16 @@ impl Daemon {
         let output = match RunFiles::reopen(&self.state, &self.log, id) {
             Ok(output) => output,
             Err(error) => {
-                self.trouble(&format!("run {id}: going on with its output: {error}"));
+                // Told once, not at every try.
+                if self.unread.insert(id, error.to_string()).is_none() {
+                    self.trouble(&format!(
+                        "run {id}: going on with its output: {error}; it waits once its pipe is full"
+                    ));
+                }
                 return None;
             }
         };
+        self.unread.remove(&id);
         let written = output.held.iter().sum();
         match self.runs.get_mut(&id) {
             Some(watched) => (watched.output_before, watched.output) = (written, written),
@@ -120,7 +130,12 @@ impl Daemon {
     /// The end of its main process is returned where it has come. A refusal is not for good: it is asked again.
     async fn adopt(&mut self, record: &RunRecord, born: &Born, cgroup: bool) -> Option<Option<i32>> {
         let output = self.reopen_output(record.id);
+        // What it wrote is in its pipes as long as anybody has them open: itself, its keeper, or we.
+        if !self.pipes.contains_key(&record.id) && !self.lives(record, born) {
+            self.unheard.insert(record.id);
+        }
         if !cgroup {
+            self.read_the_rest(record, output);
             self.unproven.remove(&record.id);
             return Some(None);
         }
@@ -137,7 +152,11 @@ impl Daemon {
         };
         let drains = output.iter().flat_map(|output| &output.drains);
         let fds: Vec<_> = drains.flat_map(|(pipe, file)| [pipe.as_fd(), file.as_fd()]).collect();
-        match self.keeper.ask(request, &fds).await.map(|answered| answered.reply) {
+        let answer = self.ask(request, &fds).await.map(|answered| answered.reply);
+        if let Some(Reopened { drains: [(out, _), (err, _)], .. }) = output {
+            self.pipes.insert(record.id, [out, err]);
+        }
+        match answer {
             Ok(Reply::Adopted { main_alive: true }) => {
                 self.unproven.remove(&record.id);
                 None
@@ -153,6 +172,68 @@ impl Daemon {
             Err(why) => {
                 self.trouble(&format!("run {}: having it adopted: {why}", record.id));
                 None
+            }
+        }
+    }
+
+    /// Whether a process of a run lives, in its cgroup or elsewhere; whoever could have been seen has its pipes.
+    fn lives(&self, record: &RunRecord, born: &Born) -> bool {
+        let cgroup = self.root.as_ref().and_then(|root| root.present(record.name(), born.cgroup).ok().flatten());
+        cgroup.is_some_and(|cgroup| is_populated(&cgroup).unwrap_or(true))
+            || self.live_of(Some(born.cgroup)).map_or(true, |live| !live.is_empty())
+    }
+
+    /// Declares that what a run wrote last may be missing.
+    fn declare_unheard(&mut self, id: RunId) {
+        if !self.unheard.remove(&id) {
+            return;
+        }
+        let why = "its keeper and all of its processes had ended before another keeper could read its pipes";
+        self.trouble(&format!("run {id}: the end of its output may be missing: {why}"));
+        if let Some(watched) = self.runs.get_mut(&id) {
+            watched.log.write(&mut self.audit, |recorder, clock| recorder.output_unheard(why.to_owned(), clock));
+            self.asked.entry(id).or_default().push(format!("The end of its output may be missing: {why}."));
+        }
+    }
+
+    /// Reads what is left in the pipes of a run whose cgroup is gone, so that no keeper can hold it.
+    fn read_the_rest(&mut self, record: &RunRecord, output: Option<Reopened>) {
+        let Some(output) = output else { return };
+        match output.read_the_rest(record.submission.limits.output_bytes) {
+            Ok(0) => {}
+            Ok(bytes) => {
+                if let Some(watched) = self.runs.get_mut(&record.id) {
+                    watched.output += bytes;
+                }
+            }
+            Err(error) => self.trouble(&format!("run {}: reading the end of its output: {error}", record.id)),
+        }
+    }
+
+    /// Tries again to have the output read that could not be opened before.
+    pub(super) async fn read_again(&mut self) {
+        if !self.keeper.is_up() {
+            return;
+        }
+        for id in self.unread.keys().copied().collect::<Vec<_>>() {
+            let Some(record) = self.fleet.record(id).cloned() else {
+                self.unread.remove(&id);
+                continue;
+            };
+            let Some(output) = self.reopen_output(id) else { continue };
+            let before: u64 = output.held.iter().sum();
+            let request = Request::Drain {
+                run: record.name().to_string(),
+                fds: Descriptors { drains: true, ..Descriptors::default() },
+                output_bytes: record.submission.limits.output_bytes.map(|budget| budget.saturating_sub(before)),
+            };
+            let fds: Vec<_> = output.drains.iter().flat_map(|(pipe, file)| [pipe.as_fd(), file.as_fd()]).collect();
+            if let Err(why) = done(self.ask(request, &fds).await) {
+                self.unread.insert(id, why);
+            } else {
+                self.say(&format!("run {id}: its output is read again"));
+                let Reopened { drains: [(out, _), (err, _)], .. } = output;
+                self.pipes.insert(id, [out, err]);
             }
         }
     }
@@ -178,7 +259,7 @@ impl Daemon {
             let record = self.fleet.record(id).cloned();
             let Some((record, born)) = record.and_then(|record| match record.stage.clone() {
                 Stage::Born(born) => Some((record, born)),
-                Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
+                Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => None,
             }) else {
                 self.unproven.remove(&id);
                 continue;

@@ -7,6 +7,7 @@ mod discard;
 mod feed;
 mod go_on;
 mod keeper;
+mod look_up;
 mod perform;
 mod run_log;
 mod shell;
@@ -22,6 +23,7 @@ use anyhow::Context as _;
 pub use shell::{Started, start};
 
 use crate::config::Config;
+use crate::keeper::process::raise_open_files;
 
 /// Everything a daemon is told at its start.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct Setup {
     pub root_level: Option<u32>,
     /// The program that is started as keeper: this one.
     pub program: PathBuf,
+    /// The limit on open files that agents get: ours is raised.
+    pub open_files: u64,
 }
 
 impl Setup {
@@ -44,6 +48,8 @@ impl Setup {
     pub fn new(config: Config) -> anyhow::Result<Self> {
         let (cgroup_root, root_level) = crate::keeper::root::find(config.host.cgroup_root.as_deref())?;
         let program = std::env::current_exe().context("finding this program")?;
-        Ok(Self { config, cgroup_root, root_level, program })
+        // Of each run some are held open.
+        let (open_files, _) = raise_open_files().context("raising the limit of open files")?;
+        Ok(Self { config, cgroup_root, root_level, program, open_files })
     }
 }

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::keeper::{done, process, signal_result};
+use super::look_up::{Account, Waits};
 use super::run_log::RunLog;
 use super::shell::{Daemon, Discard, Watched};
 use super::{spec, tree};
@@ -81,10 +82,10 @@ impl Daemon {
                 let result = self.prepare(name).await;
                 self.queue.push_back(FleetEvent::Prepared { id: name.id, result });
             }
-            FleetAction::Launch(name) => {
-                let result = self.launch(name).await;
-                self.queue.push_back(FleetEvent::Launched { id: name.id, result });
-            }
+            FleetAction::Launch(name) => match self.record(name) {
+                Ok(record) => self.accounts.account(record.submission.user, Waits::Launch(name)),
+                Err(failed) => self.queue.push_back(FleetEvent::Launched { id: name.id, result: Err(failed) }),
+            },
             FleetAction::Of(id, action) => self.perform_of(id, action).await,
             FleetAction::Remove(name) => {
                 let result = self.remove(name).await;
@@ -98,7 +99,7 @@ impl Daemon {
     fn save(&mut self, record: &RunRecord) {
         // What its log says comes first: a run that is remembered as over has its last line.
         let intended = match &record.stage {
-            Stage::Intended => self.intend(record),
+            Stage::Intended(_) => self.intend(record),
             Stage::Ended(_) => {
                 self.audit.durable(STOP_WITHIN);
                 Ok(())
@@ -149,7 +150,7 @@ impl Daemon {
         let limits = spec::cgroup_limits(&record.submission.limits);
         self.watch(&record);
         let request = Request::Prepare { run: name.to_string(), limits };
-        let (cgroup, path, missing) = match self.keeper.ask(request, &[]).await.map(|answered| answered.reply) {
+        let (cgroup, path, missing) = match self.ask(request, &[]).await.map(|answered| answered.reply) {
             Ok(Reply::Prepared { cgroup, path, missing, .. }) => (RunTag(cgroup), path, missing),
             Ok(Reply::Refused { why, .. }) => return Err(refused("making its cgroup", why)),
             Ok(other) => return Err(refused("making its cgroup", format!("the keeper answers with {other:?}"))),
@@ -174,12 +175,11 @@ impl Daemon {
         Ok(baseline)
     }
 
-    async fn launch(&mut self, name: RunName) -> Result<Launched, StepFailed> {
+    pub(super) async fn launch(&mut self, name: RunName, account: &Account) -> Result<Launched, StepFailed> {
         let record = self.record(name)?;
         let tag = self.runs.get(&name.id).and_then(|watched| watched.tag);
         let tag = tag.ok_or_else(|| refused("launching it", "it has no cgroup"))?;
-        let spec = spec::launch(&record.submission, &self.setup.config.agent)
-            .map_err(|error| refused("preparing its launch", format!("{error:#}")))?;
+        let spec = spec::launch(&record.submission, &self.setup.config.agent, account);
         let spec = spec::sealed(&spec).map_err(|error| refused("preparing its launch", format!("{error:#}")))?;
         let stdin = match &record.submission.stdin {
             Some(path) => Some(open_input(path).map_err(|error| refused("opening its standard input", error))?),
@@ -194,7 +194,10 @@ impl Daemon {
         send.extend(stdin.iter().map(|fd| fd.as_fd()));
         send.extend(files.writers.iter().map(|fd| fd.as_fd()));
         send.extend(files.drains.iter().flat_map(|(pipe, file)| [pipe.as_fd(), file.as_fd()]));
-        let (pid, ino) = match self.keeper.ask(request, &send).await.map(|answered| answered.reply) {
+        let answer = self.ask(request, &send).await.map(|answered| answered.reply);
+        let RunFiles { drains: [(out, _), (err, _)], .. } = files;
+        self.pipes.insert(name.id, [out, err]);
+        let (pid, ino) = match answer {
             Ok(Reply::Born { pid, ino }) => (pid, ino.map(crate::model::PidfsIno)),
             Ok(Reply::Refused { why, .. }) => return Err(refused("bearing its process", why)),
             Ok(other) => return Err(refused("bearing its process", format!("the keeper answers with {other:?}"))),
@@ -219,11 +222,11 @@ impl Daemon {
                 self.of(id, Event::StopRequested(StopReason::Internal));
             }
             Action::Thaw => {
-                let answer = self.keeper.ask(Request::Thaw { run: name.to_string() }, &[]).await;
+                let answer = self.ask(Request::Thaw { run: name.to_string() }, &[]).await;
                 // Asked again after a crash or a lost keeper, it may find that the process has come and gone.
                 let gone = self.fleet.record(id).is_some_and(|record| match &record.stage {
                     Stage::Born(born) => is_gone(born.main, born.ino, true),
-                    Stage::Queued | Stage::Intended | Stage::Ended(_) => false,
+                    Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => false,
                 });
                 if let Err(why) = done(answer)
                     && !gone
@@ -239,14 +242,14 @@ impl Daemon {
             Action::ReadLiveSet => self.read_live_set(id),
             Action::Signal { key, ino, signal } => {
                 let request = Request::Signal { run: name.to_string(), to: process(key, ino), signal };
-                let result = signal_result(self.keeper.ask(request, &[]).await);
+                let result = signal_result(self.ask(request, &[]).await);
                 self.of(id, Event::Signalled(Signalled { pid: key.tgid, key: Some(key), signal, result }));
             }
             Action::SignalMember { pid, signal } => {
                 // For the record: who it is was known before the signal, or is not known.
                 let key = self.fleet.core(id).and_then(|core| core.tracker().registry().by_tgid(pid)).map(|it| it.key);
                 let request = Request::SignalMember { run: name.to_string(), pid, signal };
-                let result = signal_result(self.keeper.ask(request, &[]).await);
+                let result = signal_result(self.ask(request, &[]).await);
                 self.of(id, Event::Signalled(Signalled { pid, key, signal, result }));
             }
             Action::Verify { key, ino } => {
@@ -254,7 +257,7 @@ impl Daemon {
                 self.of(id, Event::Verified { key, gone });
             }
             Action::FreezeTree => {
-                let frozen = done(self.keeper.ask(Request::Freeze { run: name.to_string() }, &[]).await);
+                let frozen = done(self.ask(Request::Freeze { run: name.to_string() }, &[]).await);
                 if let Err(why) = frozen {
                     self.trouble(&format!("run {id}: freezing its tree to kill it: {why}"));
                 }
@@ -262,7 +265,7 @@ impl Daemon {
             // Nobody is in it any more, and a frozen cgroup is removed like any other.
             Action::ThawTree => {}
             Action::KillCgroup => {
-                let result = done(self.keeper.ask(Request::Kill { run: name.to_string() }, &[]).await);
+                let result = done(self.ask(Request::Kill { run: name.to_string() }, &[]).await);
                 self.of(id, Event::CgroupKilled(result));
             }
             Action::InspectTree => {
@@ -375,6 +378,8 @@ impl Daemon {
             self.forget_run(tag);
         }
         RunFiles::remove_pipes(&self.state, name.id).map_err(|error| error.to_string())?;
+        self.pipes.remove(&name.id);
+        self.unread.remove(&name.id);
         self.runs.remove(&name.id);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The loop of the daemon: one source wakes it, its events go through the fleet, the fleet's actions are performed.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 
 use super::Setup;
+use super::answers::{self, Questions};
 use super::feed::Feed;
-use super::keeper::Keeper;
+use super::keeper::{Heard, Keeper};
+use super::look_up::LookUp;
 use super::run_log::RunLog;
 use super::sources::{Sources, Wake};
 use super::tree::Root;
@@ -25,8 +28,8 @@ use crate::keeper::cgroup::OwnCgroup;
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
 use crate::kernel::pins::{self, Claim, Found};
 use crate::kernel::{ROUND_BYTES, Tracing};
-use crate::model::{BootNs, RunTag, WaitStatus};
-use crate::run::{RunId, RunName};
+use crate::model::{BootNs, Death, RunTag, WaitStatus};
+use crate::run::{RunId, RunName, Stage};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
 use crate::supervise::fleet::{Fleet, FleetEvent, FleetSettings, Now};
 
@@ -127,6 +130,12 @@ pub(super) struct Daemon {
     pub(super) discards: Vec<Discard>,
     /// Runs that go on without the keeper's word on their main process, to be asked for again.
     pub(super) unproven: BTreeMap<RunId, Unproven>,
+    /// Runs whose output nobody reads, since it could not be opened, and why.
+    pub(super) unread: BTreeMap<RunId, String>,
+    /// Runs of which nobody lived when another keeper could have read what they wrote last.
+    pub(super) unheard: HashSet<RunId>,
+    /// The reading ends of the pipes of runs: what was written and not read stays in them until the next keeper.
+    pub(super) pipes: HashMap<RunId, [OwnedFd; 2]>,
     pub(super) feed: Feed,
     /// The audit log of this host.
     pub(super) audit: AuditLog,
@@ -142,6 +151,14 @@ pub(super) struct Daemon {
     pub(super) since: i64,
     pub(super) wake: Option<BootNs>,
     pub(super) more: bool,
+    /// Records were read without the end of their round being told.
+    pub(super) owes_round: bool,
+    /// Whether stock was taken, so that every record that is read has its run.
+    pub(super) serves: bool,
+    pub(super) questions: Option<Questions>,
+    /// Questions that came in the middle of something else.
+    pub(super) deferred: VecDeque<Question>,
+    pub(super) accounts: LookUp,
     pub(super) ids: ulid::Generator,
 }
 
@@ -156,7 +173,7 @@ impl Daemon {
         let store = SqliteStore::open(&state)?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
         let boot_id = boot_id.trim().to_owned();
-        let keeper = Keeper::new(&setup);
+        let keeper = Keeper::new(&setup, boot_id.clone());
         let claim = super::stock::claim(&setup)?;
         super::stock::refuse_strange_agents(&setup, &store)?;
         let (audit, troubles) = open_audit(&state, &log, &boot_id)?;
@@ -183,6 +200,9 @@ impl Daemon {
             tags: HashMap::new(),
             discards: Vec::new(),
             unproven: BTreeMap::new(),
+            unread: BTreeMap::new(),
+            unheard: HashSet::new(),
+            pipes: HashMap::new(),
             feed: Feed::new(),
             own_lines: OwnLines::new(&boot_id),
             audit,
@@ -194,6 +214,11 @@ impl Daemon {
             since: unix_ns(),
             wake: None,
             more: false,
+            owes_round: false,
+            serves: false,
+            questions: None,
+            deferred: VecDeque::new(),
+            accounts: LookUp::start().context("starting the thread that looks users up")?,
             ids: ulid::Generator::new(),
         };
         match found {
@@ -203,6 +228,7 @@ impl Daemon {
         troubles.iter().for_each(|trouble| daemon.trouble(trouble));
         daemon.host_starts();
         daemon.first_stock().await?;
+        daemon.serves = true;
         Ok(daemon)
     }
 
@@ -210,9 +236,10 @@ impl Daemon {
     async fn serve(
         &mut self,
         mut sources: Sources,
-        mut questions: mpsc::Receiver<Question>,
+        questions: mpsc::Receiver<Question>,
         mut reload: impl FnMut() -> anyhow::Result<Config>,
     ) {
+        self.questions = Some(questions);
         let mut again = tokio::time::interval(AGAIN);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heart = tokio::time::interval(HEART);
@@ -221,8 +248,15 @@ impl Daemon {
         let mut turn = false;
         loop {
             self.settle(&sources).await;
-            let busy =
-                !self.keeper.is_up() || !self.discards.is_empty() || self.is_behind() || !self.unproven.is_empty();
+            if let Some(question) = self.deferred.pop_front() {
+                self.answer(question).await;
+                continue;
+            }
+            let busy = !self.keeper.is_up()
+                || !self.discards.is_empty()
+                || self.is_behind()
+                || !self.unproven.is_empty()
+                || !self.unread.is_empty();
             tokio::select! {
                 biased;
                 wake = sources.next() => match wake {
@@ -230,18 +264,19 @@ impl Daemon {
                     Wake::Timer => self.queue.push_back(FleetEvent::Woke),
                     Wake::Reload => self.reload(&mut reload),
                 },
-                notice = self.keeper.notice() => {
-                    // None is its loss, which is told as every other.
-                    if let Some(notice) = notice {
-                        self.noticed(notice);
-                    }
-                }
+                heard = self.keeper.heard() => match heard {
+                    Heard::Notice(notice) => self.noticed(notice),
+                    // Told as every other loss is.
+                    Heard::Lost | Heard::NotFound => {}
+                    Heard::Found(held) => self.next_stock(held).await,
+                },
                 () = records(&mut self.tracing, self.more), if !turn => {
                     self.round();
                     turn = true;
                     continue;
                 }
-                Some(question) = questions.recv() => self.answer(question, &sources).await,
+                Some(question) = answers::next(&mut self.questions) => self.answer(question).await,
+                Some(found) = self.accounts.found.recv() => self.looked_up(found).await,
                 _ = again.tick(), if busy => self.again().await,
                 _ = heart.tick() => self.look_for_the_pins(),
                 () = tokio::task::yield_now(), if turn => {}
@@ -253,6 +288,10 @@ impl Daemon {
     /// Hands every queued event to the fleet and performs what it answers.
     pub(super) async fn settle(&mut self, sources: &Sources) {
         self.work().await;
+        if std::mem::take(&mut self.owes_round) {
+            self.end_round();
+            self.work().await;
+        }
         if let Some(at) = self.wake.take()
             && let Err(error) = sources.arm(at)
         {
@@ -296,6 +335,15 @@ impl Daemon {
         self.say(&format!("stopping as asked; {going_on} runs go on under the keeper"));
     }
 
+    /// Says once in what the keeper is another than it would be started now; nothing is launched meanwhile.
+    pub(super) fn compare_the_keeper(&mut self) {
+        let differs = self.keeper.differs();
+        if let Some(what) = &differs {
+            self.trouble(what);
+        }
+        self.queue.push_back(FleetEvent::LaunchesHeld(differs.is_some()));
+    }
+
     fn keeper_lost(&mut self) {
         if let Err(why) = self.keeper.state() {
             self.trouble(&format!("{why}; agents run on, nothing is launched or stopped until there is one"));
@@ -323,11 +371,10 @@ impl Daemon {
 
     /// What failed before is tried again.
     async fn again(&mut self) {
-        if !self.keeper.is_up() {
-            self.next_stock().await;
-        }
+        self.keeper.look();
         self.discard_all().await;
         self.prove_again().await;
+        self.read_again().await;
     }
 
     /// Reads the configuration again: says what changes, and takes it up or keeps the old one.
@@ -345,6 +392,8 @@ impl Daemon {
             self.note(|lines, clock| lines.told("config", change, clock));
         }
         self.setup.config = self.setup.config.reloaded(&new);
+        self.keeper.set(&self.setup);
+        self.compare_the_keeper();
         self.fleet.set(FleetSettings { max_agents: self.setup.config.host.max_agents });
         // More runs may be let in now.
         self.queue.push_back(FleetEvent::Woke);
@@ -374,7 +423,7 @@ impl Daemon {
         }
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         let round = self.tracing.rings.round();
         self.more = round.more;
         for event in round.events {
@@ -401,8 +450,32 @@ impl Daemon {
                 | Event::CgroupKilled(_) => continue,
             };
             // Of observed processes, and of runs that are over: nobody's.
-            if let Some(id) = self.tags.get(&run) {
-                self.queue.push_back(FleetEvent::Of(*id, enrich(event, &self.tracing)));
+            let Some(id) = self.tags.get(&run).copied() else { continue };
+            let ended =
+                if let Event::Died(death) = &event { self.is_main(id, death).then_some(death.status) } else { None };
+            self.queue.push_back(FleetEvent::Of(id, enrich(event, &self.tracing)));
+            // The keeper's word on its status follows, unless whoever traces it holds that back.
+            self.queue.extend(ended.map(|status| FleetEvent::Of(id, Event::MainHeld(status))));
+        }
+    }
+
+    /// Whether this is the end of the main process of a run.
+    fn is_main(&self, id: RunId, death: &Death) -> bool {
+        self.fleet.record(id).is_some_and(|record| match &record.stage {
+            Stage::Born(born) => born.main == death.key,
+            Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => false,
+        })
+    }
+
+    /// Tells each run of the end of its main process that the kernel's run table holds: who told it may be gone, and who
+    /// could tell it now may be kept from it by a tracer.
+    pub(super) fn ends_by_the_run_table(&mut self) {
+        let tags: Vec<(RunId, RunTag)> = self.tags.iter().map(|(tag, id)| (*id, *tag)).collect();
+        for (id, tag) in tags {
+            if let Ok(Some(run)) = self.tracing.runs.get(tag)
+                && let Some((status, _)) = run.exit
+            {
+                self.queue.push_back(FleetEvent::Of(id, Event::MainHeld(status)));
             }
         }
     }
@@ -562,7 +635,7 @@ fn unix_ns() -> i64 {
 }
 
 /// Waits for records of the kernel.
-async fn records(tracing: &mut Tracing, more: bool) {
+pub(super) async fn records(tracing: &mut Tracing, more: bool) {
     if more {
         tokio::task::yield_now().await;
     } else if tracing.rings.readable().await.is_err() {

@@ -4,45 +4,36 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use anyhow::Context as _;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::look_up::Account;
 use crate::config::Agent;
-use crate::keeper::launch::{LaunchSpec, Session, Stdio, User};
+use crate::keeper::launch::{Become, LaunchSpec, Session, Stdio};
 use crate::keeper::process::protocol::CgroupLimits;
 use crate::run::{Limits, Submission};
 
-/// The specification of a run's launch. Standard input and output are put in by the keeper.
-///
-/// # Errors
-/// When there is no such user, or it is root and that is not allowed.
-pub(super) fn launch(submission: &Submission, rules: &Agent) -> anyhow::Result<LaunchSpec> {
-    let name = &submission.user;
-    let user = User::find(name).with_context(|| format!("looking up the user {name}"))?;
-    anyhow::ensure!(
-        user.uid != 0 || rules.allow_root,
-        "agents do not run as root; name another `user` in `[agent]`, or set `allow_root = true`"
-    );
-    let is_root = user.uid == 0;
-    Ok(LaunchSpec {
+/// The specification of a run's launch. Standard input and output are put in by the keeper, and so are the numbers and
+/// groups of the user.
+pub(super) fn launch(submission: &Submission, rules: &Agent, account: &Account) -> LaunchSpec {
+    LaunchSpec {
         argv: submission.argv.iter().map(OsString::from).collect(),
-        env: environment(submission, rules, name, &user),
+        env: environment(submission, rules, account),
         cwd: Some(submission.cwd.clone()),
         session: Session::New,
         stdio: [Stdio::Null; 3],
         umask: Some(0o022),
         rlimits: Vec::new(),
-        user: Some(user),
-        no_new_privs: !is_root,
+        user: Some(Become::Account { name: submission.user.clone(), may_be_root: rules.allow_root }),
+        no_new_privs: true,
         ignored: std::collections::BTreeSet::new(),
-    })
+    }
 }
 
 /// What the allow-list lets through, who the user is, and what was asked for; the later wins.
-fn environment(submission: &Submission, rules: &Agent, name: &str, user: &User) -> Vec<(OsString, OsString)> {
+fn environment(submission: &Submission, rules: &Agent, account: &Account) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = Vec::new();
     let mut set = |name: OsString, value: OsString| {
         env.retain(|(known, _)| *known != name);
@@ -54,14 +45,11 @@ fn environment(submission: &Submission, rules: &Agent, name: &str, user: &User) 
         }
     }
     for variable in ["USER", "LOGNAME"] {
-        set(variable.into(), name.into());
+        set(variable.into(), submission.user.clone().into());
     }
-    if let Some(home) = &user.home {
-        set("HOME".into(), home.into());
-    }
-    let shell = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(user.uid)).ok().flatten();
-    if let Some(found) = shell.filter(|found| !found.shell.as_os_str().is_empty()) {
-        set("SHELL".into(), found.shell.into());
+    set("HOME".into(), account.home.clone().into());
+    if let Some(shell) = &account.shell {
+        set("SHELL".into(), shell.into());
     }
     for (name, value) in &submission.env {
         set(name.into(), value.into());
@@ -82,15 +70,6 @@ pub(super) fn sealed(spec: &LaunchSpec) -> anyhow::Result<OwnedFd> {
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("sealing the specification")?;
     Ok(file.into())
-}
-
-/// The home of a user, where runs begin that name no directory.
-///
-/// # Errors
-/// When there is no such user, or it has none.
-pub(super) fn home(user: &str) -> anyhow::Result<PathBuf> {
-    let found = User::find(user).with_context(|| format!("looking up the user {user}"))?;
-    found.home.with_context(|| format!("the user {user} has no home directory; name a working directory"))
 }
 
 /// What the cgroup holds of a run's limits.

@@ -104,7 +104,7 @@ impl Daemon {
                 RunFiles::remove_pipes(&self.state, id)?;
             }
         }
-        let held = match self.keeper.connect(&self.boot_id).await {
+        let held = match self.keeper.connect().await {
             Ok(held) => held,
             Err(error) => {
                 self.trouble(&format!("no keeper: {error:#}; nothing is launched or stopped until there is one"));
@@ -116,8 +116,7 @@ impl Daemon {
     }
 
     /// A stock taken again, once a lost keeper is back or another one has come.
-    pub(super) async fn next_stock(&mut self) {
-        let Ok(held) = self.keeper.connect(&self.boot_id).await else { return };
+    pub(super) async fn next_stock(&mut self, held: Vec<Held>) {
         let records = self.fleet.records().cloned().collect();
         if let Err(error) = self.take_stock(records, held, false).await {
             self.trouble(&format!("taking stock: {error:#}"));
@@ -186,12 +185,14 @@ impl Daemon {
         for (id, status) in exits {
             self.main_exited(id, status);
         }
+        self.ends_by_the_run_table();
         self.discard_all().await;
         if self.keeper.is_up() {
             if self.root.is_none() {
                 // The keeper makes it.
                 self.open_root()?;
             }
+            self.compare_the_keeper();
             self.queue.push_back(FleetEvent::KeeperReady);
         }
         self.work().await;
@@ -243,7 +244,7 @@ impl Daemon {
             .iter()
             .filter_map(|record| match &record.stage {
                 Stage::Born(born) => Some(born.cgroup),
-                Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
+                Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => None,
             })
             .collect();
         // What is still to be discarded is forgotten once it is gone.

@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use spec::{LaunchSpec, Resource, Rlimit, Session, SignalsAtStart, Stdio, User, signals_at_start};
+pub use spec::{Become, LaunchSpec, Resource, Rlimit, Session, SignalsAtStart, Stdio, User, signals_at_start};
 
 use super::birth::{self, Birth, Hold};
 use super::cgroup::RunCgroup;
@@ -62,10 +62,11 @@ pub enum Step {
     Signals,
     CloseFds,
     Exec,
+    Account,
 }
 
 impl Step {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Clone,
         Self::Launcher,
         Self::Spec,
@@ -86,6 +87,7 @@ impl Step {
         Self::Signals,
         Self::CloseFds,
         Self::Exec,
+        Self::Account,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
@@ -116,6 +118,7 @@ impl Step {
             Self::Signals => "setting its signals",
             Self::CloseFds => "closing its other descriptors",
             Self::Exec => "executing the command",
+            Self::Account => "looking up its user",
         }
     }
 }

@@ -17,7 +17,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{Gid, Uid};
 
 use super::birth::report;
-use super::launch::{LaunchSpec, Resource, Session, Stdio, Step, StepFailed, User, Wire};
+use super::launch::{Become, LaunchSpec, Resource, Session, Stdio, Step, StepFailed, User, Wire};
 
 /// What execvp uses without a PATH.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -55,19 +55,21 @@ fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> StepFailed {
 fn become_command(spec: File, errors: &mut File) -> Result<std::convert::Infallible, StepFailed> {
     let wire: Wire = serde_json::from_reader(io::BufReader::new(spec))
         .map_err(|_| StepFailed { step: Step::Spec, errno: libc::EINVAL })?;
-    let spec = wire.spec;
+    let mut spec = wire.spec;
     // A signal meant for the command waits until the command can answer it its own way.
     let _ = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(at(Step::Signals))?;
     session(spec.session)?;
     stdio(spec.stdio).map_err(at(Step::Stdio))?;
     close_all_but(&mut [errors.as_raw_fd()]).map_err(at(Step::CloseFds))?;
+    // Before the limits of the command are set, and with root's rights: it reads what the host's user database is.
+    let user = spec.user.as_ref().map(|user| who(user, &mut spec.no_new_privs)).transpose()?;
     if let Some(umask) = spec.umask {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
     }
     for limit in &spec.rlimits {
         setrlimit(kind(limit.resource), limit.soft, limit.hard).map_err(at(Step::Rlimits))?;
     }
-    if let Some(user) = &spec.user {
+    if let Some(user) = &user {
         drop_to(user, spec.no_new_privs)?;
     }
     if spec.no_new_privs {
@@ -177,6 +179,21 @@ fn kind(resource: Resource) -> Kind {
         Resource::OpenFiles => Kind::RLIMIT_NOFILE,
         Resource::Processes => Kind::RLIMIT_NPROC,
     }
+}
+
+/// The numbers of who it becomes; whoever is not root never gains a right.
+fn who(user: &Become, no_new_privs: &mut bool) -> Result<User, StepFailed> {
+    let (name, may_be_root) = match user {
+        Become::User(user) => return Ok(user.clone()),
+        Become::Account { name, may_be_root } => (name, *may_be_root),
+    };
+    let found = User::find(name)
+        .map_err(|error| StepFailed { step: Step::Account, errno: error.raw_os_error().unwrap_or(libc::ENOENT) })?;
+    if found.uid == 0 && !may_be_root {
+        return Err(StepFailed { step: Step::Account, errno: libc::EPERM });
+    }
+    *no_new_privs = found.uid != 0;
+    Ok(found)
 }
 
 /// No capability comes back by uid 0, none is kept over a change of uid, none becomes ambient; all of it locked.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::cgroup::{CgroupError, Home, Limits, OwnCgroup, RunCgroup};
 use super::guard::Guard;
 use super::launch::{
-    self, LaunchError, LaunchSpec, Place, Resource, Rlimit, Session, Start, Stdio, Step, User, launch,
+    self, Become, LaunchError, LaunchSpec, Place, Resource, Rlimit, Session, Start, Stdio, Step, User, launch,
 };
 use super::pidfd::PidFd;
 use super::reap;
@@ -697,7 +697,7 @@ fn a_dropped_user_has_no_way_back() {
     spec.no_new_privs = true;
     let ids = (user.uid, user.gid);
     let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
-    spec.user = Some(user);
+    spec.user = Some(Become::User(user));
     let (mut child, mut start) = launch_in(&cgroup, &spec);
     cgroup.thaw().expect("thaw");
     assert_eq!(start.wait().expect("start"), Start::Started);

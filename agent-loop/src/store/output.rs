@@ -132,6 +132,38 @@ impl RunFiles {
     }
 }
 
+impl Reopened {
+    /// Moves what is left in the pipes into the files, as far as the budget of both allows; returns how many bytes. For
+    /// a run of which nothing lives, so that nothing more comes.
+    ///
+    /// # Errors
+    /// What reading or writing reports.
+    pub fn read_the_rest(self, budget: Option<u64>) -> std::io::Result<u64> {
+        use std::io::{ErrorKind, Read as _, Write as _};
+        let before: u64 = self.held.iter().sum();
+        let mut room = budget.map_or(u64::MAX, |budget| budget.saturating_sub(before));
+        let mut moved = 0;
+        for (pipe, file) in self.drains {
+            let (mut pipe, mut file) = (File::from(pipe), File::from(file));
+            let mut bytes = vec![0; 64 << 10];
+            loop {
+                let read = match pipe.read(&mut bytes) {
+                    Ok(0) => break,
+                    Ok(read) => read,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                let kept = read.min(usize::try_from(room).unwrap_or(usize::MAX));
+                file.write_all(bytes.get(..kept).unwrap_or_default())?;
+                room -= kept as u64;
+                moved += kept as u64;
+            }
+        }
+        Ok(moved)
+    }
+}
+
 fn places(state: &StateDir, log: &LogDir, run: RunId) -> Result<(Place, Place), StoreError> {
     Ok((state.0.below(PIPES)?, log.0.below(RUNS)?.below(&run.to_string())?))
 }

@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::wire;
-use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag};
+use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, StopReason};
 use crate::run::{Born, RunId, RunRecord, Stage};
 
 /// The columns that the digest covers, in its order.
@@ -25,12 +25,17 @@ pub(super) type Sum = [u8; 32];
 pub(super) fn write(run: &RunRecord) -> Result<Vec<Value>, String> {
     let (stage, born, end) = match &run.stage {
         Stage::Queued => ("queued", None, None),
-        Stage::Intended => ("intended", None, None),
+        Stage::Intended(_) => ("intended", None, None),
         Stage::Born(born) => ("born", Some(born), None),
         Stage::Ended(end) => ("ended", None, Some(end)),
     };
     let number = |pick: fn(&Born) -> Option<u64>| bits(born.and_then(pick));
-    let stopping = born.and_then(|born| born.stopping).map(wire::write_reason).transpose()?;
+    let stopping = match &run.stage {
+        Stage::Born(born) => born.stopping,
+        Stage::Intended(stopping) => *stopping,
+        Stage::Queued | Stage::Ended(_) => None,
+    };
+    let stopping = stopping.map(wire::write_reason).transpose()?;
     Ok(vec![
         Value::Text(run.id.to_string()),
         Value::Integer(run.attempt.into()),
@@ -90,7 +95,7 @@ fn parse(values: &[Value]) -> Result<RunRecord, String> {
     };
     let stage = match as_text("stage", stage)? {
         "queued" => Stage::Queued,
-        "intended" => Stage::Intended,
+        "intended" => Stage::Intended(reason(stopping)?),
         "born" => Stage::Born(Born {
             cgroup: RunTag(needed("cgroup", cgroup)?),
             main: ProcessKey::new(small("main_tgid", main_tgid)?, needed("main_start_ns", main_start)?),
@@ -102,11 +107,7 @@ fn parse(values: &[Value]) -> Result<RunRecord, String> {
                 1 => true,
                 other => return Err(format!("traced is {other}")),
             },
-            stopping: if *stopping == Value::Null {
-                None
-            } else {
-                Some(wire::read_reason(as_text("stopping", stopping)?)?)
-            },
+            stopping: reason(stopping)?,
             suspended_ns: needed("suspended_ns", suspended)?,
             baseline: wire::read_totals(as_text("baseline", baseline)?)?,
         }),
@@ -145,6 +146,11 @@ pub(super) fn sum(values: &[Value]) -> Sum {
         }
     }
     hash.finalize().into()
+}
+
+/// Why a run is to be stopped, if it is.
+fn reason(value: &Value) -> Result<Option<StopReason>, String> {
+    if *value == Value::Null { Ok(None) } else { wire::read_reason(as_text("stopping", value)?).map(Some) }
 }
 
 fn bits(number: Option<u64>) -> Value {

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -232,13 +232,52 @@ impl Host {
     /// # Panics
     /// When there is none.
     pub fn kill_keeper(&self) {
+        self.keeper_process().kill();
+    }
+
+    /// The keeper that the daemon is connected to, held by a descriptor.
+    ///
+    /// # Panics
+    /// When there is none, or it is none of this host's.
+    #[must_use]
+    pub fn keeper_process(&self) -> KeeperProcess {
         let pid = self.keeper();
         let pidfd = sys::pidfd_open(pid.cast_signed()).expect("a pidfd");
         let here = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let name = self.cell.path().file_name().expect("a name").to_string_lossy().into_owned();
         assert!(here.contains(&name), "process {pid} is no keeper of this test: {here}");
-        sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL).expect("ending the keeper");
-        assert!(sys::pidfd_ended(pidfd.as_fd(), PATIENCE), "the keeper does not end");
+        KeeperProcess { pid, pidfd }
+    }
+
+    /// What the daemon says is missing.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<String> {
+        let status = self.asked(["status"]);
+        let lines = status["degraded"].as_array().cloned().unwrap_or_default();
+        lines.iter().filter_map(|line| line.as_str()).map(str::to_owned).collect()
+    }
+
+    /// Why the daemon has no keeper, if it has none.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn keeper_missing(&self) -> Option<String> {
+        self.asked(["status"])["keeper"]["missing"].as_str().map(str::to_owned)
+    }
+
+    /// Waits until nothing lives in the cgroup of a run, which may be gone.
+    ///
+    /// # Panics
+    /// When something does.
+    pub fn emptied(&self, id: &str) {
+        let events = self.runs().join(format!("run-{id}/cgroup.events"));
+        eventually(&format!("an empty cgroup of {id}"), || {
+            fs::read_to_string(&events).map_or(true, |text| text.contains("populated 0")).then_some(())
+        });
     }
 }
 
@@ -255,6 +294,51 @@ impl Drop for Host {
             remove_below(&self.runs());
             (!self.runs().exists() || fs::remove_dir(self.runs()).is_ok()).then_some(())
         });
+    }
+}
+
+/// A keeper of a host.
+#[derive(Debug)]
+pub struct KeeperProcess {
+    /// Its number.
+    pub pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl KeeperProcess {
+    /// Signals it.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn signal(&self, signal: i32) {
+        sys::pidfd_signal(self.pidfd.as_fd(), signal).expect("it lives");
+    }
+
+    /// Stops it as SIGSTOP does, and waits until it is.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        eventually("a keeper that is stopped", || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).expect("it lives");
+            stat.contains(") T ").then_some(())
+        });
+    }
+
+    /// Ends it as a crash would.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn kill(&self) {
+        self.signal(libc::SIGKILL);
+        assert!(sys::pidfd_ended(self.pidfd.as_fd(), PATIENCE), "the keeper does not end");
+    }
+
+    /// Whether it lives.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !sys::pidfd_ended(self.pidfd.as_fd(), std::time::Duration::ZERO)
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use agent_loop::keeper::launch::{LaunchSpec, Session, SignalsAtStart, User};
-use agent_loop::keeper::process::client::{Answered, Client, ClientError};
+use agent_loop::keeper::launch::{Become, LaunchSpec, Session, SignalsAtStart};
+use agent_loop::keeper::process::client::{Answered, Client, ClientError, Welcome};
 use agent_loop::keeper::process::protocol::{
     CgroupLimits, Descriptors, Held, Notice, OutputState, Process, Reply, Request, StartState,
 };
@@ -33,7 +33,7 @@ pub struct Place {
 impl Place {
     /// One in which agents may run as root.
     pub fn new() -> Self {
-        Self::with(&["--allow-root"])
+        Self::with(&["--allow-root", "--user", "root", "--user", "nobody"])
     }
 
     /// One whose keepers get these arguments.
@@ -121,8 +121,8 @@ impl Place {
 
     pub fn try_daemon(&self) -> Result<Daemon, ClientError> {
         let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (client, held, _) = rt.block_on(Client::connect(&self.socket()))?;
-        Ok(Daemon { rt, client, held })
+        let (client, held, welcome) = rt.block_on(Client::connect(&self.socket()))?;
+        Ok(Daemon { rt, client, held, welcome })
     }
 }
 
@@ -204,6 +204,8 @@ pub struct Daemon {
     client: Client,
     /// What was held when it connected.
     pub held: Vec<Held>,
+    /// What the keeper said of itself.
+    pub welcome: Welcome,
 }
 
 /// A run as it was born.
@@ -422,7 +424,7 @@ pub fn shell(script: &str) -> LaunchSpec {
 
 /// The same as nobody.
 pub fn shell_of_nobody(script: &str) -> LaunchSpec {
-    let user = User { uid: 65534, gid: 65534, groups: vec![65534], home: None };
+    let user = Become::Account { name: "nobody".to_owned(), may_be_root: true };
     LaunchSpec { user: Some(user), session: Session::Callers, no_new_privs: false, ..shell(script) }
 }
 

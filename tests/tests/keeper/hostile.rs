@@ -123,9 +123,9 @@ fn what_cannot_be_read_is_refused_or_ends_the_connection_alone() {
     let open = keeper.open();
     drop(raw);
     let null = File::open("/dev/null").expect("/dev/null");
-    let hello = br#"{"v":1,"id":1,"body":"hello"}"#;
+    let hello = br#"{"v":2,"id":1,"body":"hello"}"#;
     let too_long = [&hello[..], &vec![b' '; LONGEST]].concat();
-    let texts: [&[u8]; 5] = [b"", b"x", b"{}", br#"{"v":1,"id":0,"body":"hello"}"#, &[0; 1000]];
+    let texts: [&[u8]; 5] = [b"", b"x", b"{}", br#"{"v":2,"id":0,"body":"hello"}"#, &[0; 1000]];
     for text in texts {
         let raw = connect();
         assert!(raw.send(text, &[null.as_fd()]));

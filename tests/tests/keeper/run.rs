@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::time::Duration;
 
-use agent_loop::keeper::process::protocol::{CgroupLimits, Descriptors, Process, Reply, Request, StartState};
+use agent_loop::keeper::launch::{Become, LaunchSpec, User};
+use agent_loop::keeper::process::protocol::{CgroupLimits, Descriptors, Process, Reply, Request, StartState, Terms};
 use agent_loop_tests::harness::eventually;
 use agent_loop_tests::{needs, sys};
 
@@ -302,7 +303,7 @@ fn a_signal_goes_to_our_child_by_its_own_descriptor_and_to_nobody_of_another_nam
 #[test]
 fn an_agent_has_its_users_rights_a_session_of_its_own_and_three_descriptors() {
     needs!(cgroup);
-    let place = Place::with(&[]);
+    let place = Place::with(&["--user", "nobody"]);
     // Its own limit is raised; what it starts gets the one that it was started with.
     let _keeper = place.keeper_by(|command| {
         sys::before_exec(command, || {
@@ -314,10 +315,7 @@ fn an_agent_has_its_users_rights_a_session_of_its_own_and_three_descriptors() {
     daemon.prepare(&run(1));
     let why = daemon.launch(&run(1), &shell("exit 0"), &With::default()).expect_err("it would be root");
     assert!(why.contains("root"), "{why}");
-    let mut spec = shell_of_nobody("exit 0");
-    spec.user.as_mut().expect("nobody").uid = 0;
-    assert!(daemon.launch(&run(1), &spec, &With::default()).expect_err("it would be root").contains("root"));
-    let script = "grep -E '^(Uid|NoNewPrivs|CapEff|SigBlk)' /proc/self/status; ulimit -n; \
+    let script = "grep -E '^(Uid|Groups|NoNewPrivs|CapEff|SigBlk)' /proc/self/status; ulimit -n; \
                   [ $(cut -d' ' -f6 /proc/$$/stat) = $$ ] && echo leads; ls /proc/$$/fd | tr '\\n' ' '; cat";
     let with = With::output(Output::new(&place.path(""), "1"));
     daemon.launch(&run(1), &shell_of_nobody(script), &with).expect("launched");
@@ -331,6 +329,7 @@ fn an_agent_has_its_users_rights_a_session_of_its_own_and_three_descriptors() {
         said,
         [
             "Uid:\t65534\t65534\t65534\t65534",
+            "Groups:\t65534",
             "SigBlk:\t0000000000000000",
             "CapEff:\t0000000000000000",
             "NoNewPrivs:\t1",
@@ -458,7 +457,7 @@ fn a_status_that_a_tracer_holds_back_is_told_when_it_lets_go() {
     assert!(sys::pidfd_ended(pidfd.as_fd(), Duration::from_secs(60)), "it ends");
     // It has seen the end at the latest when it answers twice, and got no status: it sleeps, it does not spin.
     for _ in 0..2 {
-        assert!(daemon.refused(Request::Remove { run: run(1) }).contains("not been reaped"));
+        daemon.thaw(&run(1));
     }
     let sleeps = |_: i32| {
         let stat = fs::read_to_string(format!("/proc/{}/stat", keeper.pid())).expect("it lives");
@@ -471,6 +470,73 @@ fn a_status_that_a_tracer_holds_back_is_told_when_it_lets_go() {
     let status = sys::wait(pid).expect("we trace it");
     assert_eq!(daemon.until_exited(&run(1)), Some(11 << 8), "as the tracer was told: {status:?}");
     daemon.remove(&run(1));
+}
+
+#[test]
+fn a_run_whose_main_process_a_tracer_holds_can_be_removed_and_is_reaped_later() {
+    needs!(cgroup);
+    let place = Place::new();
+    let keeper = place.keeper();
+    let mut daemon = place.daemon();
+    let (read, write) = nix::unistd::pipe().expect("a pipe");
+    let born = daemon.bear(&run(1), &shell("read x; exit 11"), &With { stdin: Some(read), ..With::default() });
+    daemon.thaw(&run(1));
+    assert_eq!(daemon.until_started(&run(1)), StartState::Started);
+    let pid = i32::try_from(born.main.pid).expect("a pid");
+    sys::seize(pid).expect("root may trace it");
+    assert!(daemon.refused(Request::Remove { run: run(1) }).contains("not been reaped"), "it lives");
+    drop(write);
+    daemon.remove(&run(1));
+    assert!(!place.cgroup(&run(1)).exists());
+    assert_eq!(keeper.children(), [born.main.pid], "still the tracer's");
+    sys::wait(pid).expect("we trace it");
+    eventually("the orphan to be reaped", || keeper.children().is_empty().then_some(()));
+}
+
+#[test]
+fn a_run_becomes_an_account_of_the_terms_and_nothing_that_was_sent() {
+    needs!(cgroup);
+    let user = |uid| Become::User(User { uid, gid: uid, groups: vec![uid], home: None });
+    let account = |name: &str| Become::Account { name: name.to_owned(), may_be_root: true };
+    let spec = |user| LaunchSpec { user, ..shell("exit 0") };
+    let place = Place::with(&["--user", "nobody", "--user", "root"]);
+    let _keeper = place.keeper();
+    let mut daemon = place.daemon();
+    daemon.prepare(&run(1));
+    for (forged, says) in [
+        (None, "--allow-root"),
+        (Some(user(0)), "numbers of user 0"),
+        // Nobody's number with another group's is no account's.
+        (Some(user(65_534)), "numbers of user 65534"),
+        (Some(account("daemon")), "--user daemon"),
+        (Some(account("65534")), "not started for"),
+        (Some(account("")), "not started for"),
+    ] {
+        let why = daemon.launch(&run(1), &spec(forged.clone()), &With::default()).expect_err("refused");
+        assert!(why.contains(says), "{forged:?}: {why}");
+    }
+    // An account of the terms that is root is refused by whoever looks it up.
+    daemon.launch(&run(1), &spec(Some(account("root"))), &With::default()).expect("born");
+    daemon.thaw(&run(1));
+    let start = daemon.until_started(&run(1));
+    let StartState::Failed { step, errno, .. } = start else { panic!("{start:?}") };
+    assert_eq!((step.as_str(), errno), ("looking up its user", libc::EPERM));
+    daemon.until_exited(&run(1));
+    daemon.remove(&run(1));
+}
+
+#[test]
+fn a_welcome_names_what_the_keeper_was_started_with() {
+    needs!(cgroup);
+    let place = Place::with(&["--user", "nobody", "--user", "daemon", "--pins", "/sys/fs/bpf/x"]);
+    let _keeper = place.keeper();
+    let expected = Terms {
+        runs: place.runs().display().to_string(),
+        pins: Some("/sys/fs/bpf/x".to_owned()),
+        users: vec!["nobody".to_owned(), "daemon".to_owned()],
+        allow_root: false,
+    };
+    assert_eq!(place.daemon().welcome.terms, expected);
 }
 
 #[test]

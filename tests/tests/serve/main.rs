@@ -1,7 +1,9 @@
 //! The daemon, its keeper and its runs, as a host of their own has them.
 
 mod crashes;
+mod disks;
 mod events;
+mod keeper;
 mod leaks;
 mod limits;
 mod namespaces;

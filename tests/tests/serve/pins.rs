@@ -56,12 +56,6 @@ fn unpin_all(host: &Host) {
     }
 }
 
-fn degraded(host: &Host) -> Vec<String> {
-    let status = host.asked(["status"]);
-    let lines = status["degraded"].as_array().cloned().unwrap_or_default();
-    lines.iter().filter_map(|line| line.as_str()).map(str::to_owned).collect()
-}
-
 #[test]
 fn pins_that_are_gone_at_a_restart_cost_a_gap_and_nothing_else() {
     needs!(root, bpf, cgroup);
@@ -122,9 +116,9 @@ fn pins_taken_from_a_daemon_that_runs_are_noticed_and_its_runs_go_on() {
         let host = Host::new();
         let mut daemon = host.serving();
         let alive = Alive::new(host);
-        assert_eq!(degraded(&alive.host), [] as [String; 0]);
+        assert_eq!(alive.host.degraded(), [] as [String; 0]);
         unpin_all(&alive.host);
-        let told = eventually("it to be noticed", || degraded(&alive.host).into_iter().next());
+        let told = eventually("it to be noticed", || alive.host.degraded().into_iter().next());
         assert!(told.contains("start the daemon again"), "{told}");
         assert!(daemon.log().contains(&format!("warning: {told}")), "{}", daemon.log());
         // What is held open goes on: another run is born, told and stopped.
@@ -139,7 +133,7 @@ fn pins_taken_from_a_daemon_that_runs_are_noticed_and_its_runs_go_on() {
             // The next daemon has to begin anew.
             assert!(daemon.terminate().success());
             let _daemon = alive.host.serving();
-            assert_eq!(degraded(&alive.host), [] as [String; 0]);
+            assert_eq!(alive.host.degraded(), [] as [String; 0]);
             alive.assert_ends_well(true);
         }
     }

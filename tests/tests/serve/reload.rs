@@ -112,17 +112,30 @@ fn what_only_a_restart_takes_up_is_said_to() {
 }
 
 #[test]
-fn root_that_is_allowed_by_a_reload_is_refused_by_a_keeper_that_was_not_told() {
+fn root_that_is_allowed_by_a_reload_needs_a_keeper_that_is_told_and_runs_wait_for_it() {
     needs!(root, bpf, cgroup);
     let host = Host::new();
     let daemon = host.serving();
     host.configure("", "user = \"root\"\nallow_root = true\n", "");
     reload(&daemon, "agent.allow_root: false becomes true");
     let id = host.start(&[], shell("exit 0"));
-    let run = host.ended(&id);
-    assert_eq!(run["outcome"], "launch_failed", "{run}");
-    let why = run["why"].to_string();
-    assert!(why.contains("--allow-root"), "it says what to do: {why}");
+    assert_eq!(host.run(&id)["state"], "queued");
+    let told = host.degraded().concat();
+    let keeper = host.keeper();
+    assert!(told.contains("agent.allow_root") && told.contains(&format!("kill {keeper}")), "what to do: {told}");
+    assert!(daemon.log().contains(&told), "{}", daemon.log());
+    host.kill_keeper();
+    assert_eq!(host.ended(&id)["code"], 0);
+    assert_eq!(host.degraded(), [] as [String; 0]);
+    // Another user, whom this keeper was not started for.
+    host.configure("", "user = \"daemon\"\n", "");
+    reload(&daemon, "agent.user: \"root\" becomes \"daemon\"");
+    let id = host.start(&[], ["id", "-un"]);
+    assert_eq!(host.run(&id)["state"], "queued");
+    assert!(host.degraded().concat().contains("agent.allow_root"), "{:?}", host.degraded());
+    host.kill_keeper();
+    assert_eq!(host.ended(&id)["code"], 0);
+    assert_eq!(host.output(&id), "daemon\n");
 }
 
 #[test]

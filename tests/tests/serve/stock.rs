@@ -147,7 +147,7 @@ fn a_run_that_waited_when_the_host_was_restarted_is_launched() {
     remember(&host, &queued, |record| record.boot_id = OTHER_BOOT.to_owned());
     remember(&host, &intended, |record| {
         record.boot_id = OTHER_BOOT.to_owned();
-        record.stage = Stage::Intended;
+        record.stage = Stage::Intended(None);
     });
     let _daemon = host.serving();
     crate::stop(&host, &first);

@@ -126,17 +126,18 @@ fn a_run_whose_empty_cgroup_was_removed_while_no_daemon_ran_is_over_with_its_tru
     assert_eq!((&run["outcome"], &run["code"]), (&"ended".into(), &41.into()), "{run}\n{}", daemon.log());
 }
 
-/// A keeper that no daemon started, in the host's cgroup.
-struct Keeper(Child);
+/// A keeper that no daemon started, in the host's cgroup: stopped, it stays so when its daemon ends, where the kernel
+/// would let a child of that go on with a SIGHUP.
+pub(crate) struct Keeper(Child);
 
 impl Keeper {
     /// Starts one that may have this many files open.
-    fn start(host: &Host, files: u64) -> Self {
+    pub(crate) fn start(host: &Host, files: u64) -> Self {
         fs::create_dir_all(host.path("run/keeper")).expect("a directory");
         fs::set_permissions(host.path("run/keeper"), fs::Permissions::from_mode(0o700)).expect("our directory");
         let mut command = Command::new(agent_loop());
         command.args(["keeper", "--socket"]).arg(host.path("run/keeper/socket")).arg("--runs").arg(host.runs());
-        command.arg("--pins").arg(host.pins()).stdin(Stdio::null());
+        command.arg("--pins").arg(host.pins()).args(["--user", "nobody"]).stdin(Stdio::null());
         let procs = host.runs().parent().expect("the host's cgroup").join("cgroup.procs");
         sys::before_exec(&mut command, move || {
             sys::default_signals();

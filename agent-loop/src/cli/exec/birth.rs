@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::Args;
 use super::ground::Ground;
-use crate::keeper::launch::{Child, LaunchSpec, Session, SignalsAtStart, Stdio, User};
+use crate::keeper::launch::{Become, Child, LaunchSpec, Session, SignalsAtStart, Stdio, User};
 use crate::keeper::signal::{self, Delivery, Expected, Refusal, Verified};
 use crate::keeper::terminal::Terminal;
 use crate::kernel::poll::register;
@@ -93,7 +93,7 @@ pub(super) fn spec(args: &Args, signals: &SignalsAtStart, user: Option<User>, ou
     if let Some(user) = user {
         set_user(&mut spec.env, args.user.as_deref().unwrap_or_default(), &user);
         spec.no_new_privs = true;
-        spec.user = Some(user);
+        spec.user = Some(Become::User(user));
     }
     spec
 }

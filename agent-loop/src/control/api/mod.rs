@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+
+use super::feed::Follower;
 
 pub use self::view::{
     ErrorBody, ErrorView, KillView, MissedView, OutputView, ProcessView, RunView, RunsView, StartedView, StatusView,
@@ -102,7 +104,7 @@ pub struct EventFeed {
     /// The latest ones, oldest first: all that a reader gets who does not follow.
     pub recent: Vec<Arc<str>>,
     /// Those after them as they are written; a reader that falls behind is told how many it missed, and dropped.
-    pub live: broadcast::Receiver<Arc<str>>,
+    pub live: Follower,
 }
 
 /// Why a question has no answer: an error object `{"error": {"code", "message"}}` with an HTTP status.

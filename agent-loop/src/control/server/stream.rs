@@ -18,11 +18,11 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Frame;
 use serde::Deserialize;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 
 use super::routes::{Desk, Failure, Peer, run_id};
 use crate::control::api::{Answer, Ask, EventFeed, LogFiles, MissedView};
+use crate::control::feed::NoLine;
 
 /// Pieces that wait in the queue of a client.
 const QUEUE: usize = 8;
@@ -82,13 +82,10 @@ async fn feed_events(feed: EventFeed, follow: bool, client: mpsc::Sender<Piece>)
         let next = if follow {
             tokio::select! {
                 () = client.closed() => return,
-                next = live.recv() => next,
+                next = live.next() => next,
             }
         } else {
-            live.try_recv().map_err(|error| match error {
-                TryRecvError::Empty | TryRecvError::Closed => RecvError::Closed,
-                TryRecvError::Lagged(lines) => RecvError::Lagged(lines),
-            })
+            live.try_next()
         };
         let last = match next {
             Ok(text) => {
@@ -97,9 +94,9 @@ async fn feed_events(feed: EventFeed, follow: bool, client: mpsc::Sender<Piece>)
                 }
                 continue;
             }
-            Err(RecvError::Closed) => return,
+            Err(NoLine::Closed | NoLine::Empty) => return,
             // Those that are still there would have a hole before them: it gets none of them either.
-            Err(RecvError::Lagged(lines)) => lines + u64::try_from(live.len()).unwrap_or(u64::MAX),
+            Err(NoLine::Missed(lines)) => lines + live.waiting(),
         };
         let missed = MissedView { kind: MissedView::KIND.to_owned(), lines: last };
         let text = serde_json::to_string(&missed).map_err(io::Error::from);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::*;
@@ -20,6 +20,7 @@ use crate::control::api::{
     StatusView, TreeView,
 };
 use crate::control::client::{Client, ClientError, OutputStream};
+use crate::control::feed::Lines;
 
 const RUN: &str = "01K9ABCDEFGHJKMNPQRSTVWXYZ";
 
@@ -172,7 +173,7 @@ fn all(ask: &Ask) -> Says {
         Ask::Logs(_) => Answer::Logs(LogFiles { stdout: "/nowhere".into(), stderr: "/nowhere".into(), open: false }),
         Ask::Events => Answer::Events(EventFeed {
             recent: vec!["{\"seq\":1}".into(), "{\"seq\":2}".into()],
-            live: broadcast::channel(1).1,
+            live: Lines::new(1, 1_000).follow(),
         }),
         Ask::Start(_) => Answer::Started { run: RUN.to_owned() },
         Ask::Kill { run, dry_run, .. } => Answer::Killing(KillView {
@@ -406,11 +407,11 @@ fn a_daemon_that_does_not_answer_is_answered_for() {
 #[test]
 fn one_client_more_than_there_are_places_is_told_and_a_place_that_is_left_is_given_on() {
     test(async {
-        let (lines, _) = broadcast::channel::<Arc<str>>(4);
+        let lines = Lines::new(4, 1 << 20);
         let sender = lines.clone();
         let daemon = Daemon::new(move |ask| {
             if *ask == Ask::Events {
-                return Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.subscribe() })));
+                return Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.follow() })));
             }
             all(ask)
         });
@@ -419,7 +420,7 @@ fn one_client_more_than_there_are_places_is_told_and_a_place_that_is_left_is_giv
         for _ in 0..64 {
             clients.push(daemon.send("GET /v1/events?follow=true HTTP/1.1\r\nhost: x\r\n\r\n").await);
         }
-        eventually("64 readers", async || lines.receiver_count() == 64).await;
+        eventually("64 readers", async || lines.followers() == 64).await;
         let (status, _, body) = daemon.get("/v1/status").await;
         assert_eq!((status, code(&body).as_str()), (503, "unavailable"));
         assert!(body.contains("too many clients"), "{body}");
@@ -431,18 +432,18 @@ fn one_client_more_than_there_are_places_is_told_and_a_place_that_is_left_is_giv
         drop(crowd);
         clients.pop();
         eventually("a place", async || daemon.client().status().await.is_ok()).await;
-        assert_eq!(lines.receiver_count(), 63, "whoever left is no reader any more");
+        assert_eq!(lines.followers(), 63, "whoever left is no reader any more");
     });
 }
 
 #[test]
 fn readers_cannot_keep_the_owner_from_stopping_a_run() {
     test(async {
-        let (lines, _) = broadcast::channel::<Arc<str>>(4);
+        let lines = Lines::new(4, 1 << 20);
         let sender = lines.clone();
         let says = move |ask: &Ask| {
             if *ask == Ask::Events {
-                return Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.subscribe() })));
+                return Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.follow() })));
             }
             all(ask)
         };
@@ -451,7 +452,7 @@ fn readers_cannot_keep_the_owner_from_stopping_a_run() {
         for _ in 0..56 {
             readers.push(daemon.send("GET /v1/events?follow=true HTTP/1.1\r\nhost: x\r\n\r\n").await);
         }
-        eventually("56 readers", async || lines.receiver_count() == 56).await;
+        eventually("56 readers", async || lines.followers() == 56).await;
         assert_eq!(daemon.get("/v1/status").await.0, 503, "no reader more");
         PEER.with(|peer| peer.set(|| OWNER));
         let (status, _, body) = daemon.post(&format!("/v1/runs/{RUN}/kill"), r#"{"reason":"r"}"#).await;
@@ -462,16 +463,16 @@ fn readers_cannot_keep_the_owner_from_stopping_a_run() {
 #[test]
 fn who_follows_gets_the_latest_lines_and_each_new_one() {
     test(async {
-        let (lines, _) = broadcast::channel::<Arc<str>>(4);
+        let lines = Lines::new(4, 1 << 20);
         let sender = lines.clone();
         let feed = move |_: &Ask| {
-            let feed = EventFeed { recent: vec!["old".into()], live: sender.subscribe() };
+            let feed = EventFeed { recent: vec!["old".into()], live: sender.follow() };
             Some(Ok(Answer::Events(feed)))
         };
         let daemon = Daemon::new(feed).await;
         let mut pieces = daemon.client().events(true).await.expect("an answer");
         assert_eq!(pieces.next().await.expect("a piece").as_deref(), Some(b"old\n".as_slice()));
-        lines.send("new".into()).expect("a reader");
+        lines.send("new".into());
         assert_eq!(pieces.next().await.expect("a piece").as_deref(), Some(b"new\n".as_slice()));
         let mut past = daemon.client().events(false).await.expect("an answer");
         assert_eq!(past.next().await.expect("a piece").as_deref(), Some(b"old\n".as_slice()));
@@ -483,21 +484,21 @@ fn who_follows_gets_the_latest_lines_and_each_new_one() {
 fn i12_a_reader_that_stops_reading_holds_up_nobody_and_learns_how_much_it_missed() {
     const LINES: usize = 2000;
     test(async {
-        let (lines, _) = broadcast::channel::<Arc<str>>(32);
+        let lines = Lines::new(32, 1 << 20);
         let sender = lines.clone();
         let daemon = Daemon::new(move |ask| {
             if *ask == Ask::Events {
-                return Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.subscribe() })));
+                return Some(Ok(Answer::Events(EventFeed { recent: Vec::new(), live: sender.follow() })));
             }
             all(ask)
         });
         let daemon = daemon.await;
         let mut slow = daemon.send("GET /v1/events?follow=true HTTP/1.1\r\nhost: x\r\n\r\n").await;
         let mut quick = daemon.client().events(true).await.expect("an answer");
-        eventually("both", async || lines.receiver_count() == 2).await;
+        eventually("both", async || lines.followers() == 2).await;
         let long = "x".repeat(4096);
         for number in 0..LINES {
-            lines.send(format!("{number} {long}").into()).expect("readers");
+            lines.send(format!("{number} {long}").into());
             let mut got = Vec::new();
             while !got.ends_with(b"\n") {
                 got.extend_from_slice(&quick.next().await.expect("it goes on").expect("a piece"));
@@ -519,20 +520,20 @@ fn i12_a_reader_that_stops_reading_holds_up_nobody_and_learns_how_much_it_missed
 #[test]
 fn a_reader_that_never_reads_again_is_hung_up_on() {
     test(async {
-        let (lines, _) = broadcast::channel::<Arc<str>>(32);
+        let lines = Lines::new(32, 1 << 20);
         let sender = lines.clone();
         let says = move |_: &Ask| {
-            let feed = EventFeed { recent: Vec::new(), live: sender.subscribe() };
+            let feed = EventFeed { recent: Vec::new(), live: sender.follow() };
             Some(Ok(Answer::Events(feed)))
         };
         let limits = Limits { stall: Duration::from_millis(50), ..Limits::default() };
         let daemon = Daemon::with(limits, || 0, says).await;
         let silent = daemon.send("GET /v1/events?follow=true HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        eventually("the reader", async || lines.receiver_count() == 1).await;
+        eventually("the reader", async || lines.followers() == 1).await;
         let long: Arc<str> = "x".repeat(4096).into();
         eventually("the end of the reader", async || {
-            let _ = lines.send(Arc::clone(&long));
-            lines.receiver_count() == 0
+            lines.send(Arc::clone(&long));
+            lines.followers() == 0
         })
         .await;
         drop(silent);

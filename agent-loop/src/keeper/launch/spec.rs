@@ -26,7 +26,7 @@ pub struct LaunchSpec {
     /// Its resource limits.
     pub rlimits: Vec<Rlimit>,
     /// Who it becomes; `None` leaves all rights as they are.
-    pub user: Option<User>,
+    pub user: Option<Become>,
     /// Whether it can never gain rights by executing a file.
     pub no_new_privs: bool,
     /// The signals it ignores; all others are at their default.
@@ -103,6 +103,22 @@ pub enum Resource {
     OpenFiles,
     /// Processes of the user.
     Processes,
+}
+
+/// Who a process becomes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Become {
+    /// Somebody whose numbers are known.
+    User(User),
+    /// An account of the host's user database: the launcher looks its numbers and groups up just before it becomes it,
+    /// so that they are those of today, and a database that hangs holds up nobody but this process. Unless it is
+    /// root's, it can never gain rights by executing a file.
+    Account {
+        /// The account's name.
+        name: String,
+        /// Whether it may be root by whatever name.
+        may_be_root: bool,
+    },
 }
 
 /// A user with everything that has to be dropped to.

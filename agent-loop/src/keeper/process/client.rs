@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -12,22 +13,30 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, get
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
-use super::protocol::{Envelope, Held, LONGEST, MOST_FDS, Notice, Reply, Request, VERSION};
+use super::protocol::{Envelope, Held, LONGEST, MOST_FDS, Notice, Reply, Request, Terms, VERSION};
 use super::socket::{self, Datagram};
 use crate::keeper::pidfd::PidFd;
 use crate::kernel::poll;
 
 /// How long a reply is waited for. The keeper waits for nothing but a removal, and for that a tenth of a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the keeper could not be asked, or its answer not be had.
 ///
 /// After any of these the connection is of no more use: connect again, and be told what is held.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// Nobody listens, the keeper hung up or refused the connection, or it does not answer.
+    /// Nobody listens, or the keeper hung up or refused the connection.
     #[error("the keeper is not there: {0}")]
     Lost(String),
+    /// It is there and does not answer: stopped, or busy for ever. Whether a request was carried out is not known, and
+    /// it may be carried out later. As long as the process lives no other keeper can take its place.
+    #[error(
+        "the keeper, process {pid}, lives and has not answered for {seconds} s: see whether it was stopped, \
+         `kill -CONT {pid}` lets it go on",
+        pid = .0.pid(), seconds = PATIENCE.as_secs()
+    )]
+    Hangs(Arc<PidFd>),
     /// It said what cannot be understood, or was to be told what cannot be said.
     #[error("the keeper and this agent-loop do not understand each other: {0}")]
     Protocol(String),
@@ -61,6 +70,8 @@ pub struct Welcome {
     pub pid: u32,
     /// The boot it runs in.
     pub boot_id: String,
+    /// What it was started with.
+    pub terms: Terms,
 }
 
 /// An answer and the descriptors that came with it.
@@ -85,6 +96,7 @@ pub struct Client {
     /// The keeper's pidfd: a process that is still frozen is a copy of its keeper, and holds the connection open when
     /// that is dead.
     keeper: AsyncFd<OwnedFd>,
+    pidfd: Arc<PidFd>,
     /// The number of the last request.
     asked: u64,
     notices: VecDeque<Notice>,
@@ -97,6 +109,17 @@ impl Client {
     /// [`ClientError::Lost`] where no keeper answers or another client has the place; [`ClientError::Protocol`] where
     /// it speaks another version, or belongs to another user than root or ours.
     pub async fn connect(path: &Path) -> Result<(Self, Vec<Held>, Welcome), ClientError> {
+        Self::connect_within(path, Some(PATIENCE)).await
+    }
+
+    /// As [`Client::connect`], waiting for the welcome as long as this, without a limit until the keeper's end.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_within(
+        path: &Path,
+        patience: Option<Duration>,
+    ) -> Result<(Self, Vec<Held>, Welcome), ClientError> {
         let doing = "connecting to the keeper's socket";
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let failed = |errno: Errno| io(doing)(errno.into());
@@ -108,16 +131,17 @@ impl Client {
         }
         // Before it is asked for anything: what answers as this process afterwards is this process.
         let pidfd = u32::try_from(peer.pid()).ok().map_or(Ok(None), PidFd::open).map_err(io(doing))?;
-        let pidfd = pidfd.ok_or_else(|| ClientError::Lost("whoever listened there is dead".to_owned()))?;
+        let pidfd = Arc::new(pidfd.ok_or_else(|| ClientError::Lost("whoever listened there is dead".to_owned()))?);
         let keeper = pidfd.as_fd().try_clone_to_owned().map_err(io(doing))?;
         let mut client = Self {
             socket: poll::register(fd).map_err(io(doing))?,
             keeper: poll::register(keeper).map_err(io(doing))?,
+            pidfd: Arc::clone(&pidfd),
             asked: 0,
             notices: VecDeque::new(),
         };
-        let (pid, boot_id) = match client.ask(Request::Hello, &[]).await?.reply {
-            Reply::Welcome { pid, boot_id } => (pid, boot_id),
+        let (pid, boot_id, terms) = match client.ask_within(Request::Hello, &[], patience).await?.reply {
+            Reply::Welcome { pid, boot_id, terms } => (pid, boot_id, terms),
             Reply::Refused { why, .. } => return Err(protocol(why)),
             other @ (Reply::Prepared { .. }
             | Reply::Born { .. }
@@ -136,7 +160,7 @@ impl Client {
             }
         }
         client.notices = others;
-        Ok((client, held, Welcome { pid, boot_id }))
+        Ok((client, held, Welcome { pid, boot_id, terms }))
     }
 
     /// Asks, and waits for the reply, 5 seconds at most. Notices that come meanwhile wait for [`Client::notice`].
@@ -145,8 +169,18 @@ impl Client {
     /// is thrown away, with its descriptors.
     ///
     /// # Errors
-    /// [`ClientError::Lost`] when the keeper hung up or does not answer in time. A refusal is no error.
+    /// [`ClientError::Lost`] when the keeper hung up, [`ClientError::Hangs`] when it does not answer in time. A refusal
+    /// is no error.
     pub async fn ask(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Answered, ClientError> {
+        self.ask_within(request, fds, Some(PATIENCE)).await
+    }
+
+    async fn ask_within(
+        &mut self,
+        request: Request,
+        fds: &[BorrowedFd<'_>],
+        patience: Option<Duration>,
+    ) -> Result<Answered, ClientError> {
         if fds.len() > MOST_FDS {
             return Err(protocol(format!("{} descriptors are more than {MOST_FDS}", fds.len())));
         }
@@ -170,9 +204,19 @@ impl Client {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, answer).await {
+        let Some(patience) = patience else { return answer.await };
+        match tokio::time::timeout(patience, answer).await {
             Ok(answered) => answered,
-            Err(_) => Err(ClientError::Lost(format!("it did not answer within {PATIENCE:?}"))),
+            Err(_) => Err(self.hangs()),
+        }
+    }
+
+    /// Nothing was heard of it for too long: it lives, by its own descriptor, or it is dead.
+    fn hangs(&self) -> ClientError {
+        match self.pidfd.has_exited() {
+            Ok(false) => ClientError::Hangs(Arc::clone(&self.pidfd)),
+            Ok(true) => ClientError::Lost("it is dead".to_owned()),
+            Err(source) => ClientError::Io { doing: "asking whether the keeper lives", source },
         }
     }
 

@@ -8,9 +8,9 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::stat::fstat;
 
 use super::drain::Stream;
-use super::protocol::{Descriptors, LONGEST_SPEC};
+use super::protocol::{Descriptors, LONGEST_SPEC, Terms};
 use super::refused::Refused;
-use crate::keeper::launch::{LaunchSpec, Session, Stdio};
+use crate::keeper::launch::{Become, LaunchSpec, Session, Stdio};
 
 /// The descriptors of a launch or an adoption; those of the agent are closed with it.
 #[derive(Debug)]
@@ -47,20 +47,36 @@ impl Given {
 
     /// Reads what is to be launched, with these descriptors as its standard ones.
     ///
-    /// What the specification says of its standard descriptors is not used; its session and its way to more rights are
-    /// left to it only where it has root's anyway.
-    pub(super) fn spec(&self, allow_root: bool) -> Result<LaunchSpec, Refused> {
+    /// What the specification says of its standard descriptors is not used. It may name an account of the terms, and
+    /// nothing else: its numbers and groups are what the host's user database says, never what was sent. Its session
+    /// and its way to more rights are left to it only where it may be root anyway.
+    pub(super) fn spec(&self, terms: &Terms) -> Result<LaunchSpec, Refused> {
         let fd = self.spec.as_ref().ok_or_else(|| Refused::new("there is no specification"))?;
         let mut spec: LaunchSpec = serde_json::from_slice(&sealed(fd)?)
             .map_err(|error| Refused::new(format!("the specification cannot be read: {error}")))?;
-        let root = spec.user.as_ref().is_none_or(|user| user.uid == 0);
-        if root && !allow_root {
-            return Err(Refused::new(
-                "it would run as root, which this keeper was not allowed to: name a user, or end the keeper and start it \
-                 again with `--allow-root`",
-            ));
+        match &mut spec.user {
+            Some(Become::Account { name, may_be_root }) if terms.users.contains(name) => {
+                *may_be_root = terms.allow_root;
+            }
+            Some(Become::Account { name, .. }) => {
+                return Err(Refused::new(format!(
+                    "it would run as {name:?}, which this keeper was not started for: end the keeper and start it again \
+                     with `--user {name}`"
+                )));
+            }
+            Some(Become::User(user)) => {
+                let uid = user.uid;
+                return Err(Refused::new(format!("it names the numbers of user {uid} itself, not an account")));
+            }
+            None if terms.allow_root => {}
+            None => {
+                return Err(Refused::new(
+                    "it would run as root, which this keeper was not allowed to: name an account, or end the keeper and \
+                     start it again with `--allow-root`",
+                ));
+            }
         }
-        if !root {
+        if !terms.allow_root {
             spec.no_new_privs = true;
             spec.session = Session::New;
         }

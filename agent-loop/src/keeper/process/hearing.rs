@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::given::{self, Given};
-use super::protocol::{Request, Unreadable, read_request};
+use super::protocol::{Request, Terms, Unreadable, read_request};
 use super::socket::{self, Datagram};
 
 /// What was heard. Every descriptor that came along is closed by then.
@@ -29,7 +29,9 @@ pub fn hear(socket: BorrowedFd<'_>) -> io::Result<Option<Heard>> {
     let (count, request) = (fds.len(), read_request(&bytes));
     let fitting = match &request {
         Ok((_, Request::Launch { fds: announced, .. })) => {
-            Given::take(fds, true, *announced).and_then(|given| given.spec(false)).is_ok()
+            // As a keeper that was started for nobody's account in particular.
+            let terms = Terms { runs: String::new(), pins: None, users: vec!["nobody".to_owned()], allow_root: false };
+            Given::take(fds, true, *announced).and_then(|given| given.spec(&terms)).is_ok()
         }
         Ok((_, Request::Adopt { fds: announced, .. })) => Given::take(fds, false, *announced).is_ok(),
         Ok(_) | Err(_) => given::nothing(&fds).is_ok(),

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::drain::Drain;
 use super::given::{self, Given};
-use super::protocol::{CgroupLimits, Held, MOST_RUNS, Missing, Notice, Process, Reply, Request, StartState};
+use super::protocol::{CgroupLimits, Held, MOST_RUNS, Missing, Notice, Process, Reply, Request, StartState, Terms};
 use super::refused::Refused;
 use super::run::{Main, Run};
 use super::witness::Witness;
@@ -36,13 +36,11 @@ pub(super) enum Watched {
 
 /// What does not change while a keeper lives.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(super) struct Ground {
     /// The cgroup below which runs are made.
     pub(super) home: Home,
-    /// Where a daemon pins its maps.
-    pub(super) pins: Option<PathBuf>,
-    /// Whether a run may have root's rights.
-    pub(super) allow_root: bool,
+    /// What it was started with.
+    pub(super) terms: Terms,
     /// The limit on open files that a run gets, where its specification names none: the one before ours was raised.
     pub(super) files: Rlimit,
 }
@@ -50,14 +48,19 @@ pub(super) struct Terms {
 /// All runs that are held.
 #[derive(Debug)]
 pub(super) struct Runs {
-    terms: Terms,
+    ground: Ground,
     held: BTreeMap<RunName, Run>,
     notices: Vec<Notice>,
 }
 
 impl Runs {
-    pub(super) fn new(terms: Terms) -> Self {
-        Self { terms, held: BTreeMap::new(), notices: Vec::new() }
+    pub(super) fn new(ground: Ground) -> Self {
+        Self { ground, held: BTreeMap::new(), notices: Vec::new() }
+    }
+
+    /// What it was started with.
+    pub(super) fn terms(&self) -> &Terms {
+        &self.ground.terms
     }
 
     /// Carries out a request that is not [`Request::Hello`], or refuses it. Descriptors that are not kept are closed.
@@ -88,6 +91,18 @@ impl Runs {
                 }
                 let given = Given::take(fds, false, announced)?;
                 plain(self.adopt(name(&run)?, RunTag(cgroup), main, given, output_bytes)?)
+            }
+            Request::Drain { run, fds: announced, output_bytes } => {
+                if announced.stdin || announced.writers || !announced.drains {
+                    return Err(Refused::new("only drains belong to it"));
+                }
+                let given = Given::take(fds, false, announced)?;
+                let run = self.run(&run)?;
+                if run.drain.is_given() {
+                    return Err(Refused::new("its output is being read already"));
+                }
+                run.drain = Drain::new(run.name.to_string(), given.drains, output_bytes);
+                plain(Reply::Done)
             }
             Request::Signal { run, to, signal } => {
                 given::nothing(&fds)?;
@@ -133,7 +148,7 @@ impl Runs {
 
     fn prepare(&mut self, name: RunName, limits: CgroupLimits) -> Result<Reply, Refused> {
         self.room_for(name)?;
-        let cgroup = RunCgroup::create(&self.terms.home, &name.to_string())?;
+        let cgroup = RunCgroup::create(&self.ground.home, &name.to_string())?;
         if let Err(error) = cgroup.freeze() {
             // It is ours and empty; the failure to freeze it is what is told.
             let _ = cgroup.remove();
@@ -155,14 +170,14 @@ impl Runs {
     }
 
     fn launch(&mut self, name: RunName, given: Given, output_bytes: Option<u64>) -> Result<(Reply, OwnedFd), Refused> {
-        let terms = &self.terms;
+        let ground = &self.ground;
         let run = self.held.get_mut(&name).ok_or_else(|| not_held(name))?;
         if run.main.is_some() || run.killed {
             return Err(Refused::new(format!("{name} was launched or killed already: an attempt is launched once")));
         }
-        let mut spec = given.spec(terms.allow_root)?;
+        let mut spec = given.spec(&ground.terms)?;
         if !spec.rlimits.iter().any(|limit| limit.resource == Resource::OpenFiles) {
-            spec.rlimits.push(terms.files);
+            spec.rlimits.push(ground.files);
         }
         let child = launch(&spec, run.cgroup.tag(), Place::Cgroup(&run.cgroup))?;
         let told = Process { pid: child.pid, start_ns: 0, ino: child.pidfd.ino().map(|ino| ino.0) };
@@ -189,7 +204,7 @@ impl Runs {
         output_bytes: Option<u64>,
     ) -> Result<Reply, Refused> {
         self.room_for(name)?;
-        let cgroup = RunCgroup::open(&self.terms.home, &name.to_string(), tag)?;
+        let cgroup = RunCgroup::open(&self.ground.home, &name.to_string(), tag)?;
         let frozen = cgroup.is_freezing().map_err(|error| Refused::because("asking whether it is frozen", error))?;
         let mut run = Run::new(name, cgroup);
         run.thawed = !frozen;
@@ -245,7 +260,9 @@ impl Runs {
 
     fn remove(&mut self, text: &str, now: BootNs) -> Result<Reply, Refused> {
         let run = self.run(text)?;
-        if run.main.as_ref().is_some_and(|main| main.child) && run.exited.is_none() {
+        // Held back by a tracer it is dead all the same, and is reaped as any other orphan once that lets go.
+        let waits = |main: &Main| main.child && !main.held_back;
+        if run.main.as_ref().is_some_and(waits) && run.exited.is_none() {
             return Err(Refused::new("its main process has not been reaped"));
         }
         match run.cgroup.own().populated() {
@@ -266,7 +283,7 @@ impl Runs {
 
     /// The live set, where a daemon has pinned one; without it there is one proof less.
     fn live(&self) -> Option<Witness> {
-        let pins = self.terms.pins.as_deref()?;
+        let pins = Path::new(self.ground.terms.pins.as_deref()?);
         Witness::of(pins).unwrap_or_else(|error| {
             super::say(&format!("opening the live set below {}: {error}", pins.display()));
             None

@@ -21,13 +21,16 @@ mod server;
 mod socket;
 mod witness;
 
+pub use server::raise_open_files;
+
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use self::held::{Runs, Terms};
+use self::held::{Ground, Runs};
 use self::place::Place;
+use self::protocol::Terms;
 use self::server::{Server, Signals};
 use super::cgroup::{CgroupError, Home};
 use super::launch::{Resource, Rlimit};
@@ -42,8 +45,12 @@ pub struct Options {
     pub runs: PathBuf,
     /// Where a daemon pins its maps, below a bpffs.
     pub pins: Option<PathBuf>,
-    /// Whether a run may have root's rights.
+    /// The accounts that runs are launched as, and no other.
+    pub users: Vec<String>,
+    /// Whether one of them may be root.
     pub allow_root: bool,
+    /// The limit on open files that runs get; without it the one before the keeper raised its own.
+    pub open_files: Option<u64>,
 }
 
 /// Why there is no keeper.
@@ -90,11 +97,19 @@ pub fn keep(options: Options) -> Result<(), KeeperError> {
         Home::at_path(&options.runs).map_err(|source| KeeperError::Runs { path: options.runs.clone(), source })?;
     let signals = Signals::take().map_err(|errno| failed("taking signals")(errno.into()))?;
     reap::become_subreaper().map_err(failed("becoming the parent of orphans"))?;
-    let raised = server::raise_open_files();
+    let raised = raise_open_files();
     let (soft, hard) = raised.map_err(|errno| failed("raising the limit of open files")(errno.into()))?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed("reading the boot id"))?;
+    let soft = options.open_files.map_or(soft, |files| files.min(hard));
     let files = Rlimit { resource: Resource::OpenFiles, soft, hard };
-    let runs = Runs::new(Terms { home, pins: options.pins, allow_root: options.allow_root, files });
+    let text = |path: &Path| path.display().to_string();
+    let terms = Terms {
+        runs: text(&options.runs),
+        pins: options.pins.as_deref().map(text),
+        users: options.users,
+        allow_root: options.allow_root,
+    };
+    let runs = Runs::new(Ground { home, terms, files });
     let mut server = Server::new(place, signals, runs, boot_id.trim().to_owned());
     place::notify_ready().map_err(failed("telling that it is ready"))?;
     server.serve()

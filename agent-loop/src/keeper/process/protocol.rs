@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of this protocol. A keeper outlives upgrades of the daemon: it answers another version with
 /// [`Reply::Refused`] that names its own.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest datagram, in bytes.
 pub const LONGEST: usize = 64 << 10;
@@ -91,6 +91,16 @@ pub enum Request {
         /// The output to go on with: as for a launch, without standard input and the ends of the agent.
         fds: Descriptors,
         /// As for a launch, less what is in the files already.
+        output_bytes: Option<u64>,
+    },
+    /// Gives the output of a held run its pipes and files, where it has none: they could not be opened before.
+    /// Refused where it has.
+    Drain {
+        /// The run.
+        run: String,
+        /// As for an adoption: only drains belong to it.
+        fds: Descriptors,
+        /// As for an adoption.
         output_bytes: Option<u64>,
     },
     /// Signals one process, proven to be this one and of this run.
@@ -196,6 +206,8 @@ pub enum Reply {
         pid: u32,
         /// The boot it runs in.
         boot_id: String,
+        /// What it was started with and does not change: whoever asks compares it with what they expect.
+        terms: Terms,
     },
     /// The cgroup is there, frozen and empty.
     Prepared {
@@ -234,6 +246,20 @@ pub enum Reply {
         /// The error number behind it.
         errno: Option<i32>,
     },
+}
+
+/// What a keeper was started with. Nothing that it is asked changes it: another keeper would have to be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// The directory of the cgroup below which it makes and looks for runs.
+    pub runs: String,
+    /// Where it looks for the pinned live set.
+    pub pins: Option<String>,
+    /// The names of the accounts that it launches runs as.
+    pub users: Vec<String>,
+    /// Whether one of them may be root.
+    pub allow_root: bool,
 }
 
 /// A limit that could not be set.
@@ -288,6 +314,8 @@ pub struct Held {
     pub start: StartState,
     /// Its end, once it ended: the status as in [`Notice::Exited`].
     pub exited: Option<Exit>,
+    /// Whether its pipes were handed over.
+    pub drained: bool,
     /// Its output.
     pub output: OutputState,
 }
@@ -364,6 +392,7 @@ mod tests {
             Request::Launch { run: run(), fds, output_bytes: Some(1) },
             Request::Thaw { run: run() },
             Request::Adopt { run: run(), cgroup: 3, main: Some(process), fds, output_bytes: None },
+            Request::Drain { run: run(), fds, output_bytes: Some(0) },
             Request::Signal { run: run(), to: process, signal: 15 },
             Request::SignalMember { run: run(), pid: 7, signal: 9 },
             Request::Kill { run: run() },
@@ -408,14 +437,14 @@ mod tests {
     #[test]
     fn without_a_frame_the_connection_is_of_no_use() {
         let deep = [b"[".repeat(30_000), b"]".repeat(30_000)].concat();
-        let long = [br#"{"v":1,"id":1,"body":"hello"}"#.to_vec(), vec![b' '; LONGEST]].concat();
+        let long = [br#"{"v":2,"id":1,"body":"hello"}"#.to_vec(), vec![b' '; LONGEST]].concat();
         let texts: [&[u8]; 8] = [
             b"",
             b"{}",
             b"\xff\xfe",
-            br#"{"v":1,"id":0,"body":"hello"}"#,
-            br#"{"v":1,"id":1,"body":"hello","x":1}"#,
-            br#"{"v":1,"id":1,"body":"hello"}{}"#,
+            br#"{"v":2,"id":0,"body":"hello"}"#,
+            br#"{"v":2,"id":1,"body":"hello","x":1}"#,
+            br#"{"v":2,"id":1,"body":"hello"}{}"#,
             &deep,
             &long,
         ];
@@ -432,7 +461,7 @@ mod tests {
 
         #[test]
         fn a_damaged_request_is_read_or_refused(
-            which in 0..10_usize, at in any::<usize>(), byte in any::<u8>(), cut in any::<usize>(),
+            which in 0..11_usize, at in any::<usize>(), byte in any::<u8>(), cut in any::<usize>(),
         ) {
             let body = every_request().swap_remove(which);
             let mut text = serde_json::to_vec(&Envelope { v: VERSION, id: 5, body }).expect("JSON");

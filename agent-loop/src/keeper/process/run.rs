@@ -67,6 +67,7 @@ impl Run {
             thawed: self.thawed,
             start: self.start.clone(),
             exited: self.exited.map(|status| Exit { status }),
+            drained: self.drain.is_given(),
             output: self.drain.state().clone(),
         }
     }

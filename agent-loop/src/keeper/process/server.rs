@@ -238,7 +238,8 @@ impl Server {
             for run in self.runs.held() {
                 client.tell(Notice::Held(run))?;
             }
-            (Reply::Welcome { pid: std::process::id(), boot_id: self.boot_id.clone() }, Vec::new())
+            let (boot_id, terms) = (self.boot_id.clone(), self.runs.terms().clone());
+            (Reply::Welcome { pid: std::process::id(), boot_id, terms }, Vec::new())
         } else if client.greeted {
             fault::step(Role::Keeper);
             let answer = self.runs.answer(request, fds, clock::boot());
@@ -278,8 +279,11 @@ fn with_state(caller: Caller, fd: &PollFd<'_>) -> Caller {
     }
 }
 
-/// The descriptors that must not run out: ours, raised to what we may have; the runs get back what was before.
-pub(super) fn raise_open_files() -> Result<(u64, u64), Errno> {
+/// Raises the limit on open files to what this process may have; what it was before and what it is now.
+///
+/// # Errors
+/// What getrlimit and setrlimit report.
+pub fn raise_open_files() -> Result<(u64, u64), Errno> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use super::sqlite::NAME;
 use super::{LogDir, SqliteStore, StateDir, Store, StoreError};
-use crate::run::RunRecord;
+use crate::run::{RunRecord, Stage};
 use samples::samples;
 
 /// A directory for state that is gone afterwards; in memory where that can be, since nothing here loses power.
@@ -90,7 +90,7 @@ fn what_is_saved_is_read_by_id_by_age_and_by_openness() {
     }
     for _ in 0..2 {
         assert_eq!(all(&store), samples);
-        let open: Vec<_> = samples.iter().filter(|run| !matches!(run.stage, crate::run::Stage::Ended(_))).collect();
+        let open: Vec<_> = samples.iter().filter(|run| !matches!(run.stage, Stage::Ended(_))).collect();
         assert_eq!(store.open_runs().expect("good").iter().collect::<Vec<_>>(), open);
         assert_eq!(store.latest(2).expect("good"), samples.iter().rev().take(2).cloned().collect::<Vec<_>>());
         for run in &samples {
@@ -129,7 +129,8 @@ fn a_later_stage_replaces_the_earlier_and_an_end_stands() {
         store.save(&run).expect("there is room");
         assert_eq!(all(&store), [run]);
     }
-    let ended = RunRecord { id, ..samples.last().expect("some").clone() };
+    let last = samples.iter().rfind(|run| matches!(run.stage, Stage::Ended(_)));
+    let ended = RunRecord { id, ..last.expect("some").clone() };
     store.save(&ended).expect("there is room");
     store.save(&ended).expect("it says the same");
     for run in [&samples[0], &RunRecord { attempt: 99, ..ended.clone() }] {
@@ -148,7 +149,7 @@ fn pruning_removes_the_oldest_ended_and_no_open_run() {
     for run in &samples {
         store.save(run).expect("there is room");
     }
-    let is_open = |run: &&RunRecord| !matches!(run.stage, crate::run::Stage::Ended(_));
+    let is_open = |run: &&RunRecord| !matches!(run.stage, Stage::Ended(_));
     let ended = samples.iter().filter(|run| !is_open(run)).count();
     assert!(ended > 3);
     assert_eq!(store.prune(u32::MAX).expect("good"), 0);

@@ -130,7 +130,8 @@ fn end() -> impl Strategy<Value = End> {
 fn record() -> impl Strategy<Value = RunRecord> {
     let stage = prop_oneof![
         Just(Stage::Queued),
-        Just(Stage::Intended),
+        Just(Stage::Intended(None)),
+        Just(Stage::Intended(Some(StopReason::Operator { signal: 15 }))),
         born().prop_map(Stage::Born),
         end().prop_map(Stage::Ended),
     ];

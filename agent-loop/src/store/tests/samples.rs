@@ -12,14 +12,17 @@ use crate::supervise::Leftovers;
 
 /// Records of every stage, outcome, source and reason, by age.
 pub(super) fn samples() -> Vec<RunRecord> {
-    version_1()
+    let mut samples = version_1();
+    let next = samples.len() as u64;
+    samples.extend((next..).zip(REASONS).map(|(number, reason)| record(number, Stage::Intended(Some(reason)))));
+    samples
 }
 
 /// The records of `state-v1.db`.
 pub(super) fn version_1() -> Vec<RunRecord> {
     let stages = [
         Stage::Queued,
-        Stage::Intended,
+        Stage::Intended(None),
         Stage::Born(born(None)),
         Stage::Born(Born { ino: None, deadline: None, traced: false, ..born(Some(StopReason::Deadline)) }),
     ];

@@ -22,7 +22,7 @@ impl Fleet {
     pub(super) fn resumed(&mut self, now: Now, record: RunRecord, core: Box<Core>, out: &mut Vec<FleetAction>) {
         let stopping = match &record.stage {
             Stage::Born(born) => born.stopping,
-            Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
+            Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => None,
         };
         let id = record.id;
         // The earlier daemon may have ended between the record of the birth and the thaw. While stock is taken, the
@@ -53,7 +53,9 @@ impl Fleet {
         member.known = true;
         member.saving = self.members.get(&id).map_or(0, |before| before.saving);
         let end = End::without_a_process(outcome);
-        member.record.stage = Stage::Ended(End { proven: false, at_unix_ns: now.unix_ns, ..end });
+        // What was withdrawn never had a process.
+        let proven = end.outcome == RunOutcome::Withdrawn;
+        member.record.stage = Stage::Ended(End { proven, at_unix_ns: now.unix_ns, ..end });
         member.save(out);
         self.members.insert(id, member);
     }
@@ -95,15 +97,15 @@ impl Fleet {
 
     /// Begins to launch what waits, as far as slots are free, in the order of submission.
     pub(super) fn admit(&mut self, out: &mut Vec<FleetAction>) {
-        if self.held_back {
+        if self.held_back || self.launches_held {
             return;
         }
+        self.count_look(self.members.len());
         let taken = self.members.values().filter(|member| member.takes_a_slot()).count();
         let free = usize::try_from(self.settings.max_agents).unwrap_or(usize::MAX).saturating_sub(taken);
-        let ready =
-            |member: &&mut Member| matches!(member.phase, Phase::Queued { saved: true }) && member.save_again.is_none();
+        let ready = |member: &&mut Member| member.waits_for_a_slot();
         for member in self.members.values_mut().filter(ready).take(free) {
-            member.record.stage = Stage::Intended;
+            member.record.stage = Stage::Intended(None);
             member.phase = Phase::Intending;
             member.save(out);
         }

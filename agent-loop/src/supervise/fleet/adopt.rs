@@ -59,7 +59,7 @@ pub enum Step {
         /// Whether its cgroup is there: its tree is empty otherwise.
         cgroup: bool,
     },
-    /// It is over, and nobody saw its end.
+    /// It is over, and nobody saw its end; or it was withdrawn before anything of it could run.
     End(Box<RunRecord>, RunOutcome),
 }
 
@@ -125,7 +125,7 @@ fn step_of(record: &RunRecord, found: &[Found], findings: &Findings, steps: &mut
     let name = record.name();
     let boxed = || Box::new(record.clone());
     match &record.stage {
-        Stage::Queued | Stage::Intended => {
+        Stage::Queued | Stage::Intended(_) => {
             let queued = matches!(record.stage, Stage::Queued);
             // Nothing is begun while the store says queued: what bears the name is not ours to run in.
             discard(name, found, if queued { Why::Unknown } else { Why::NeverBorn }, steps);
@@ -133,6 +133,10 @@ fn step_of(record: &RunRecord, found: &[Found], findings: &Findings, steps: &mut
             let ran = findings.held.iter().any(|(name, held)| name.id == record.id && held.thawed);
             steps.push(if ran {
                 Step::End(boxed(), RunOutcome::Lost)
+            } else if matches!(record.stage, Stage::Intended(Some(_))) {
+                // What is left to be removed is of this boot.
+                let boot_id = findings.boot_id.clone();
+                Step::End(Box::new(RunRecord { boot_id, ..record.clone() }), RunOutcome::Withdrawn)
             } else if queued && found.is_empty() {
                 Step::Queue(Box::new(queued_here(record, record.attempt, findings)))
             } else {

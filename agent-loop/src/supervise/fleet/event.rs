@@ -99,8 +99,53 @@ pub enum FleetEvent {
     KeeperLost,
     /// There is one.
     KeeperReady,
+    /// Nothing new may be launched for now, though there is a keeper; or it may be again.
+    LaunchesHeld(bool),
     /// The time of the last [`FleetAction::WakeAt`] has come.
     Woke,
+}
+
+impl FleetEvent {
+    /// The run that it is about, where it is about one.
+    #[must_use]
+    pub fn run(&self) -> Option<RunId> {
+        match self {
+            Self::Submitted(record) | Self::Requeued(record) | Self::Ended(record, _) => Some(record.id),
+            Self::Resumed { record, .. } => Some(record.id),
+            Self::Saved { id, .. }
+            | Self::Prepared { id, .. }
+            | Self::Launched { id, .. }
+            | Self::Removed { id, .. }
+            | Self::Of(id, _)
+            | Self::Output { id, .. }
+            | Self::OomKills { id, .. }
+            | Self::StopAsked { id, .. }
+            | Self::Again(id) => Some(*id),
+            Self::KeeperLost | Self::KeeperReady | Self::LaunchesHeld(_) | Self::Woke => None,
+        }
+    }
+
+    /// Whether it leaves all other runs as they are, as long as its own keeps or lacks its slot.
+    #[must_use]
+    pub fn concerns_one_run(&self) -> bool {
+        match self {
+            Self::Of(..) | Self::Output { .. } | Self::OomKills { .. } => true,
+            Self::Submitted(_)
+            | Self::Requeued(_)
+            | Self::Saved { .. }
+            | Self::Prepared { .. }
+            | Self::Launched { .. }
+            | Self::Removed { .. }
+            | Self::StopAsked { .. }
+            | Self::Resumed { .. }
+            | Self::Ended(..)
+            | Self::Again(_)
+            | Self::KeeperLost
+            | Self::KeeperReady
+            | Self::LaunchesHeld(_)
+            | Self::Woke => false,
+        }
+    }
 }
 
 /// Why a step of a launch did not succeed.

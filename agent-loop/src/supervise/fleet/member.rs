@@ -59,11 +59,25 @@ impl Member {
         out.push(FleetAction::Save(Box::new(self.record.clone())));
     }
 
+    /// Remembers a stop that its core cannot be told of yet, and has it made durable: a crash does not forget it.
+    pub(super) fn stop_later(&mut self, reason: StopReason, out: &mut Vec<FleetAction>) {
+        if self.stop.is_some() {
+            return;
+        }
+        self.stop = Some(reason);
+        match &mut self.record.stage {
+            Stage::Intended(stopping) => *stopping = Some(reason),
+            Stage::Born(born) => born.stopping = Some(reason),
+            Stage::Queued | Stage::Ended(_) => return,
+        }
+        self.save(out);
+    }
+
     /// Whether it was lost to a restart of the host, so that nothing in this boot is its own.
     pub(super) fn is_of_another_boot(&self) -> bool {
         match &self.record.stage {
             Stage::Ended(end) => end.outcome == RunOutcome::LostToReboot,
-            Stage::Queued | Stage::Intended | Stage::Born(_) => false,
+            Stage::Queued | Stage::Intended(_) | Stage::Born(_) => false,
         }
     }
 
@@ -116,7 +130,7 @@ impl Member {
             Stage::Born(born) if self.runs_free() => {
                 [self.idle_due(born.at), self.active_due(now)].into_iter().flatten().min()
             }
-            Stage::Born(_) | Stage::Queued | Stage::Intended | Stage::Ended(_) => None,
+            Stage::Born(_) | Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => None,
         };
         [self.wake, self.save_again, removal, limits].into_iter().flatten().min()
     }
@@ -146,6 +160,11 @@ impl Member {
             | Phase::Unsure => true,
             Phase::Queued { .. } | Phase::Ending | Phase::Removing { .. } => false,
         }
+    }
+
+    /// Whether it may be launched as soon as there is a slot.
+    pub(super) fn waits_for_a_slot(&self) -> bool {
+        matches!(self.phase, Phase::Queued { saved: true }) && self.save_again.is_none()
     }
 
     /// The limit of waking time strikes then, if the host does not sleep again.

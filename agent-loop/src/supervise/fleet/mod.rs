@@ -15,7 +15,7 @@ mod adopt;
 mod event;
 mod member;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use adopt::{Findings, HeldRun, Step, Why, plan};
 pub use event::{FleetAction, FleetEvent, Now, StepFailed};
@@ -42,16 +42,34 @@ pub struct FleetSettings {
 pub struct Fleet {
     settings: FleetSettings,
     members: BTreeMap<RunId, Member>,
+    /// When something of a run is due, at the earliest: looked at again then, and whenever the run is touched.
+    due: BTreeSet<(BootNs, RunId)>,
+    due_of: BTreeMap<RunId, BootNs>,
+    /// How many runs were looked at so far.
+    #[cfg(test)]
+    looks: std::cell::Cell<usize>,
     armed: Option<BootNs>,
     /// While set, nothing new is launched: there is no keeper.
     held_back: bool,
+    /// While set, nothing new is launched either: the shell says why.
+    launches_held: bool,
 }
 
 impl Fleet {
     /// A fleet without runs.
     #[must_use]
     pub fn new(settings: FleetSettings) -> Self {
-        Self { settings, members: BTreeMap::new(), armed: None, held_back: true }
+        Self {
+            settings,
+            members: BTreeMap::new(),
+            due: BTreeSet::new(),
+            due_of: BTreeMap::new(),
+            #[cfg(test)]
+            looks: std::cell::Cell::new(0),
+            armed: None,
+            held_back: true,
+            launches_held: false,
+        }
     }
 
     /// Changes what it may do from now on; running agents stay as they are.
@@ -122,11 +140,29 @@ impl Fleet {
     /// Takes an event; the actions are to be performed in order.
     pub fn handle(&mut self, now: Now, event: FleetEvent) -> Vec<FleetAction> {
         let mut out = Vec::new();
+        let touched = event.run();
+        // A record of the kernel changes nothing for other runs, unless its own leaves its slot.
+        let alone = event.concerns_one_run();
+        let before = self.standing(touched);
         self.take(now, event, &mut out);
-        self.tick(now, &mut out);
-        self.admit(&mut out);
-        self.arm(now, &mut out);
+        let others = self.tick(now, touched, &mut out);
+        if !alone || others || self.standing(touched) != before {
+            self.admit(&mut out);
+        }
+        self.arm(&mut out);
         out
+    }
+
+    /// What of a run matters to the others: whether it takes a slot, whether it waits for one.
+    fn standing(&self, id: Option<RunId>) -> Option<(bool, bool)> {
+        self.members.get(&id?).map(|member| (member.takes_a_slot(), member.waits_for_a_slot()))
+    }
+
+    /// Counts what a test wants to know: how many runs one event makes us look at.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "counts in tests alone"))]
+    fn count_look(&self, _runs: usize) {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + _runs);
     }
 
     fn take(&mut self, now: Now, event: FleetEvent, out: &mut Vec<FleetAction>) {
@@ -150,6 +186,7 @@ impl Fleet {
             FleetEvent::Again(id) => self.again(now, id, out),
             FleetEvent::KeeperLost => self.held_back = true,
             FleetEvent::KeeperReady => self.keeper_ready(out),
+            FleetEvent::LaunchesHeld(held) => self.launches_held = held,
             FleetEvent::Woke => self.armed = None,
         }
     }
@@ -195,7 +232,9 @@ impl Fleet {
             // An end is tried until it is durable, and so is the reason of a stop, which never waits for it.
             (Phase::Queued { .. } | Phase::Ending | Phase::Live(_), Err(_)) => member.save_again = Some(retry),
             (Phase::Live(_), Ok(())) => {}
-            (Phase::Preparing | Phase::Launching(..) | Phase::Removing { .. } | Phase::Unsure, _) => {}
+            // A stop that its core is not told of yet.
+            (Phase::Preparing | Phase::Launching(..) | Phase::Unsure, Err(_)) => member.save_again = Some(retry),
+            (Phase::Preparing | Phase::Launching(..) | Phase::Unsure, Ok(())) | (Phase::Removing { .. }, _) => {}
         }
     }
 
@@ -351,7 +390,7 @@ impl Fleet {
             Phase::Queued { .. } => self.end(now, id, End::withdrawn(), out),
             // Remembered: its core is told before it is told of the birth, so that nothing of it ever runs.
             Phase::Intending | Phase::Preparing | Phase::Launching(..) | Phase::Recording(..) | Phase::Unsure => {
-                member.stop.get_or_insert(reason);
+                member.stop_later(reason, out);
             }
             Phase::Live(_) => {
                 self.of(now, id, Event::StopRequested(reason), out);
@@ -381,38 +420,54 @@ impl Fleet {
         }
     }
 
-    /// Does what is due: cores, limits of output and wakefulness, saves and removals that failed before.
-    fn tick(&mut self, now: Now, out: &mut Vec<FleetAction>) {
-        let ids: Vec<RunId> = self.members.keys().copied().collect();
-        for id in ids {
-            // First: the reason that was recorded stands, whatever else struck while no daemon ran.
-            self.stop_on(now, id, out);
-            let Some(member) = self.members.get_mut(&id) else { continue };
-            if member.wake.is_some_and(|at| at <= now.boot) {
-                member.wake = None;
-                self.of(now, id, Event::Woke, out);
+    /// Does what is due of the run that was touched and of those whose time has come; says whether there were such.
+    fn tick(&mut self, now: Now, touched: Option<RunId>, out: &mut Vec<FleetAction>) -> bool {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now.boot).map(|(_, id)| *id);
+        let due: Vec<RunId> = due.filter(|id| Some(*id) != touched).collect();
+        let others = !due.is_empty();
+        for id in touched.into_iter().chain(due) {
+            self.count_look(1);
+            self.tick_one(now, id, out);
+            if let Some(at) = self.due_of.remove(&id) {
+                self.due.remove(&(at, id));
             }
-            if let Some(reason) = self.members.get(&id).and_then(|member| member.broken_limit(now)) {
-                self.stop(now, id, reason, out);
+            if let Some(at) = self.members.get(&id).and_then(|member| member.due(now)) {
+                self.due_of.insert(id, at);
+                self.due.insert((at, id));
             }
-            let Some(member) = self.members.get_mut(&id) else { continue };
-            if member.save_again.is_some_and(|at| at <= now.boot) {
-                member.save_again = None;
-                if !matches!(member.phase, Phase::Queued { saved: true }) {
-                    member.save(out);
-                }
+        }
+        others
+    }
+
+    /// Does what is due of one run: its core, limits of output and wakefulness, saves and removals that failed before.
+    fn tick_one(&mut self, now: Now, id: RunId, out: &mut Vec<FleetAction>) {
+        // First: the reason that was recorded stands, whatever else struck while no daemon ran.
+        self.stop_on(now, id, out);
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if member.wake.is_some_and(|at| at <= now.boot) {
+            member.wake = None;
+            self.of(now, id, Event::Woke, out);
+        }
+        if let Some(reason) = self.members.get(&id).and_then(|member| member.broken_limit(now)) {
+            self.stop(now, id, reason, out);
+        }
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if member.save_again.is_some_and(|at| at <= now.boot) {
+            member.save_again = None;
+            if !matches!(member.phase, Phase::Queued { saved: true }) {
+                member.save(out);
             }
-            if let Phase::Removing { retry } = &mut member.phase
-                && retry.is_some_and(|at| at <= now.boot)
-            {
-                *retry = None;
-                out.push(FleetAction::Remove(member.record.name()));
-            }
+        }
+        if let Phase::Removing { retry } = &mut member.phase
+            && retry.is_some_and(|at| at <= now.boot)
+        {
+            *retry = None;
+            out.push(FleetAction::Remove(member.record.name()));
         }
     }
 
-    fn arm(&mut self, now: Now, out: &mut Vec<FleetAction>) {
-        let next = self.members.values().filter_map(|member| member.due(now)).min();
+    fn arm(&mut self, out: &mut Vec<FleetAction>) {
+        let next = self.due.first().map(|(at, _)| *at);
         if let Some(at) = next
             && self.armed != next
         {
@@ -427,7 +482,7 @@ impl Fleet {
 pub fn settings_of(record: &RunRecord, baseline: Totals) -> Settings {
     let limit = match &record.stage {
         Stage::Born(born) => born.deadline.map(|deadline| born.at.until(deadline)),
-        Stage::Queued | Stage::Intended | Stage::Ended(_) => record.submission.limits.wall,
+        Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => record.submission.limits.wall,
     };
     Settings {
         limit,

@@ -85,7 +85,8 @@ fn take(count: &mut u32) -> bool {
 fn word(stage: &Stage) -> &'static str {
     match stage {
         Stage::Queued => "queued",
-        Stage::Intended => "intended",
+        Stage::Intended(None) => "intended",
+        Stage::Intended(Some(_)) => "withdrawing",
         Stage::Born(born) if born.stopping.is_some() => "stopping",
         Stage::Born(_) => "born",
         Stage::Ended(_) => "ended",
@@ -289,12 +290,12 @@ impl World {
                 assert!(before.stopping.is_none() || before.stopping == now.stopping);
             }
             (Some((_, Stage::Born(_))), now) => assert!(matches!(now, Stage::Ended(_)), "born and not born: {now:?}"),
-            (Some((attempt, Stage::Queued | Stage::Intended)), _) => assert!(attempt <= record.attempt),
+            (Some((attempt, Stage::Queued | Stage::Intended(_))), _) => assert!(attempt <= record.attempt),
             (None, _) => {}
         }
         match &record.stage {
             Stage::Ended(end) => self.check_end(id, end, &record.boot_id),
-            Stage::Queued | Stage::Intended | Stage::Born(_) => assert_eq!(record.boot_id, self.boot_id()),
+            Stage::Queued | Stage::Intended(_) | Stage::Born(_) => assert_eq!(record.boot_id, self.boot_id()),
         }
         self.store.insert(id, record);
         self.answers.push_back(FleetEvent::Saved { id, result: Ok(()) });
@@ -541,6 +542,7 @@ impl World {
             match step {
                 Step::Discard { name, cgroup, .. } => self.discard(name, cgroup),
                 Step::Again(record) => self.tell(FleetEvent::Again(record.id)),
+                Step::End(record, RunOutcome::Withdrawn) => self.tell(FleetEvent::Ended(record, RunOutcome::Withdrawn)),
                 Step::Queue(_) | Step::GoOn { .. } | Step::End(..) => panic!("no cut-off launch: {step:?}"),
             }
         }
@@ -558,7 +560,7 @@ impl World {
             Some((Stage::Born(born), boot_id)) => {
                 assert!(*boot_id != self.boot_id() || born.cgroup != cgroup, "a discard of a live run");
             }
-            Some((Stage::Queued | Stage::Intended | Stage::Ended(_), _)) | None => {}
+            Some((Stage::Queued | Stage::Intended(_) | Stage::Ended(_), _)) | None => {}
         }
         assert!(!agent.thawed || agent.status.is_some(), "a discard of what runs");
         self.said.push("discard".into());
@@ -574,9 +576,9 @@ impl World {
         self.answers.retain(records);
         self.wake = None;
         self.said.push("crash".into());
-        // A stop that was asked for before the birth was durable is known to nobody any more.
-        let durable =
-            |id: &RunId| self.store.get(id).is_some_and(|record| matches!(word(&record.stage), "stopping" | "ended"));
+        // A stop that is not durable is known to nobody any more.
+        let known = |record: &RunRecord| matches!(word(&record.stage), "withdrawing" | "stopping" | "ended");
+        let durable = |id: &RunId| self.store.get(id).is_some_and(known);
         self.never.retain(durable);
         let keeper_held = self.keeper.clone().unwrap_or_default();
         let known = |name: &RunName| keeper_held.contains_key(name);
@@ -657,7 +659,7 @@ impl World {
     pub(super) fn outcome(&self, id: RunId) -> Option<&RunOutcome> {
         match &self.store.get(&id)?.stage {
             Stage::Ended(end) => Some(&end.outcome),
-            Stage::Queued | Stage::Intended | Stage::Born(_) => None,
+            Stage::Queued | Stage::Intended(_) | Stage::Born(_) => None,
         }
     }
 }

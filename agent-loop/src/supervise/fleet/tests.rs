@@ -759,3 +759,36 @@ fn events_of_a_run_that_is_not_there_change_nothing() {
     world.settle();
     assert_eq!((world.said.len(), world.wake), (0, None));
 }
+
+#[test]
+fn a_stop_that_was_asked_for_before_the_birth_was_durable_is_not_forgotten_by_a_crash() {
+    for answers in [INTENDING, PREPARING, LAUNCHING, LAUNCHING + 1, RECORDING] {
+        let (mut world, id) = answered(answers);
+        world.stop(id);
+        world.crash();
+        world.finish();
+        let outcome = world.outcome(id).cloned();
+        assert!(outcome == Some(RunOutcome::Withdrawn) || outcome == stopped(OPERATOR), "{answers}: {outcome:?}");
+        assert!(world.executed.is_empty(), "{answers}");
+    }
+}
+
+#[test]
+fn a_record_of_one_run_makes_nobody_look_at_the_others() {
+    let mut world = World::new(1);
+    let id = world.running();
+    for _ in 0..200 {
+        world.submit();
+    }
+    world.settle();
+    let Stage::Born(born) = &world.store[&id].stage else { panic!("it is born") };
+    let key = born.main;
+    let now = world.clock();
+    let before = world.fleet.looks.get();
+    for number in 0..100 {
+        let event = Event::Execed(crate::model::Exec::empty(key, RunTag(0), BootNs(number)));
+        world.fleet.handle(now, FleetEvent::Of(id, event));
+        world.fleet.handle(now, FleetEvent::Of(id, Event::RoundEnded));
+    }
+    assert_eq!(world.fleet.looks.get() - before, 200);
+}

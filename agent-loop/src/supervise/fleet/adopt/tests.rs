@@ -89,7 +89,7 @@ fn said(step: &Step) -> String {
 #[test]
 fn each_stage_with_each_finding_has_its_steps() {
     let held = |cgroup, thawed| Some(HeldRun { cgroup, thawed });
-    let (queued, intended, born, over) = (Stage::Queued, Stage::Intended, born(), over());
+    let (queued, intended, born, over) = (Stage::Queued, Stage::Intended(None), born(), over());
     for (stage, boot_id, keeper, tree, expected) in [
         (&queued, HERE, None, None, &["queue 1"][..]),
         (&queued, "another", None, None, &["queue 1"]),
@@ -152,7 +152,7 @@ fn a_cgroup_of_no_remembered_attempt_is_discarded_and_told_why() {
 
 #[test]
 fn a_run_of_which_any_attempt_was_thawed_is_never_launched_again() {
-    for stage in [Stage::Queued, Stage::Intended] {
+    for stage in [Stage::Queued, Stage::Intended(None)] {
         let record = record(1, 2, HERE, stage);
         for attempt in [1, 3] {
             let name = RunName { id: record.id, attempt };
@@ -183,7 +183,13 @@ fn runs_are_taken_up_in_the_order_of_their_submission() {
 }
 
 fn stage() -> impl Strategy<Value = Stage> {
-    prop_oneof![Just(Stage::Queued), Just(Stage::Intended), Just(born()), Just(over())]
+    prop_oneof![
+        Just(Stage::Queued),
+        Just(Stage::Intended(None)),
+        Just(Stage::Intended(Some(crate::model::StopReason::Idle))),
+        Just(born()),
+        Just(over())
+    ]
 }
 
 fn findings() -> impl Strategy<Value = Findings> {

@@ -1,0 +1,74 @@
+//! The log's disk full or read-only: deadlines are kept, nobody is signalled in vain, and it is said.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use agent_loop_tests::harness::{Host, eventually};
+use agent_loop_tests::needs;
+use nix::mount::{MsFlags, mount};
+
+use crate::shell;
+
+/// A small disk, in the mount namespace of this thread, which ends with it.
+fn small(path: &Path, size: &str) {
+    fs::create_dir(path).expect("a directory");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("our directory");
+    let options = format!("size={size},mode=0755");
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).expect("a small disk");
+}
+
+fn fill(log: &Path) -> PathBuf {
+    let filler = log.join("filler");
+    fs::write(&filler, vec![0; 8 << 20]).expect_err("the disk to be full");
+    filler
+}
+
+#[test]
+fn a_deadline_is_kept_with_the_logs_disk_full() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    small(&host.path("log"), "1m");
+    let daemon = host.serving();
+    let go = host.path("agents/go");
+    let flood = format!("until [ -e {} ]; do sleep 0.02; done; while :; do echo more; sleep 0.02; done", go.display());
+    let id = host.start(&["--limit", "3s", "--grace", "100ms"], shell(&flood));
+    host.in_state(&id, "running");
+    let filler = fill(&host.path("log"));
+    fs::write(&go, "").expect("a scratch file");
+    let run = host.ended(&id);
+    assert_eq!((&run["outcome"], &run["proven"]), (&"deadline".into(), &true.into()), "{run}\n{}", daemon.log());
+    assert!(daemon.log().contains("No space left"), "it is said: {}", daemon.log());
+    fs::remove_file(&filler).expect("our file");
+    // With room again all is as before.
+    let id = host.start(&[], shell("echo here; exit 4"));
+    assert_eq!(host.ended(&id)["code"], 4);
+    assert_eq!(host.output(&id), "here\n");
+}
+
+#[test]
+fn a_deadline_is_kept_with_the_logs_disk_read_only() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    small(&host.path("log"), "1m");
+    let mut daemon = host.serving();
+    let id = host.start(&["--limit", "5s", "--grace", "100ms"], shell("while :; do sleep 0.1; done"));
+    host.in_state(&id, "running");
+    // With nobody who has a file of it open for writing it can be made so.
+    host.kill_keeper();
+    daemon.kill();
+    let log = host.path("log");
+    eventually("a disk that is read-only", || {
+        for pid in host.processes() {
+            let pidfd = agent_loop_tests::sys::pidfd_open(pid.cast_signed()).ok()?;
+            let _ = agent_loop_tests::sys::pidfd_signal(&pidfd, libc::SIGKILL);
+        }
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, &log, None::<&str>, flags, None::<&str>).ok()
+    });
+    let daemon = host.serving();
+    let said = host.degraded().concat();
+    assert!(said.contains("nobody reads its output"), "{said}");
+    let run = eventually("its end", || Some(host.run(&id)).filter(|run| run["state"] == "ended"));
+    assert_eq!((&run["outcome"], &run["proven"]), (&"deadline".into(), &true.into()), "{run}\n{}", daemon.log());
+}
