@@ -1,6 +1,7 @@
 //! The audit log from outside: what `exec` writes, what a killed writer leaves, and who finds what was changed.
 
 mod exec;
+mod full;
 mod killed;
 mod tamper;
 

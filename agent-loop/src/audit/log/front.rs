@@ -171,7 +171,7 @@ impl AuditLog {
             edge: found.edge,
             keep: false,
             remove: Vec::new(),
-            reserved: false,
+            reserved: place.audit.join(layout::RESERVE).exists(),
             lock: Some(found.lock),
             start: Instant::now(),
         };

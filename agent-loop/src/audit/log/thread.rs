@@ -74,6 +74,7 @@ pub(super) struct Writer {
     pub(super) edge: Vec<PathBuf>,
     pub(super) keep: bool,
     pub(super) remove: Vec<PathBuf>,
+    /// Whether the reserve is there, of this writer or of one before it.
     pub(super) reserved: bool,
     /// Held as long as anything is written: another writer is refused.
     pub(super) lock: Option<Lock>,
@@ -112,6 +113,14 @@ impl Writer {
         if !self.plan.may_try(now) {
             return;
         }
+        if self.try_work() {
+            // Nothing else wakes us for what the reserve made room for.
+            self.try_work();
+        }
+    }
+
+    /// Does what is due; whether to try again at once.
+    fn try_work(&mut self) -> bool {
         let done = self.write_all().and_then(|()| {
             if self.plan.must_sync(self.start.elapsed()) {
                 self.sync()?;
@@ -121,31 +130,31 @@ impl Writer {
             }
             Ok(())
         });
-        self.tell(done);
+        self.tell(done)
     }
 
-    /// Takes how it went; a disk that is full is given its reserve once.
-    fn tell(&mut self, done: io::Result<()>) {
-        match done {
-            Ok(()) => {
-                self.plan.failed_at = None;
-                if self.shared.read().failing.is_some() {
-                    self.shared.change(|progress| progress.failing = None);
-                }
+    /// Takes how it went; whether the reserve was given up to a full disk, which is then tried again at once.
+    fn tell(&mut self, done: io::Result<()>) -> bool {
+        let Err(error) = done else {
+            self.plan.failed_at = None;
+            if self.shared.read().failing.is_some() {
+                self.shared.change(|progress| progress.failing = None);
             }
-            Err(error) => {
-                let full = error.kind() == io::ErrorKind::StorageFull;
-                self.shared.change(|progress| {
-                    progress.full |= full;
-                    progress.failing = Some(error.to_string());
-                });
-                if full && self.reserved && self.disk.remove(Path::new(layout::RESERVE)).is_ok() {
-                    self.reserved = false;
-                    return;
-                }
-                self.plan.failed_at = Some(self.start.elapsed());
-            }
+            return false;
+        };
+        let full = error.kind() == io::ErrorKind::StorageFull;
+        self.shared.change(|progress| {
+            progress.full |= full;
+            progress.failing = Some(error.to_string());
+        });
+        if full && self.reserved && self.disk.remove(Path::new(layout::RESERVE)).is_ok() {
+            self.reserved = false;
+            // An earlier failure does not hold up the try that follows.
+            self.plan.failed_at = None;
+            return true;
         }
+        self.plan.failed_at = Some(self.start.elapsed());
+        false
     }
 
     fn write_all(&mut self) -> io::Result<()> {
@@ -256,7 +265,9 @@ impl Writer {
         self.plan.signed(self.start.elapsed());
         let free = self.disk.free();
         let room = free.is_none_or(|free| free >= self.settings.low_water);
-        if room && !self.reserved && self.settings.reserve > 0 {
+        // Room for the reserve beyond the mark, or the reserve itself would fill the disk.
+        let spare = free.is_none_or(|free| free >= self.settings.low_water.saturating_add(self.settings.reserve));
+        if spare && !self.reserved && self.settings.reserve > 0 {
             self.reserved = self.disk.reserve(self.settings.reserve).is_ok();
         }
         self.shared.change(|progress| {
