@@ -2,6 +2,7 @@
 //!
 //! Inside: a file for each verb, and where the log is. Not inside: reading and judging (`crate::audit`).
 
+mod prove;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ const EXAMPLES: &str = "\
 Examples:
   agent-loop audit verify
   agent-loop audit verify --account --pubkey epoch-1.pub /mnt/copy/audit
+  agent-loop audit prove --run 01JD6E4X8Q0Z3VJ5N7K9M2P4R6 -o run.bundle
+  agent-loop audit verify-bundle run.bundle
 
 DIR is the directory of a log (it holds `seg/`) or the one that holds it as `audit/`; without DIR it is the one of the
 daemon.";
@@ -30,12 +33,16 @@ daemon.";
 #[derive(Debug, Subcommand)]
 enum Verb {
     Verify(verify::Args),
+    Prove(prove::Args),
+    VerifyBundle(prove::BundleArgs),
 }
 
 /// Runs `audit` and returns its exit code.
 pub(super) fn run(args: &Args) -> u8 {
     match &args.verb {
         Verb::Verify(args) => verify::run(args),
+        Verb::Prove(args) => prove::run(args),
+        Verb::VerifyBundle(args) => prove::run_bundle(args),
     }
 }
 
