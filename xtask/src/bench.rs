@@ -14,6 +14,7 @@ mod startup;
 mod stop;
 mod table;
 mod tool;
+mod verify;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,11 +44,21 @@ pub(crate) enum Row {
     Startup,
     /// The daemon: a launch, a restart after a crash, and what it takes at rest.
     Daemon,
+    /// The verification of an audit log, against that of a journal.
+    Verify,
 }
 
 impl Row {
-    const ALL: [Self; 7] =
-        [Self::Latency, Self::Hooks, Self::Slowdown, Self::Deaths, Self::Stop, Self::Startup, Self::Daemon];
+    const ALL: [Self; 8] = [
+        Self::Latency,
+        Self::Hooks,
+        Self::Slowdown,
+        Self::Deaths,
+        Self::Stop,
+        Self::Startup,
+        Self::Daemon,
+        Self::Verify,
+    ];
 }
 
 /// How it is measured.
@@ -145,6 +156,7 @@ fn measure(row: Row, bench: &Bench) -> Result<(Table, Value)> {
         Row::Stop => stop::measure(bench),
         Row::Startup => startup::measure(bench),
         Row::Daemon => daemon::measure(bench),
+        Row::Verify => verify::measure(bench),
     }
 }
 

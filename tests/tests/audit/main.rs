@@ -3,6 +3,7 @@
 mod exec;
 mod killed;
 mod tamper;
+mod versions;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
