@@ -67,7 +67,7 @@ def tile(at, level, index, width):
 
 def verify(at):
     read = lambda *name: open(os.path.join(at, *name), "rb").read()
-    epochs, lines, gaps, removed = [], [], 0, {}
+    epochs, lines, gaps, removed, before = [], [], 0, {}, None
     for number in range(1, len(os.listdir(os.path.join(at, "keys"))) + 1):
         raw = read("keys", f"epoch-{number}.pub").decode()
         name, tag, code, start = re.fullmatch(r"([^+\n]+)\+([0-9a-f]{8})\+(\S+)\nfrom (0|[1-9]\d*)\n", raw).groups()
@@ -84,7 +84,7 @@ def verify(at):
             raw = subprocess.run(["zstd", "-dc"], input=raw, stdout=subprocess.PIPE, check=True).stdout
         first, (*whole, rest) = int(name.split(".")[0]), raw.split(b"\n")
         if first > len(lines):                                            # removed: their hashes stand for them
-            removed[len(lines)] = first
+            removed[len(lines)], before = first, "removed"
             hashes = b"".join(tile(at, 0, i, min(256, first - i * 256)) for i in range((first + 255) // 256))
             lines += [hashes[i * 32:i * 32 + 32] for i in range(len(lines), first)]
         assert first == len(lines) and (not rest or name == names[-1]) and not names[-1].endswith(".zst")
@@ -93,12 +93,14 @@ def verify(at):
             record = json.loads(line)
             assert record["seq"] == number and len(line) < 61440 and (record["kind"] == "log.segment") == (number == first)
             assert number > first or record["segment"]["first_seq"] == first
+            assert number > first or before in ("removed", record["segment"].get("previous"))
             gaps += record["kind"] == "gap"
             if record["kind"] == "retention" and removed.get(record["retention"]["first_seq"]):
                 end = removed.pop(record["retention"]["first_seq"])
                 begun = record["retention"]["first_seq"] + record["retention"]["lines"]
                 removed.update({begun: end} if begun < end else {})
             lines.append(hashlib.sha256(b"\0" + line).digest())
+        before = first
     assert not removed, "lines are not there"
     newest, top = checkpoint(read("checkpoint"), epochs)
     kept = [name for name in os.listdir(os.path.join(at, "checkpoints")) if name[0] != "."]

@@ -16,6 +16,7 @@ mod stop;
 mod supervisors;
 mod table;
 mod tool;
+mod verify;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ pub(crate) enum Row {
     Daemon,
     /// The time to notice a death, and what is told after a SIGKILL of its own, beside pueue and supervisord.
     Supervisors,
+    /// The verification of an audit log, against that of a journal.
+    Verify,
 }
 
 impl Row {
@@ -59,6 +62,7 @@ impl Row {
         Self::Startup,
         Self::Daemon,
         Self::Supervisors,
+        Self::Verify,
     ];
 }
 
@@ -158,6 +162,7 @@ fn measure(row: Row, bench: &Bench) -> Result<(Table, Value)> {
         Row::Startup => startup::measure(bench),
         Row::Daemon => daemon::measure(bench),
         Row::Supervisors => supervisors::measure(bench),
+        Row::Verify => verify::measure(bench),
     }
 }
 

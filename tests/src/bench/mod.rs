@@ -6,6 +6,7 @@ mod exits;
 mod gate;
 mod hooks;
 mod latency;
+mod log;
 mod spawn;
 mod stop;
 
@@ -68,6 +69,14 @@ enum What {
         #[arg(long)]
         bin: PathBuf,
     },
+    /// Writes an audit log of one segment.
+    Log {
+        /// An empty directory that is closed to others.
+        dir: PathBuf,
+        /// About how large it is to be.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=4_096))]
+        mib: u64,
+    },
     /// Says that it is there, waits, runs a command, says so, and waits again.
     Gate {
         /// The directory of the four marks: `here`, `go`, `done`, `leave`.
@@ -112,6 +121,7 @@ fn measure(what: What) -> anyhow::Result<()> {
         What::Spawn { how, ms, out } => (spawn::measure(how, Duration::from_millis(ms))?, out),
         What::Hooks { of, ms, out } => (hooks::measure(of, Duration::from_millis(ms))?, out),
         What::Stop { side, count, bin } => (stop::measure(side, count, &bin)?, None),
+        What::Log { dir, mib } => (log::write(&dir, mib << 20)?, None),
         What::Gate { marks, command } => return gate::pass(&marks, &command),
         What::Signal { signal, pid } => {
             let signal = match signal {

@@ -4,6 +4,7 @@ mod exec;
 mod full;
 mod killed;
 mod tamper;
+mod versions;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

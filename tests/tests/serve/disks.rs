@@ -41,6 +41,7 @@ fn a_deadline_is_kept_with_the_logs_disk_full() {
     assert!(daemon.log().contains("No space left"), "it is said: {}", daemon.log());
     fs::remove_file(&filler).expect("our file");
     // With room again all is as before.
+    eventually("the audit log to be written again", || (!host.degraded().concat().contains("audit log")).then_some(()));
     let id = host.start(&[], shell("echo here; exit 4"));
     assert_eq!(host.ended(&id)["code"], 4);
     assert_eq!(host.output(&id), "here\n");

@@ -117,9 +117,13 @@ impl Host {
 
     /// The lines of a run's log.
     pub(super) fn events(&self, id: &str) -> Vec<Value> {
-        let path = self.dir.join("log/runs").join(id).join("events.jsonl");
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        // The open segment and those that are closed and not compressed yet: a bench writes little.
+        let segments = fs::read_dir(self.dir.join("log/audit/seg")).into_iter().flatten().filter_map(Result::ok);
+        let mut paths: Vec<_> = segments.map(|entry| entry.path()).collect();
+        paths.sort();
+        let text: String = paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
+        let of = text.lines().filter(|line| line.contains(id));
+        of.filter_map(|line| serde_json::from_str(line).ok()).filter(|line: &Value| line["run"] == id).collect()
     }
 
     /// Waits for a line of this kind in a run's log.

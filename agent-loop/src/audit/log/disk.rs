@@ -54,8 +54,8 @@ pub trait Disk: Send {
     /// Where there is not that much.
     fn reserve(&mut self, bytes: u64) -> io::Result<()>;
 
-    /// Bytes that are free for us.
-    fn free(&self) -> Option<u64>;
+    /// Bytes that are free for us, and how many the disk has.
+    fn free(&self) -> Option<(u64, u64)>;
 
     /// Compresses a closed segment, beside everything else.
     fn pack(&mut self, first: u64);
@@ -144,9 +144,10 @@ impl Disk for Files {
         made
     }
 
-    fn free(&self) -> Option<u64> {
+    fn free(&self) -> Option<(u64, u64)> {
         let stat = statvfs(&self.audit).ok()?;
-        stat.blocks_available().checked_mul(stat.fragment_size())
+        let bytes = |blocks: u64| blocks.checked_mul(stat.fragment_size());
+        Some((bytes(stat.blocks_available())?, bytes(stat.blocks())?))
     }
 
     fn pack(&mut self, first: u64) {

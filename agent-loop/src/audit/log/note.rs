@@ -58,6 +58,13 @@ pub fn sign(signer: &StandardSigner, stamp: &Stamp) -> Result<Vec<u8>, String> {
     Ok(note.to_bytes())
 }
 
+/// Whether a text is a verifier key as it is written: a library reads it with capital letters too.
+#[must_use]
+pub fn is_key(text: &str) -> bool {
+    let tag = text.split('+').nth(1);
+    StandardVerifier::new(text).is_ok() && tag.is_some_and(|tag| !tag.bytes().any(|byte| byte.is_ascii_uppercase()))
+}
+
 /// Reads a checkpoint.
 ///
 /// # Errors

@@ -451,7 +451,7 @@ impl Disk for Moody {
         self.files.reserve(bytes)
     }
 
-    fn free(&self) -> Option<u64> {
+    fn free(&self) -> Option<(u64, u64)> {
         self.files.free()
     }
 

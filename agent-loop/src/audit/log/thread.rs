@@ -23,6 +23,9 @@ use crate::store::Lock;
 /// How long the end waits for a disk that fails.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often a full disk is looked at.
+const FULL_LOOK: Duration = Duration::from_secs(1);
+
 /// What the front end hands over.
 #[derive(Debug)]
 pub(super) enum Message {
@@ -85,7 +88,10 @@ impl Writer {
     /// Runs until nothing comes any more.
     pub(super) fn run(mut self, from: &Receiver<Message>) {
         loop {
-            match from.recv_timeout(self.plan.sleep(self.start.elapsed())) {
+            // While the disk is full it is looked at every second: nothing is launched meanwhile.
+            let full = self.shared.read().full;
+            let sleep = self.plan.sleep(self.start.elapsed());
+            match from.recv_timeout(if full { sleep.min(FULL_LOOK) } else { sleep }) {
                 Ok(Message::Batch(batch)) => {
                     self.queue.push_back(batch);
                     let mut closing = false;
@@ -139,6 +145,9 @@ impl Writer {
             self.plan.failed_at = None;
             if self.shared.read().failing.is_some() {
                 self.shared.change(|progress| progress.failing = None);
+            }
+            if self.shared.read().full {
+                self.look_for_room();
             }
             return false;
         };
@@ -263,18 +272,22 @@ impl Writer {
             }
         }
         self.plan.signed(self.start.elapsed());
+        self.shared.change(|progress| (progress.signed, progress.signed_ns) = (stamp.size, stamp.boot_ns));
+        self.look_for_room();
+        Ok(())
+    }
+
+    /// Looks how full the disk is, and makes the reserve again where there is room for it.
+    fn look_for_room(&mut self) {
         let free = self.disk.free();
-        let room = free.is_none_or(|free| free >= self.settings.low_water);
+        // On a small disk the mark is a twentieth of it.
+        let mark = free.map_or(self.settings.low_water, |(_, whole)| self.settings.low_water.min(whole / 20));
+        let has = |bytes: u64| free.is_none_or(|(free, _)| free >= bytes);
         // Room for the reserve beyond the mark, or the reserve itself would fill the disk.
-        let spare = free.is_none_or(|free| free >= self.settings.low_water.saturating_add(self.settings.reserve));
-        if spare && !self.reserved && self.settings.reserve > 0 {
+        if has(mark.saturating_add(self.settings.reserve)) && !self.reserved && self.settings.reserve > 0 {
             self.reserved = self.disk.reserve(self.settings.reserve).is_ok();
         }
-        self.shared.change(|progress| {
-            (progress.signed, progress.signed_ns) = (stamp.size, stamp.boot_ns);
-            (progress.free, progress.full) = (free, !room);
-        });
-        Ok(())
+        self.shared.change(|progress| (progress.free, progress.full) = (free.map(|(free, _)| free), !has(mark)));
     }
 
     /// Writes, makes durable and signs everything, within reason.

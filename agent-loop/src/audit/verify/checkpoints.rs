@@ -101,8 +101,7 @@ fn epoch(path: &Path, text: &str) -> Option<Epoch> {
     let from: u64 = rest.strip_prefix("from ")?.parse().ok()?;
     // Written in one way alone, so that no byte of it can change unseen.
     let same = text == format!("{key}\nfrom {from}\n") && name == format!("epoch-{number}.pub");
-    let canonical = signed_note::StandardVerifier::new(key).is_ok();
-    (same && canonical).then(|| Epoch { number, key: key.to_owned(), from })
+    (same && note::is_key(key)).then(|| Epoch { number, key: key.to_owned(), from })
 }
 
 /// The files of a directory by name; none where there is no directory.
@@ -126,6 +125,13 @@ impl Checkpoints {
     /// Up to where lines are signed.
     pub(super) fn newest(&self) -> u64 {
         self.newest.as_ref().map_or(0, |stamp| stamp.size)
+    }
+
+    /// The newest checkpoint, and the verifier key that signed it.
+    pub(super) fn signed_newest(&self) -> Option<(&Stamp, &str)> {
+        let stamp = self.newest.as_ref()?;
+        let epoch = self.epochs.iter().rev().find(|epoch| epoch.from <= stamp.size)?;
+        Some((stamp, &epoch.key))
     }
 
     fn verified(&self, path: &Path, bytes: &[u8], report: &mut Report) -> Option<Stamp> {
@@ -187,12 +193,18 @@ impl Checkpoints {
                 format!("it covers {} lines, and one that covers {kept} is kept: it was rolled back", self.newest());
             report.damaged(Path::new(layout::CHECKPOINT), Some(self.newest()), None, what);
         }
-        if report.anchored.is_none() {
-            let since = self.newest.as_ref().map_or("ever".to_owned(), |stamp| stamp.time.clone());
-            report.unchecked.push(format!(
+        let since = self.newest.as_ref().map_or("ever", |stamp| &stamp.time);
+        match report.anchored {
+            None => report.unchecked.push(format!(
                 "no anchor outside of the host: who had its key could have rewritten all of it until {since}"
-            ));
+            )),
+            Some(anchored) if anchored < report.signed => report.unchecked.push(format!(
+                "no anchor covers lines {anchored} to {}: who had its key could have rewritten them until {since}",
+                report.signed - 1
+            )),
+            Some(_) => {}
         }
+        report.unchecked.push(format!("whether more was written after {since}: a running log signs once a minute"));
     }
 }
 

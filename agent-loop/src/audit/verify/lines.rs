@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use memchr::memchr;
 use serde::Deserialize;
@@ -31,7 +32,7 @@ pub(super) struct Read {
 #[derive(Default)]
 pub(super) struct Tiles {
     /// The first line whose hash is another: where it is.
-    line: Option<(u64, u64, PathBuf)>,
+    line: Option<(u64, u64, Rc<Path>)>,
     /// Tiles that differ.
     wrong: Vec<PathBuf>,
     missing: Vec<PathBuf>,
@@ -51,10 +52,11 @@ struct Head {
 struct SegmentPart {
     format: String,
     first_seq: u64,
+    previous: Option<u64>,
     log: String,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 struct Retention {
     first_seq: u64,
     lines: u64,
@@ -85,8 +87,10 @@ pub(super) fn read(
         recent: VecDeque::with_capacity(WIDTH),
         accounts: account.then(Accounts::default),
         holes: Vec::new(),
-        retentions: Vec::new(),
+        retentions: BTreeMap::new(),
         first: 0,
+        file: Path::new("").into(),
+        before: Before::Nothing,
         report,
         progress,
     };
@@ -100,6 +104,16 @@ pub(super) fn read(
     reading.finish()
 }
 
+/// What is before a segment.
+#[derive(Clone, Copy)]
+enum Before {
+    Nothing,
+    /// The segment with this first line.
+    Segment(u64),
+    /// One that a retention took away.
+    Removed,
+}
+
 struct Reading<'a> {
     audit: &'a Path,
     newest: u64,
@@ -108,13 +122,16 @@ struct Reading<'a> {
     roots: BTreeMap<u64, Hash>,
     tiles: Tiles,
     /// Where the lines of the tile that is not full yet are.
-    recent: VecDeque<(u64, PathBuf)>,
+    recent: VecDeque<(u64, Rc<Path>)>,
     accounts: Option<Accounts>,
     /// Lines that are not there: from, to.
     holes: Vec<(u64, u64)>,
-    retentions: Vec<Retention>,
-    /// The first line of the segment that is read.
+    /// Lines that a retention says to have removed: from, how many.
+    retentions: BTreeMap<u64, u64>,
+    /// The first line of the segment that is read, and its file.
     first: u64,
+    file: Rc<Path>,
+    before: Before,
     report: &'a mut Report,
     progress: &'a mut dyn FnMut(u64),
 }
@@ -136,7 +153,11 @@ impl Reading<'_> {
             let what = "the last segment is compressed: the open one after it is not there".to_owned();
             self.report.damaged(&segment.path, Some(segment.first), None, what);
         }
+        if segment.first > expected {
+            self.before = Before::Removed;
+        }
         self.first = segment.first;
+        self.file = segment.path.as_path().into();
         let file = File::open(&segment.path)?;
         let left = if segment.packed {
             match zstd::Decoder::new(file) {
@@ -146,6 +167,7 @@ impl Reading<'_> {
         } else {
             self.stream(file, segment)
         };
+        self.before = Before::Segment(segment.first);
         match left {
             Ok(0) => {}
             Ok(left) if is_last => self.report.torn = left,
@@ -201,7 +223,7 @@ impl Reading<'_> {
         if let Err(what) = self.look(line, seq) {
             self.report.damaged(&segment.path, Some(seq), Some(offset), what);
         }
-        self.recent.push_back((offset, segment.path.clone()));
+        self.recent.push_back((offset, Rc::clone(&self.file)));
         self.push(record_hash(line));
     }
 
@@ -271,6 +293,14 @@ impl Reading<'_> {
             if segment.first_seq != seq {
                 return Err(format!("its segment says to begin with line {}", segment.first_seq));
             }
+            let fits = match self.before {
+                Before::Nothing => segment.previous.is_none(),
+                Before::Segment(first) => segment.previous == Some(first),
+                Before::Removed => true,
+            };
+            if !fits {
+                return Err("the segment before it is another one than it says".to_owned());
+            }
             self.report.log.get_or_insert_with(|| segment.log.clone());
         }
         if head.kind == "gap" {
@@ -278,7 +308,7 @@ impl Reading<'_> {
             self.report.gaps.push(format!("line {seq}: {gap}"));
         }
         if let Some(retention) = &head.retention {
-            self.retentions.push(retention.clone());
+            self.retentions.insert(retention.first_seq, retention.lines);
         }
         if let Some(KeyPart { epoch, verifier, from }) = &head.key {
             let text = fs::read_to_string(self.audit.join(layout::key(*epoch))).unwrap_or_default();
@@ -302,8 +332,9 @@ impl Reading<'_> {
         }
         self.holes.push((from, to));
         self.report.removed += to - from;
+        let removed: Rc<Path> = Path::new("(removed)").into();
         for hash in hashes {
-            self.recent.push_back((0, PathBuf::from("(removed)")));
+            self.recent.push_back((0, Rc::clone(&removed)));
             self.push(hash);
         }
         Ok(true)
@@ -328,8 +359,10 @@ impl Reading<'_> {
         report.lines = tree.size();
         for (from, to) in holes {
             let mut at = from;
-            while let Some(retention) = retentions.iter().find(|it| it.first_seq == at && it.lines > 0) {
-                at = at.saturating_add(retention.lines);
+            while at < to
+                && let Some(lines) = retentions.get(&at).filter(|lines| **lines > 0)
+            {
+                at = at.saturating_add(*lines);
             }
             if at < to {
                 let what = format!("lines {at} to {} are not there, and no record says that they were removed", to - 1);
@@ -353,7 +386,7 @@ impl Reading<'_> {
 }
 
 /// The kind of a line that is written as we write it: its number, then its kind. `None` for any other.
-fn kind(line: &[u8], seq: u64) -> Option<&[u8]> {
+pub(super) fn kind(line: &[u8], seq: u64) -> Option<&[u8]> {
     let rest = line.strip_prefix(b"{\"seq\":")?;
     let digits = memchr(b',', rest)?;
     let (number, rest) = rest.split_at_checked(digits)?;
@@ -370,7 +403,7 @@ fn kind(line: &[u8], seq: u64) -> Option<&[u8]> {
 }
 
 impl Tiles {
-    fn compare(&mut self, audit: &Path, id: TileId, hashes: &[Hash], recent: &VecDeque<(u64, PathBuf)>) {
+    fn compare(&mut self, audit: &Path, id: TileId, hashes: &[Hash], recent: &VecDeque<(u64, Rc<Path>)>) {
         let name = layout::tile(id.level, id.index, hashes.len());
         let Ok(bytes) = fs::read(audit.join(&name)) else {
             self.missing.push(name);
@@ -385,7 +418,7 @@ impl Tiles {
             && id.level == 0
             && self.line.is_none()
         {
-            self.line = Some((id.index * 256 + at as u64, *offset, file.clone()));
+            self.line = Some((id.index * 256 + at as u64, *offset, Rc::clone(file)));
         }
         self.wrong.push(name);
     }

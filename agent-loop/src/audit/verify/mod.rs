@@ -4,12 +4,18 @@
 //! people do with records (`read`). Called by `cli`. The rules are those of `docs/audit-format.md`.
 
 mod account;
+mod bundle;
 mod checkpoints;
 mod lines;
+mod prove;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::path::{Path, PathBuf};
 
+pub use bundle::{NotProven, Proven, check as check_bundle};
+pub use prove::{Made, ProveError, Wanted, prove};
 pub use verdict::{Damage, Report, Verdict};
 
 /// What to judge by.

@@ -9,6 +9,7 @@ mod redact_test;
 mod report;
 mod select;
 mod story;
+mod prove;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ Examples:
   agent-loop audit report -o night.html
   agent-loop audit verify
   agent-loop audit verify --account --pubkey epoch-1.pub /mnt/copy/audit
+  agent-loop audit prove --run 01JD6E4X8Q0Z3VJ5N7K9M2P4R6 -o run.bundle
+  agent-loop audit verify-bundle run.bundle
 
 DIR is the directory of a log (it holds `seg/`) or the one that holds it as `audit/`; without DIR it is the one of the
 daemon.";
@@ -49,6 +52,8 @@ enum Verb {
     Report(report::Args),
     Verify(verify::Args),
     RedactTest(redact_test::Args),
+    Prove(prove::Args),
+    VerifyBundle(prove::BundleArgs),
 }
 
 /// Runs `audit` and returns its exit code.
@@ -63,6 +68,8 @@ pub(super) fn run(args: &Args) -> u8 {
         Verb::Report(args) => report::run(args),
         Verb::Verify(args) => verify::run(args),
         Verb::RedactTest(args) => redact_test::run(args),
+        Verb::Prove(args) => prove::run(args),
+        Verb::VerifyBundle(args) => prove::run_bundle(args),
     }
 }
 

@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::audit::log::layout;
+use crate::audit::log::{layout, note};
 use crate::audit::verify::{self, Options, Report, Verdict};
 
 /// The exit code of a log that cannot be read.
@@ -76,16 +76,16 @@ fn judge(args: &Args) -> Result<Report, String> {
 }
 
 /// A key as it was given: a file with it in its first line, or itself.
-fn pubkey(given: &str) -> Result<String, String> {
+pub(super) fn pubkey(given: &str) -> Result<String, String> {
     let key = match fs::read_to_string(given) {
         Ok(text) => text.lines().next().unwrap_or_default().to_owned(),
         Err(_) if given.contains('+') => given.to_owned(),
         Err(error) => return Err(format!("{given}: {error}; --pubkey takes a file of `keys/` or a verifier key")),
     };
-    match signed_note::StandardVerifier::new(&key) {
-        Ok(_) => Ok(key),
-        Err(error) => Err(format!("{given} is no verifier key: {error}")),
+    if !note::is_key(&key) {
+        return Err(format!("{given} is no verifier key: `name+hash+key`, as in the first line of a file of `keys/`"));
     }
+    Ok(key)
 }
 
 /// A bar over the bytes of the segments, on a terminal.
@@ -120,7 +120,12 @@ fn human(report: &Report) -> String {
     let _ = writeln!(text, "{log}: {} lines, {} bytes, {} checkpoints", report.lines, report.bytes, report.checkpoints);
     if let Some(at) = &report.signed_at {
         let tail = report.lines.saturating_sub(report.signed);
-        let _ = writeln!(text, "signed: {} lines, the last time at {at}; {tail} lines after them", report.signed);
+        let _ = writeln!(
+            text,
+            "signed: {} lines, the last time at {at}{}; {tail} lines after them",
+            report.signed,
+            age(at)
+        );
     }
     if let Some(anchored) = report.anchored {
         let _ = writeln!(text, "anchored: {anchored} lines");
@@ -146,6 +151,17 @@ fn human(report: &Report) -> String {
     let word = if matches!(verdict, Verdict::Tampered | Verdict::Unaccounted) { "FAIL" } else { "PASS" };
     let _ = writeln!(text, "{word}: {}", verdict.word());
     text
+}
+
+/// How long ago that was by the clock of this host; nothing where that makes no sense.
+fn age(at: &str) -> String {
+    let then = at.parse::<jiff::Timestamp>().ok();
+    let seconds = then.map(|then| jiff::Timestamp::now().as_second() - then.as_second()).unwrap_or(-1);
+    let age = u64::try_from(seconds).map(std::time::Duration::from_secs);
+    age.map_or_else(
+        |_| String::new(),
+        |age| format!(" ({} ago by the clock of this host)", humantime::format_duration(age)),
+    )
 }
 
 fn list(text: &mut String, name: &str, items: &[String]) {
