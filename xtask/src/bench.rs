@@ -53,7 +53,7 @@ pub(crate) enum Row {
 }
 
 impl Row {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Latency,
         Self::Hooks,
         Self::Slowdown,

@@ -4,12 +4,12 @@
 
 mod export;
 mod follow;
+mod prove;
 mod query;
 mod redact_test;
 mod report;
 mod select;
 mod story;
-mod prove;
 mod verify;
 
 use std::path::{Path, PathBuf};
