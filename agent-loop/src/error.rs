@@ -1,5 +1,6 @@
 //! The exit codes, and which outcome has which. Only this file and `main` know them.
 
+use crate::audit::log::OpenError;
 use crate::control::api::RunView;
 use crate::control::client::ClientError;
 use crate::event::{Outcome, Summary};
@@ -40,6 +41,16 @@ pub const fn of_store(error: &StoreError) -> u8 {
         StoreError::Unsafe(_) | StoreError::Corrupt(_) | StoreError::Newer(_) => REFUSED,
         StoreError::Busy { .. } => ALREADY_RUNNING,
         StoreError::Failed { .. } => FAILED,
+    }
+}
+
+/// The exit code of a command that could not open its audit log.
+#[must_use]
+pub const fn of_audit(error: &OpenError) -> u8 {
+    match error {
+        OpenError::Store(store) => of_store(store),
+        OpenError::Failed { .. } => FAILED,
+        OpenError::NotAKey(_) | OpenError::Tampered { .. } | OpenError::OtherFormat { .. } => REFUSED,
     }
 }
 

@@ -1,6 +1,6 @@
 //! agent-loop runs coding agents on a Linux host and never loses sight of a process.
 //!
-//! Decisions are pure (`model`, `event`, `track`, `supervise`), effects live at the edge
+//! Decisions are pure (`model`, `event`, `track`, `supervise`, `work`), effects live at the edge
 //! (`kernel`, `keeper`, `cli`). See `ARCHITECTURE.md`.
 
 pub mod audit;
@@ -19,3 +19,4 @@ pub mod run;
 pub mod store;
 pub mod supervise;
 pub mod track;
+pub mod work;

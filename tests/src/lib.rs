@@ -10,6 +10,7 @@
 //! - [`bench`]: what `cargo xtask bench` measures with
 //! - [`fake_daemon`]: the real control socket with a script behind it
 //! - [`remembering`]: a process that saves runs until it is killed
+//! - [`logging`]: a process that writes an audit log until it is killed
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
@@ -19,6 +20,7 @@ pub mod bpf;
 pub mod fake_daemon;
 pub mod faults;
 pub mod harness;
+pub mod logging;
 pub mod oracle;
 pub mod recycle;
 pub mod remembering;

@@ -6,6 +6,7 @@ mod claude;
 mod demo;
 mod ebpf;
 mod faults;
+mod kills;
 mod lint;
 mod place;
 mod progress;
@@ -60,6 +61,12 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         first: u64,
     },
+    /// Kills a writer of the audit log again and again, and verifies what it left.
+    Kills {
+        /// How often.
+        #[arg(long, default_value_t = 1_000)]
+        count: u64,
+    },
     /// Measures, beside what we are compared with: a table, and JSON.
     Bench(bench::Options),
     /// Checks format, clippy and the project's own rules.
@@ -75,6 +82,7 @@ fn main() -> ExitCode {
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
+        Command::Kills { count } => kills::command(count),
         Command::Bench(options) => bench::command(&options),
         Command::Lint => lint::command(),
     };

@@ -2,8 +2,12 @@
 //!
 //! Inside: wire types and their conversion. Not inside: where the lines go. Called by the shells (`cli`).
 
+pub mod log;
+mod past;
 mod record;
 mod replay;
+pub mod verify;
 
-pub use record::{Clock, Counts, Host, Line, ProcId, Recorder, Stats};
+pub use past::lines_of;
+pub use record::{Class, Clock, Counts, Host, Line, OwnLines, ProcId, Recorder, SCHEMA, SegmentHead, Stats};
 pub use replay::{ReplayError, Replayed};

@@ -4,6 +4,8 @@
 //! `boot_ns`, `time`, `boot_id`, `run`, `issue`) and those of its kind; names that a kind does not have are
 //! left out, values that are not known are `null`.
 
+mod own;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,6 +15,8 @@ use sha2::{Digest as _, Sha256};
 use crate::event::{Fact, Gap, Outcome, SignalResult, Signalled, Summary};
 use crate::model::{BootNs, ProcessKey, ProofKind, Source, Totals, WaitStatus};
 use crate::track::{Accounts, Tally};
+
+pub use own::{Class, OwnLines, SCHEMA, SegmentHead};
 
 /// The id of a process in records: base32 of the first 16 bytes of SHA-256 over the boot id as text, the
 /// number as four bytes and the start time in nanoseconds as eight, both little-endian.
@@ -53,7 +57,8 @@ pub struct Line {
     boot_ns: u64,
     time: String,
     boot_id: Shared,
-    run: Shared,
+    /// `null` in what concerns no single run.
+    run: Option<Shared>,
     issue: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proc: Option<Proc>,
@@ -88,7 +93,7 @@ pub struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    gap: Option<GapBody>,
+    gap: Option<own::AnyGap>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Maybe<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +117,91 @@ pub struct Line {
     clock_ahead_ns: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stats: Option<Stats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segment: Option<own::Segment>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<own::Key>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention: Option<own::Retention>,
+    /// Where words of `argv` were left out of the middle: what it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    argv_cut: Option<Cut>,
+}
+
+/// What an argument list was before words were left out of it.
+#[derive(Debug, Serialize)]
+struct Cut {
+    /// How many words it had.
+    argc: u64,
+    /// How many bytes they had, a zero byte after each.
+    bytes: u64,
+    /// The SHA-256 over them, each with a zero byte after it, in hexadecimal digits.
+    sha256: String,
+}
+
+/// How many bytes of an argument list are kept at each end where it is too long for a line.
+const CUT_KEEPS: usize = 12 << 10;
+
+/// How many bytes of any other text are kept where a line is too long.
+const TEXT_KEEPS: usize = 4 << 10;
+
+impl Line {
+    /// Makes it fit: an argument list keeps its head and tail, other texts their head.
+    fn shorten(&mut self) {
+        if let Some(exec) = &mut self.exec {
+            self.argv_cut = cut(&mut exec.argv);
+            exec.truncated |= self.argv_cut.is_some();
+            shorten(&mut exec.exe);
+            exec.cwd.iter_mut().for_each(shorten);
+        }
+        if let Some(argv) = &mut self.argv {
+            self.argv_cut = cut(argv);
+        }
+        self.why.iter_mut().chain(&mut self.user).for_each(shorten);
+        if let Some(Some(cgroup)) = &mut self.cgroup {
+            shorten(&mut cgroup.path);
+        }
+        if let Some(host) = &mut self.host {
+            host.degraded.truncate(16);
+            host.degraded.iter_mut().for_each(shorten);
+        }
+    }
+}
+
+/// Leaves words out of the middle, and says what the whole was.
+fn cut(argv: &mut Vec<String>) -> Option<Cut> {
+    let bytes: usize = argv.iter().map(|word| word.len() + 1).sum();
+    if bytes <= 2 * CUT_KEEPS {
+        return None;
+    }
+    let mut hash = Sha256::new();
+    for word in &*argv {
+        hash.update(word.as_bytes());
+        hash.update([0]);
+    }
+    let sha256 = data_encoding::HEXLOWER.encode(&hash.finalize());
+    let what = Cut { argc: argv.len() as u64, bytes: bytes as u64, sha256 };
+    let fitting = |words: &mut dyn Iterator<Item = &String>| {
+        let mut room = CUT_KEEPS;
+        words.take_while(|word| room.checked_sub(word.len() + 1).map(|left| room = left).is_some()).count()
+    };
+    let head = fitting(&mut argv.iter());
+    let tail = fitting(&mut argv.iter().rev()).min(argv.len() - head);
+    // A word that is too long by itself keeps its own head.
+    let between: Vec<String> = argv.get(head).filter(|_| head + tail < argv.len()).cloned().into_iter().collect();
+    argv.splice(head..argv.len() - tail, between);
+    if let Some(word) = argv.get_mut(head) {
+        shorten(word);
+    }
+    Some(what)
+}
+
+fn shorten(text: &mut String) {
+    if text.len() > TEXT_KEEPS {
+        let end = (0..=TEXT_KEEPS).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -187,7 +277,7 @@ struct GapBody {
 }
 
 /// Numbers of births, execs and deaths.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize)]
 pub struct Counts {
     /// Births.
     pub fork: u64,
@@ -252,14 +342,13 @@ impl Stats {
     }
 }
 
-/// What stays the same in all lines of a run, and the numbering.
+/// What stays the same in all lines of a run. The log that they go to numbers them.
 pub struct Recorder {
     boot_id: Shared,
     run: Shared,
     cgroup: Option<Cgroup>,
     argv: Vec<String>,
     user: String,
-    next: u64,
     ahead: i64,
 }
 
@@ -268,12 +357,7 @@ impl Recorder {
     #[must_use]
     pub fn new(boot_id: String, run: String, argv: Vec<String>, user: String) -> Self {
         let (boot_id, run) = (Shared(boot_id.into()), Shared(run.into()));
-        Self { boot_id, run, cgroup: None, argv, user, next: 0, ahead: 0 }
-    }
-
-    /// Goes on with the numbering of an earlier recorder of the same log.
-    pub fn go_on_at(&mut self, seq: u64) {
-        self.next = seq;
+        Self { boot_id, run, cgroup: None, argv, user, ahead: 0 }
     }
 
     /// The line that declares the torn end of the line before it.
@@ -374,7 +458,7 @@ impl Recorder {
                 inferred: Some(inferred.map(|gap| gap.0)),
                 ..self.record("proc.exit", death.at, clock)
             },
-            Fact::Gap(gap) => Line { gap: Some(gap_body(gap)), ..self.line("gap", gap.to, clock) },
+            Fact::Gap(gap) => Line { gap: Some(own::AnyGap::Kernel(gap_body(gap))), ..self.line("gap", gap.to, clock) },
             Fact::SignalIntent { pid, key, signal, cgroup, reason } => Line {
                 to: Some(To {
                     id: key.map(|key| self.id(key)),
@@ -453,15 +537,12 @@ impl Recorder {
     }
 
     fn line(&mut self, kind: &'static str, at: BootNs, clock: Clock) -> Line {
-        let seq = self.next;
-        self.next += 1;
         Line {
-            seq,
             kind,
             boot_ns: at.0,
             time: clock.wall(at),
             boot_id: self.boot_id.clone(),
-            run: self.run.clone(),
+            run: Some(self.run.clone()),
             ..Line::default()
         }
     }
@@ -486,7 +567,8 @@ pub struct Clock {
 
 impl Clock {
     /// The wall time at a boot time, RFC 3339 in UTC with nanoseconds.
-    fn wall(self, at: BootNs) -> String {
+    #[must_use]
+    pub fn wall(self, at: BootNs) -> String {
         let ns = self.real_ns - i128::from(self.boot.0) + i128::from(at.0);
         Timestamp::from_nanosecond(ns).map_or_else(|_| String::new(), |time| format!("{time:.9}"))
     }

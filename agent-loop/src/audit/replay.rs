@@ -22,6 +22,8 @@ pub struct Replayed {
     pub born: bool,
     /// Whether the run's end stands in it.
     pub ended: bool,
+    /// Who asked for its end, in words.
+    pub asked: Vec<String>,
 }
 
 /// Why a log cannot be read.
@@ -51,6 +53,7 @@ struct Line {
     exec: Option<ExecPart>,
     exit: Option<ExitPart>,
     gap: Option<GapPart>,
+    why: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -140,6 +143,9 @@ impl Replayed {
         self.next_seq = line.seq + 1;
         self.born |= line.kind == "run.born";
         self.ended |= line.kind == "run.exit";
+        if line.kind == "run.stop_asked" {
+            self.asked.extend(line.why.clone());
+        }
     }
 }
 
@@ -241,7 +247,9 @@ mod tests {
             Recorder::new("boot".to_owned(), "run".to_owned(), vec!["sh".to_owned()], "nobody".to_owned());
         let clock = Clock { boot: BootNs(8_000), real_ns: 9_000 };
         let lines = facts.iter().filter_map(|fact| recorder.fact(fact, clock));
-        lines.map(|line| serde_json::to_string(&line).expect("JSON") + "\n").collect()
+        let text =
+            |(seq, line): (u64, crate::audit::Line)| serde_json::to_string(&line.numbered(seq)).expect("JSON") + "\n";
+        (0..).zip(lines).map(text).collect()
     }
 
     fn facts() -> Vec<Fact> {

@@ -3,6 +3,7 @@
 //! Inside: what a person types and reads, and the shells that perform what the core decides.
 //! Not inside: any decision about a run. Called by `main` alone.
 
+mod audit;
 mod client;
 mod config;
 mod doctor;
@@ -32,6 +33,7 @@ enum Command {
     Doctor(doctor::Args),
     Serve(serve::Args),
     Config(config::Args),
+    Audit(audit::Args),
     #[command(flatten)]
     Client(client::Command),
     Keeper(keeper::Args),
@@ -58,6 +60,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
         Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
         Ok(Cli { command: Command::Config(args) }) => config::run(&args),
+        Ok(Cli { command: Command::Audit(args) }) => audit::run(&args),
         Ok(Cli { command: Command::Client(command) }) => client::run(command),
         Ok(Cli { command: Command::Keeper(args) }) => keeper::run(args),
         Err(error) => {

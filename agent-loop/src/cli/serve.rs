@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use tokio::sync::mpsc;
 
+use crate::audit::log::OpenError;
 use crate::clock;
 use crate::config::{Config, PLACE};
 use crate::control::server::{Access, BindError, Server};
@@ -132,6 +133,9 @@ fn make(dir: &Path) -> io::Result<()> {
 fn code(failure: &anyhow::Error) -> u8 {
     if let Some(store) = failure.downcast_ref::<StoreError>() {
         return error::of_store(store);
+    }
+    if let Some(audit) = failure.downcast_ref::<OpenError>() {
+        return error::of_audit(audit);
     }
     if let Some(LoadError::Pins(_)) = failure.downcast_ref::<LoadError>() {
         return error::REFUSED;

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::look_up::Waits;
-use super::run_log::told;
 use super::shell::{Daemon, now};
 use crate::control::api::{
     Answer, Ask, Caller, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest, StatusView,
@@ -66,9 +65,9 @@ impl Daemon {
             Ask::Runs { all, limit } => self.list(*all, *limit).map(Answer::Runs),
             Ask::Run(run) => self.find(run).map(|record| {
                 let mut view = self.view(&record);
-                for told in told(&self.log, record.id) {
+                for told in self.asked.get(&record.id).into_iter().flatten() {
                     let at = view.why.len().min(1);
-                    view.why.insert(at, told);
+                    view.why.insert(at, told.clone());
                 }
                 Answer::Run(Box::new(view))
             }),
@@ -87,6 +86,7 @@ impl Daemon {
         let mut degraded = self.degraded.clone();
         degraded.extend(self.unpinned.clone());
         degraded.extend(self.keeper.differs());
+        degraded.extend(self.audit_state());
         degraded.extend(self.unsaved.iter().map(|(id, why)| format!("run {id} cannot be remembered: {why}")));
         let unread = |(id, why): (&RunId, &String)| {
             format!("run {id}: nobody reads its output, and it waits once its pipe is full: {why}")
@@ -105,6 +105,20 @@ impl Daemon {
             max_agents: self.setup.config.host.max_agents,
             observed: self.observed(),
             lost,
+        }
+    }
+
+    /// What is wrong with the audit log, if anything is.
+    fn audit_state(&self) -> Option<String> {
+        let progress = self.audit.progress();
+        let lost = self.audit.refused();
+        match (progress.failing, progress.full, lost) {
+            (None, false, 0) => None,
+            (Some(why), ..) => {
+                Some(format!("the audit log cannot be written: {why}; nothing is launched, {lost} lines are lost"))
+            }
+            (None, true, _) => Some("the disk of the audit log is full: nothing is launched".to_owned()),
+            (None, false, lost) => Some(format!("{lost} lines of the audit log found no room and are to be declared")),
         }
     }
 
@@ -276,8 +290,13 @@ impl Daemon {
         if !dry_run {
             if let Some(watched) = self.runs.get_mut(&record.id) {
                 let why = format!("asked by user {} over the control socket: {reason}", from.uid);
-                watched.log.write(|recorder, clock| recorder.stop_asked(why, clock));
+                watched.log.write(&mut self.audit, |recorder, clock| recorder.stop_asked(why.clone(), clock));
+                self.asked.entry(record.id).or_default().push(format!("Its end was {why}."));
+                while self.asked.len() > MOST_QUEUED {
+                    self.asked.pop_first();
+                }
             }
+            self.note(|lines, clock| lines.admin(from.uid, format!("kill {}", record.id), clock));
             let reason = StopReason::Operator { signal: SIGTERM };
             self.queue.push_back(FleetEvent::StopAsked { id: record.id, reason });
             self.work().await;

@@ -5,7 +5,6 @@ use std::os::fd::AsFd as _;
 use super::keeper::{done, process};
 use super::run_log::RunLog;
 use super::shell::{Daemon, Unproven, Watched, now};
-use crate::audit::Replayed;
 use crate::event::Launched;
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
 use crate::keeper::tree::{is_gone, is_populated};
@@ -56,15 +55,11 @@ impl Daemon {
         let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
         let mut restored = Restored::new(launched.clone(), born.baseline);
         let feed = self.feed.clone();
-        let opened = RunLog::open(&self.log, &record, &self.boot_id, feed.clone(), Some(&mut restored));
-        let (mut log, past, trouble) = opened.unwrap_or_else(|error| {
-            let log = RunLog::nowhere(&record, &self.boot_id, feed);
-            (
-                log,
-                Replayed::default(),
-                Some(format!("{error}; until the next start of agent-loop nothing is kept in it")),
-            )
-        });
+        let lines = self.past.remove(&id).unwrap_or_default();
+        let (mut log, past, trouble) = RunLog::go_on(&record, &self.boot_id, feed, &lines, &mut restored);
+        if !past.asked.is_empty() {
+            self.asked.insert(id, past.asked.clone());
+        }
         if let Some(trouble) = trouble {
             self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
         }
@@ -79,9 +74,11 @@ impl Daemon {
         });
         log.set_cgroup(born.cgroup.0, self.setup.cgroup_root.join(record.name().to_string()).display().to_string());
         if !past.born {
-            log.fact(&crate::event::Fact::RunBorn(launched));
+            log.fact(&mut self.audit, &crate::event::Fact::RunBorn(launched));
         }
-        log.write(|recorder, clock| recorder.adopted("another daemon goes on with it".to_owned(), clock));
+        log.write(&mut self.audit, |recorder, clock| {
+            recorder.adopted("another daemon goes on with it".to_owned(), clock)
+        });
         if self.fresh.remove(&id) {
             // The kernel counts anew: the sum begins here, and the time before is declared.
             restored.forget_the_count(self.totals(born.cgroup).unwrap_or_default());
@@ -194,8 +191,10 @@ impl Daemon {
         let why = "its keeper and all of its processes had ended before another keeper could read its pipes";
         self.trouble(&format!("run {id}: the end of its output may be missing: {why}"));
         if let Some(watched) = self.runs.get_mut(&id) {
-            watched.log.write(|recorder, clock| recorder.output_unheard(why.to_owned(), clock));
+            watched.log.write(&mut self.audit, |recorder, clock| recorder.output_unheard(why.to_owned(), clock));
         }
+        let told = format!("The end of its output may be missing: {why}.");
+        self.asked.entry(id).or_default().push(told);
     }
 
     /// Reads what is left in the pipes of a run whose cgroup is gone, so that no keeper can hold it.

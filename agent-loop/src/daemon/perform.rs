@@ -1,6 +1,7 @@
 //! Performs what the fleet asks for: the one place where the daemon has an effect.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use super::keeper::{done, process, signal_result};
 use super::look_up::{Account, Waits};
@@ -18,7 +19,61 @@ use crate::run::{RunId, RunName, RunOutcome, RunRecord, Stage};
 use crate::store::{RunFiles, Store as _};
 use crate::supervise::fleet::{FleetAction, FleetEvent, StepFailed};
 
+/// How long a launch waits for its own records to be durable: without them nothing is launched.
+const LAUNCH_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long a stop, or an end, waits for its records to be durable: then it goes on without (I19).
+const STOP_WITHIN: Duration = Duration::from_millis(250);
+
 impl Daemon {
+    /// Tells all facts of a list of actions, and makes them durable once before the first that signals; what is left to do.
+    pub(super) fn told(&mut self, actions: Vec<FleetAction>) -> Vec<FleetAction> {
+        let (facts, acts): (Vec<FleetAction>, Vec<FleetAction>) =
+            actions.into_iter().partition(|action| matches!(action, FleetAction::Of(_, Action::Log(_))));
+        for fact in facts {
+            fault::step(Role::Daemon);
+            if let FleetAction::Of(id, Action::Log(fact)) = fact {
+                self.log_fact(id, &fact);
+            }
+        }
+        let signals = |action: &FleetAction| {
+            matches!(
+                action,
+                FleetAction::Of(_, Action::Signal { .. } | Action::SignalMember { .. } | Action::KillCgroup)
+            )
+        };
+        if acts.iter().any(signals) {
+            // Kept and written later where it cannot be now.
+            self.audit.durable(STOP_WITHIN);
+        }
+        acts
+    }
+
+    fn log_fact(&mut self, id: RunId, fact: &Fact) {
+        let Some(watched) = self.runs.get_mut(&id) else { return };
+        watched.log.fact(&mut self.audit, fact);
+        if matches!(fact, Fact::RunExit(_)) && !watched.log.is_ended() {
+            self.draw_the_sum(id);
+        }
+    }
+
+    /// Records that a run is about to be launched, durably; without that nothing is (I19).
+    fn intend(&mut self, record: &RunRecord) -> Result<(), String> {
+        let progress = self.audit.progress();
+        let full = progress.full.then(|| "its disk is full".to_owned());
+        if let Some(why) = progress.failing.or(full) {
+            return Err(format!("the audit log cannot be written: {why}; nothing is launched without it"));
+        }
+        self.watch(record);
+        let Some(watched) = self.runs.get_mut(&record.id) else { return Ok(()) };
+        watched.log.write(&mut self.audit, |log, now| log.intent(now));
+        if self.audit.durable(LAUNCH_WITHIN) {
+            return Ok(());
+        }
+        let why = self.audit.progress().failing.unwrap_or_else(|| "its disk does not answer".to_owned());
+        Err(format!("the audit log cannot be written: {why}; nothing is launched without it"))
+    }
+
     pub(super) async fn perform(&mut self, action: FleetAction) {
         fault::step(Role::Daemon);
         match action {
@@ -43,9 +98,18 @@ impl Daemon {
 
     fn save(&mut self, record: &RunRecord) {
         // What its log says comes first: a run that is remembered as over has its last line.
+        let intended = match &record.stage {
+            Stage::Intended(None) => self.intend(record),
+            Stage::Ended(_) => {
+                self.audit.durable(STOP_WITHIN);
+                Ok(())
+            }
+            // Its intent stands already; what is saved is that it is to be stopped.
+            Stage::Intended(Some(_)) | Stage::Queued | Stage::Born(_) => Ok(()),
+        };
         self.flush();
         fault::step(Role::Daemon);
-        let result = self.store.save(record).map_err(|error| error.to_string());
+        let result = intended.and_then(|()| self.store.save(record).map_err(|error| error.to_string()));
         match &result {
             Ok(()) => drop(self.unsaved.remove(&record.id)),
             Err(why) => {
@@ -66,13 +130,9 @@ impl Daemon {
     }
 
     /// The log of a run, opened if it is not yet.
-    pub(super) fn watch(&mut self, record: &RunRecord) -> Result<&mut Watched, String> {
+    pub(super) fn watch(&mut self, record: &RunRecord) {
         if !self.runs.contains_key(&record.id) {
-            let (log, _, trouble) = RunLog::open(&self.log, record, &self.boot_id, self.feed.clone(), None)
-                .map_err(|error| error.to_string())?;
-            if let Some(trouble) = trouble {
-                self.trouble(&format!("run {}: {trouble}", record.id));
-            }
+            let log = RunLog::new(record, &self.boot_id, self.feed.clone());
             let watched = Watched {
                 log,
                 cgroup: None,
@@ -84,14 +144,12 @@ impl Daemon {
             };
             self.runs.insert(record.id, watched);
         }
-        self.runs.get_mut(&record.id).ok_or_else(|| "the run is not watched".to_owned())
     }
 
     async fn prepare(&mut self, name: RunName) -> Result<Totals, StepFailed> {
         let record = self.record(name)?;
         let limits = spec::cgroup_limits(&record.submission.limits);
-        self.watch(&record).map_err(|why| refused("opening its event log", why))?.log.write(|log, now| log.intent(now));
-        self.flush();
+        self.watch(&record);
         let request = Request::Prepare { run: name.to_string(), limits };
         let (cgroup, path, missing) = match self.ask(request, &[]).await.map(|answered| answered.reply) {
             Ok(Reply::Prepared { cgroup, path, missing, .. }) => (RunTag(cgroup), path, missing),
@@ -158,12 +216,11 @@ impl Daemon {
     async fn perform_of(&mut self, id: RunId, action: Action) {
         let Some(name) = self.fleet.record(id).map(RunRecord::name) else { return };
         match action {
-            Action::Log(fact) => {
-                let Some(watched) = self.runs.get_mut(&id) else { return };
-                watched.log.fact(&fact);
-                if matches!(fact, Fact::RunExit(_)) && !watched.log.is_ended() {
-                    self.draw_the_sum(id);
-                }
+            Action::Log(fact) => self.log_fact(id, &fact),
+            // No instruction of it runs before its birth is durable in the log as well (I6).
+            Action::Thaw if !self.audit.durable(LAUNCH_WITHIN) => {
+                self.trouble(&format!("run {id}: its birth cannot be recorded; it is not let run"));
+                self.of(id, Event::StopRequested(StopReason::Internal));
             }
             Action::Thaw => {
                 let answer = self.ask(Request::Thaw { run: name.to_string() }, &[]).await;
@@ -234,7 +291,7 @@ impl Daemon {
         let (Ok(totals), Some(accounts)) = (self.totals(tag), self.fleet.accounts(id)) else { return };
         let stats = Stats::new(&totals, accounts);
         if let Some(watched) = self.runs.get_mut(&id) {
-            watched.log.write(|recorder, clock| recorder.stats(stats, clock));
+            watched.log.write(&mut self.audit, |recorder, clock| recorder.stats(stats, clock));
         }
     }
 
@@ -324,9 +381,7 @@ impl Daemon {
         RunFiles::remove_pipes(&self.state, name.id).map_err(|error| error.to_string())?;
         self.pipes.remove(&name.id);
         self.unread.remove(&name.id);
-        if let Some(mut watched) = self.runs.remove(&name.id) {
-            watched.log.flush();
-        }
+        self.runs.remove(&name.id);
         Ok(())
     }
 

@@ -16,6 +16,8 @@ use super::look_up::LookUp;
 use super::run_log::RunLog;
 use super::sources::{Sources, Wake};
 use super::tree::Root;
+use crate::audit::log::{AuditLog, OpenError, Place, Settings};
+use crate::audit::{Line, OwnLines};
 use crate::clock;
 use crate::config::Config;
 use crate::control::api::Question;
@@ -136,6 +138,15 @@ pub(super) struct Daemon {
     /// The reading ends of the pipes of runs: what was written and not read stays in them until the next keeper.
     pub(super) pipes: HashMap<RunId, [OwnedFd; 2]>,
     pub(super) feed: Feed,
+    /// The audit log of this host.
+    pub(super) audit: AuditLog,
+    pub(super) own_lines: OwnLines,
+    /// Why it cannot be written, as that was told last.
+    pub(super) audit_trouble: Option<String>,
+    /// Who asked for the end of which run, in the words of the log; of the latest runs.
+    pub(super) asked: BTreeMap<RunId, Vec<String>>,
+    /// What the log says of runs that are about to go on.
+    pub(super) past: BTreeMap<RunId, Vec<u8>>,
     pub(super) unsaved: HashMap<RunId, String>,
     pub(super) boot_id: String,
     pub(super) since: i64,
@@ -163,6 +174,8 @@ impl Daemon {
         let boot_id = boot_id.trim().to_owned();
         let keeper = Keeper::new(&setup, boot_id.clone());
         let claim = super::stock::claim(&setup)?;
+        super::stock::refuse_strange_agents(&setup, &store)?;
+        let (audit, troubles) = open_audit(&state, &log, &boot_id)?;
         let (tracing, found) = super::stock::tracing(&setup)?;
         let fleet = Fleet::new(FleetSettings { max_agents: setup.config.host.max_agents });
         let mut daemon = Self {
@@ -190,6 +203,11 @@ impl Daemon {
             unheard: HashSet::new(),
             pipes: HashMap::new(),
             feed: Feed::new(),
+            own_lines: OwnLines::new(&boot_id),
+            audit,
+            audit_trouble: None,
+            asked: BTreeMap::new(),
+            past: BTreeMap::new(),
             unsaved: HashMap::new(),
             boot_id,
             since: unix_ns(),
@@ -206,6 +224,8 @@ impl Daemon {
             Found::Adopted => {}
             Found::Fresh { why } => daemon.say(&format!("the kernel side is loaded anew: {why}")),
         }
+        troubles.iter().for_each(|trouble| daemon.trouble(trouble));
+        daemon.host_starts();
         daemon.first_stock().await?;
         daemon.serves = true;
         Ok(daemon)
@@ -288,7 +308,8 @@ impl Daemon {
             if handled.is_multiple_of(AT_ONCE) {
                 self.breathe().await;
             }
-            for action in self.fleet.handle(now(), event) {
+            let actions = self.fleet.handle(now(), event);
+            for action in self.told(actions) {
                 self.perform(action).await;
             }
             self.notice_a_loss();
@@ -317,7 +338,14 @@ impl Daemon {
     }
 
     fn stop(&mut self) {
+        self.note(|lines, clock| {
+            lines.told("host.stop", "the daemon was asked to stop; agents go on".to_owned(), clock)
+        });
         self.flush();
+        let progress = self.audit.close();
+        if let Some(why) = progress.failing {
+            self.trouble(&format!("the audit log is not complete: {why}"));
+        }
         let going_on = self.runs.values().filter(|watched| watched.tag.is_some()).count();
         self.say(&format!("stopping as asked; {going_on} runs go on under the keeper"));
     }
@@ -376,6 +404,7 @@ impl Daemon {
         }
         for change in changes {
             self.say(&format!("reload: {change}"));
+            self.note(|lines, clock| lines.told("config", change, clock));
         }
         self.setup.config = self.setup.config.reloaded(&new);
         self.keeper.set(&self.setup);
@@ -535,17 +564,43 @@ impl Daemon {
     }
 
     fn is_behind(&self) -> bool {
-        self.runs.values().any(|watched| watched.log.is_behind())
+        self.audit_trouble.is_some()
     }
 
     pub(super) fn flush(&mut self) {
-        let mut troubles = Vec::new();
-        for (id, watched) in &mut self.runs {
-            troubles.extend(watched.log.flush().map(|why| format!("run {id}: writing its event log: {why}")));
+        self.audit.flush();
+        let failing = self.audit.progress().failing;
+        match (&self.audit_trouble, &failing) {
+            (None, Some(why)) => {
+                self.trouble(&format!(
+                    "writing the audit log: {why}; agents go on and are stopped in time, none is launched"
+                ));
+            }
+            (Some(_), None) => self.say("the audit log is written again"),
+            (Some(_), Some(_)) | (None, None) => {}
         }
-        for trouble in troubles {
-            self.trouble(&trouble);
+        self.audit_trouble = failing;
+    }
+
+    /// Appends a line of the daemon's own.
+    pub(super) fn note(&mut self, make: impl FnOnce(&OwnLines, crate::audit::Clock) -> Line) {
+        let line = make(&self.own_lines, clock::both());
+        if let Some((_, text)) = self.audit.append(line) {
+            self.feed.send(text.into());
         }
+    }
+
+    fn host_starts(&mut self) {
+        let kernel = nix::sys::utsname::uname()
+            .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned());
+        let host = crate::audit::Host {
+            version: env!("CARGO_PKG_VERSION"),
+            schema: crate::audit::SCHEMA,
+            kernel,
+            backend: "ebpf",
+            degraded: Vec::new(),
+        };
+        self.note(|lines, clock| lines.host(host, clock));
     }
 
     /// Tells a person what goes on.
@@ -561,6 +616,27 @@ impl Daemon {
     /// Hands a line of the daemon's own to whoever follows the events.
     pub(super) fn tell(&self, line: &serde_json::Value) {
         self.feed.send(Arc::from(line.to_string()));
+    }
+}
+
+/// Opens the audit log of the host; what is to be told of it beside. One that is not as it was left ends the start, one
+/// that cannot be written now does not: agents may live, and are supervised without it.
+fn open_audit(state: &StateDir, log: &LogDir, boot_id: &str) -> Result<(AuditLog, Vec<String>), OpenError> {
+    let place = Place { audit: log.path().join("audit"), keys: state.path().join("audit-key") };
+    match AuditLog::open(&place, Settings::default(), boot_id) {
+        Ok((audit, opened)) => {
+            let torn = opened.torn.map(|torn| {
+                let path = torn.path.display();
+                format!("the last line of the audit log was torn; its {} bytes are in {path}, and declared", torn.bytes)
+            });
+            Ok((audit, torn.into_iter().collect()))
+        }
+        Err(error @ (OpenError::Failed { .. } | OpenError::Store(crate::store::StoreError::Failed { .. }))) => {
+            let why = error.to_string();
+            let told = format!("{why}; until the next start of agent-loop nothing is kept in the audit log");
+            Ok((AuditLog::nowhere(&place, Settings::default(), boot_id, why), vec![told]))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::kernel::pins::{self, Found};
 use crate::kernel::{self, LoadError, RunsBy, Tracing};
 use crate::model::RunTag;
 use crate::run::{RunId, RunName, RunRecord, Stage};
-use crate::store::{KEEP_ENDED, RunFiles, Store as _, StoreError};
+use crate::store::{KEEP_ENDED, RunFiles, SqliteStore, Store as _, StoreError};
 use crate::supervise::fleet::{Findings, FleetEvent, HeldRun, Step, plan};
 
 /// The right to be the only one that opens or replaces the kernel side.
@@ -50,6 +50,46 @@ pub(super) fn tracing(setup: &Setup) -> anyhow::Result<(Tracing, Found)> {
         .context("bringing up eBPF, without which `serve` knows no process; `agent-loop doctor` shows what mends it")
 }
 
+/// Opens the place for runs, if it is there.
+///
+/// # Errors
+/// [`StoreError::Busy`] while another daemon has it.
+fn root(path: &Path) -> anyhow::Result<Option<Root>> {
+    match Root::open(path) {
+        Ok(root) => Ok(Some(root)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Err(in_use(path).into()),
+        Err(error) => Err(error).with_context(|| format!("opening {}", path.display())),
+    }
+}
+
+/// Refuses to start on a state that remembers nothing where agents live: they are another state's, and as unknown
+/// they would all be killed.
+///
+/// # Errors
+/// [`StoreError::Unsafe`], with what to do.
+pub(super) fn refuse_strange_agents(setup: &Setup, store: &SqliteStore) -> anyhow::Result<()> {
+    if !store.latest(1)?.is_empty() {
+        return Ok(());
+    }
+    let Some(root) = root(&setup.cgroup_root)? else { return Ok(()) };
+    let mut living = Vec::new();
+    for (name, tag) in root.runs().context("listing the cgroups of runs")? {
+        // One that goes meanwhile holds nobody.
+        if root.cgroup(name, tag).is_ok_and(|cgroup| is_populated(&cgroup).unwrap_or(true)) {
+            living.push(name.to_string());
+        }
+    }
+    let Some(first) = living.first() else { return Ok(()) };
+    let (state, root) = (setup.config.host.state_dir.display(), setup.cgroup_root.display());
+    Err(StoreError::Unsafe(format!(
+        "{state} remembers no run, and {} live below {root}, {first} for one; start with the state that they belong \
+         to, or end them by writing 1 to the file cgroup.kill of each",
+        living.len()
+    ))
+    .into())
+}
+
 impl Daemon {
     /// The first stock: all that the store remembers, the keeper holds and the root of the runs shows.
     pub(super) async fn first_stock(&mut self) -> anyhow::Result<()> {
@@ -59,9 +99,6 @@ impl Daemon {
             self.trouble(&format!("forgetting the oldest runs: {error}"));
         }
         let records = self.store.open_runs()?;
-        if self.store.latest(1)?.is_empty() {
-            self.refuse_strange_agents()?;
-        }
         for id in RunFiles::with_pipes(&self.state)? {
             if !records.iter().any(|record| record.id == id) {
                 RunFiles::remove_pipes(&self.state, id)?;
@@ -76,27 +113,6 @@ impl Daemon {
         };
         self.take_stock(records, held, true).await?;
         Ok(())
-    }
-
-    /// Refuses to start on a state that remembers nothing where agents live: they are another state's, and as unknown
-    /// they would all be killed.
-    fn refuse_strange_agents(&self) -> anyhow::Result<()> {
-        let Some(root) = &self.root else { return Ok(()) };
-        let mut living = Vec::new();
-        for (name, tag) in root.runs().context("listing the cgroups of runs")? {
-            // One that goes meanwhile holds nobody.
-            if root.cgroup(name, tag).is_ok_and(|cgroup| is_populated(&cgroup).unwrap_or(true)) {
-                living.push(name.to_string());
-            }
-        }
-        let Some(first) = living.first() else { return Ok(()) };
-        let (state, root) = (self.setup.config.host.state_dir.display(), self.setup.cgroup_root.display());
-        Err(StoreError::Unsafe(format!(
-            "{state} remembers no run, and {} live below {root}, {first} for one; start with the state that they belong \
-             to, or end them by writing 1 to the file cgroup.kill of each",
-            living.len()
-        ))
-        .into())
     }
 
     /// A stock taken again, once a lost keeper is back or another one has come.
@@ -155,6 +171,9 @@ impl Daemon {
         if first {
             self.forget_the_others(&going_on.iter().map(|(record, ..)| record.as_ref()).collect::<Vec<_>>());
         }
+        if first {
+            self.read_the_past(&going_on.iter().map(|(record, ..)| record.id).collect::<Vec<_>>());
+        }
         let mut exits = Vec::new();
         for (record, is_held, cgroup) in going_on {
             let held = by_name.get(&record.name()).filter(|_| is_held);
@@ -182,17 +201,19 @@ impl Daemon {
         Ok(())
     }
 
+    /// Reads what the audit log says of runs that go on. What cannot be read is declared by the kernel's count.
+    fn read_the_past(&mut self, runs: &[RunId]) {
+        match crate::audit::lines_of(self.audit.dir(), runs) {
+            Ok(past) => self.past = past,
+            Err(error) => self.trouble(&format!("reading the audit log: {error}; what it said is declared lost")),
+        }
+    }
+
     /// Opens the place for runs anew, if it is there.
     fn open_root(&mut self) -> anyhow::Result<()> {
         // The claim of the old one stands against the new one too.
         self.root = None;
-        let path = &self.setup.cgroup_root;
-        self.root = match Root::open(path) {
-            Ok(root) => Some(root),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => return Err(in_use(path).into()),
-            Err(error) => return Err(error).with_context(|| format!("opening {}", path.display())),
-        };
+        self.root = root(&self.setup.cgroup_root)?;
         Ok(())
     }
 

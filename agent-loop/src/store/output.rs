@@ -21,8 +21,6 @@ use crate::run::RunId;
 const PIPES: &str = "pipes";
 /// The directory of the runs' output, in the log directory.
 const RUNS: &str = "runs";
-/// The event log of a run, in its directory.
-const EVENTS: &str = "events.jsonl";
 /// Standard output, then standard error: the file in the directory of the run, the ending of the pipe's name.
 const STREAMS: [(&str, &str); 2] = [("stdout", ".out"), ("stderr", ".err")];
 
@@ -74,15 +72,6 @@ impl RunFiles {
         let (first, first_held) = again(&pipes, &runs, run, out)?;
         let (second, second_held) = again(&pipes, &runs, run, err)?;
         Ok(Reopened { drains: [first, second], held: [first_held, second_held] })
-    }
-
-    /// Opens the event log of a run to be written on, and to be read from its beginning.
-    ///
-    /// # Errors
-    /// As [`RunFiles::create`].
-    pub fn events(log: &LogDir, run: RunId) -> Result<(File, File), StoreError> {
-        let runs = log.0.below(RUNS)?.below(&run.to_string())?;
-        Ok((runs.file(EVENTS, Access::Append, u64::MAX)?, runs.file(EVENTS, Access::Read, u64::MAX)?))
     }
 
     /// Removes the pipes of a run that is over; its output stays.

@@ -193,8 +193,9 @@ impl Host {
     /// When one is not JSON.
     #[must_use]
     pub fn events(&self, id: &str) -> Vec<Value> {
-        let path = self.path("log/runs").join(id).join("events.jsonl");
-        let text = fs::read_to_string(path).unwrap_or_default();
+        let run: agent_loop::run::RunId = id.parse().expect("a run");
+        let past = agent_loop::audit::lines_of(&self.path("log/audit"), &[run]).expect("a log");
+        let text = String::from_utf8(past.into_values().flatten().collect()).expect("text");
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 

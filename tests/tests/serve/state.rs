@@ -316,6 +316,9 @@ fn i04_a_forged_record_signals_neither_pid_1_nor_a_stranger_whose_start_it_knows
             let _ = fs::remove_file(host.path("state").join(name));
         }
         let _ = fs::remove_dir_all(host.path("log/runs").join(FORGED));
+        // Each has a log of its own: what another says of the same run is no part of the case.
+        let _ = fs::remove_dir_all(host.path("log/audit"));
+        let _ = fs::remove_dir_all(host.path("state/audit-key"));
         let of_its_own = cgroup.is_none();
         let cgroup = cgroup.unwrap_or_else(|| {
             fs::create_dir(&named).expect("a cgroup");

@@ -48,23 +48,66 @@ fn a_daemon_with_a_state_of_its_own_is_refused_where_another_has_its_runs_or_pin
 }
 
 #[test]
-fn a_run_whose_event_log_is_refused_is_supervised_on() {
+fn an_audit_log_that_was_changed_ends_the_start_and_leaves_agents_alone() {
     needs!(root, bpf, cgroup);
     let host = Host::new();
     let mut daemon = host.serving();
     let id = host.start(&["--grace", "100ms"], shell("while :; do sleep 0.1; done"));
     host.in_state(&id, "running");
+    // What is signed cannot be changed unseen.
+    eventually("the birth to be signed", || {
+        let report = verified(&host);
+        (report.signed == report.lines).then_some(())
+    });
     daemon.kill();
-    let log = host.path("log/runs").join(&id).join("events.jsonl");
-    fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).expect("our file");
+    let segment = host.path("log/audit/seg/000000000000.jsonl");
+    let text = fs::read_to_string(&segment).expect("a segment");
+    fs::write(&segment, text.replacen("run.born", "run.bOrn", 1)).expect("written");
+    let mut second = host.serve();
+    assert!(!second.ready_or_ended());
+    assert_eq!(second.wait().code(), Some(5), "{}", second.log());
+    assert!(second.log().contains("audit verify"), "{}", second.log());
+    assert!(!fs::read_to_string(host.runs().join(format!("run-{id}/cgroup.procs"))).expect("its cgroup").is_empty());
+
+    // Moved away as it says, the run goes on, and what the log said of it is declared lost.
+    fs::rename(host.path("log/audit"), host.path("log/audit.kept")).expect("renamed");
     let daemon = host.serving();
     assert_eq!(host.run(&id)["state"], "running", "{}", daemon.log());
-    // A stock that is taken again must not find it a stranger's.
-    let first = host.keeper();
-    host.kill_keeper();
-    eventually("another keeper", || host.has_keeper().filter(|pid| *pid != first));
-    assert_eq!(host.run(&id)["state"], "running", "{}", daemon.log());
     end(&host, &id);
+    host.ended(&id);
+    let gaps = host.events(&id).iter().filter(|event| event["kind"] == "gap").count();
+    assert!(gaps > 0, "{:?}", host.events(&id));
+}
+
+#[test]
+fn the_audit_log_of_a_daemon_verifies_and_its_sums_add_up() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    let mut daemon = host.serving();
+    let ids: Vec<String> = (0..3).map(|code| host.start(&[], shell(&format!("/bin/true; exit {code}")))).collect();
+    ids.iter().for_each(|id| drop(host.ended(id)));
+    let long = host.start(&["--grace", "100ms"], shell("sleep 300"));
+    host.in_state(&long, "running");
+    assert!(daemon.terminate().success());
+    let report = verified(&host);
+    assert_eq!((report.verdict().code(), report.lines, report.runs), (1, report.signed, 3), "{report:?}");
+    let _daemon = host.serving();
+    host.ask(["kill", &long, "--reason", "the test is over"]);
+    host.ended(&long);
+    let report = verified(&host);
+    assert!(report.damage.is_empty() && report.sums.as_ref().is_some_and(Vec::is_empty), "{report:?}");
+    let text = fs::read_to_string(host.path("log/audit/seg/000000000000.jsonl")).expect("a segment");
+    for kind in
+        ["host.start", "host.stop", "admin", "run.intent", "run.born", "run.adopted", "run.stop_asked", "run.exit"]
+    {
+        assert!(text.contains(&format!("\"kind\":\"{kind}\"")), "{kind}");
+    }
+}
+
+/// The host's audit log, judged.
+fn verified(host: &Host) -> agent_loop::audit::verify::Report {
+    let options = agent_loop::audit::verify::Options { account: true, ..Default::default() };
+    agent_loop::audit::verify::verify(&host.path("log/audit"), &options, &mut |_| {}).expect("a log")
 }
 
 #[test]
@@ -238,7 +281,8 @@ fn i12_an_agent_that_executes_without_end_does_not_keep_the_daemon_from_answerin
     eventually("the storm", || (host.run(&id)["alive"].as_u64()? >= 4).then_some(()));
     for _ in 0..10 {
         // One answer at the end of the storm is none.
-        assert_eq!(host.run(&id)["state"], "running");
+        let run = host.run(&id);
+        assert_eq!(run["state"], "running", "{run}");
     }
     end(&host, &id);
 }

@@ -49,6 +49,9 @@ pub(super) struct Args {
     /// Append every event as a JSON line to this file; `-` is stdout, the command's own output then goes to stderr.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+    /// Keep the audit log in this directory (`audit/`, its key in `audit-key/`); several runs may follow each other in it.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Append the command's output and errors to this file instead of the terminal.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -77,6 +80,7 @@ Examples:
   agent-loop exec --limit 1h -- claude -p 'fix the failing test'
   agent-loop exec --limit 10m --events run.jsonl --output run.log -- make check
   agent-loop exec --user agent --grace 5s -- ./nightly.sh
+  agent-loop exec --state-dir /var/lib/nightly -- ./nightly.sh && agent-loop audit verify /var/lib/nightly
 
 Exit codes: the command's own; 124 the limit was reached; 125 agent-loop failed or could not prove the tree
 gone; 126 not executable; 127 not found; 128+n the command, or agent-loop itself, was ended by signal n.";

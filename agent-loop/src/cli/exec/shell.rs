@@ -50,13 +50,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
     // Before any thread.
     let continued = terminal::listen().context("listening for job control")?;
     let (failed, failures) = unbounded_channel();
-    let to = Destinations::open(&args, &failed)?;
+    let boot_id = report::boot_id()?;
+    let to = Destinations::open(&args, &boot_id, &failed)?;
     // Before the birth: a signal that comes from now on is an event, not our end.
     let sources = Sources::new(&signals, continued)?;
     reap::become_subreaper().context("becoming the reaper of the tree's orphans")?;
 
     // What can fail comes before the ground: left without a word, its guard would say that we were killed.
-    let boot_id = report::boot_id()?;
     let id = Ulid::new();
     let ground = Ground::prepare(&args, id)?;
     let report = Report::new(&args, id, boot_id, &ground, to);
@@ -64,6 +64,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
     shell.core.set_clock(shell.ground.clock_ahead);
     shell.watch_guard();
     shell.report.host(&shell.ground);
+    if let Err(error) = shell.report.intent() {
+        // Nothing was begun: the ground is given back, and the guard told so.
+        shell.ground.clear().context("clearing up")?;
+        return Err(error);
+    }
     shell.launch(&args, &signals, user);
     let summary = shell.supervise(sources, failures).await;
     shell.end(summary).await
@@ -157,7 +162,7 @@ impl Shell {
         loop {
             while let Some(event) = self.queue.pop_front() {
                 let actions = self.core.handle(clock::boot(), event);
-                for action in actions {
+                for action in self.told(actions) {
                     if let Action::Finish(summary) = action {
                         return Some(summary);
                     }
@@ -174,6 +179,22 @@ impl Shell {
         }
         self.report.flush();
         None
+    }
+
+    /// Tells all facts of a list of actions, and makes them durable once before the first that acts; what is left to do.
+    fn told(&mut self, actions: Vec<Action>) -> Vec<Action> {
+        let (facts, acts): (Vec<Action>, Vec<Action>) =
+            actions.into_iter().partition(|action| matches!(action, Action::Log(_)));
+        for fact in facts {
+            self.perform(fact);
+        }
+        let signals = |action: &Action| {
+            matches!(action, Action::Signal { .. } | Action::SignalMember { .. } | Action::KillCgroup)
+        };
+        if acts.iter().any(signals) {
+            self.report.stop_durable();
+        }
+        acts
     }
 
     /// Sets the timer. If that fails, the tree is stopped, by a clock that suspend may hold up.
@@ -257,6 +278,11 @@ impl Shell {
     }
 
     fn thaw(&mut self) {
+        if let Err(error) = self.report.born_durable() {
+            self.report.trouble("letting the command run", &format!("{error:#}"));
+            self.queue.push_back(Event::StopRequested(StopReason::Internal));
+            return;
+        }
         let thawed = match (&self.ground.cgroup, &mut self.main) {
             (Some(cgroup), _) => cgroup.thaw(),
             (None, Some(main)) => main.child.release(),

@@ -1,0 +1,210 @@
+//! What the writing thread does to files: a trait, so that tests can let each of it fail.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statvfs::statvfs;
+
+use super::layout;
+
+/// The files of a log that is open for writing.
+pub trait Disk: Send {
+    /// Writes bytes of the open segment at this offset; what stood there is replaced.
+    ///
+    /// # Errors
+    /// Whatever the disk says; any part may have been written.
+    fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    /// Makes the open segment durable (`fdatasync`).
+    ///
+    /// # Errors
+    /// Whatever the disk says; then nothing is known of what was written since the last success.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Begins a segment; it must not be there.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn begin(&mut self, first: u64) -> io::Result<()>;
+
+    /// Puts a small file in place of what was there, whole or not at all; `durable` waits for the disk.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn put(&mut self, name: &Path, bytes: &[u8], durable: bool) -> io::Result<()>;
+
+    /// Removes a file; one that is not there is none.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn remove(&mut self, name: &Path) -> io::Result<()>;
+
+    /// Makes everything that was put durable (`syncfs`).
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn sync_all(&mut self) -> io::Result<()>;
+
+    /// Makes room that can be given up later.
+    ///
+    /// # Errors
+    /// Where there is not that much.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()>;
+
+    /// Bytes that are free for us.
+    fn free(&self) -> Option<u64>;
+
+    /// Compresses a closed segment, beside everything else.
+    fn pack(&mut self, first: u64);
+}
+
+/// The files of a log in a directory.
+#[derive(Debug)]
+pub struct Files {
+    audit: PathBuf,
+    segment: Option<File>,
+}
+
+impl Files {
+    /// A log in this directory, to go on with the segment of this name.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(audit: &Path, first: Option<u64>) -> io::Result<Self> {
+        let segment = first
+            .map(|first| {
+                let path = audit.join(layout::SEGMENTS).join(layout::segment(first));
+                File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(path)
+            })
+            .transpose()?;
+        Ok(Self { audit: audit.to_owned(), segment })
+    }
+
+    fn segment(&self) -> io::Result<&File> {
+        self.segment.as_ref().ok_or_else(|| io::Error::other("no segment is open"))
+    }
+}
+
+impl Disk for Files {
+    fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.segment()?.write_all_at(bytes, at)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.segment()?.sync_data()
+    }
+
+    fn begin(&mut self, first: u64) -> io::Result<()> {
+        let dir = self.audit.join(layout::SEGMENTS);
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(dir.join(layout::segment(first)))?;
+        File::open(&dir)?.sync_all()?;
+        self.segment = Some(file);
+        Ok(())
+    }
+
+    fn put(&mut self, name: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+        put(&self.audit.join(name), bytes, durable)
+    }
+
+    fn remove(&mut self, name: &Path) -> io::Result<()> {
+        let path = self.audit.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        if let Some(dir) = path.parent().filter(|dir| dir.extension().is_some_and(|end| end == "p")) {
+            // The directory of a tile that is full now; while others are in it, it stays.
+            let _ = fs::remove_dir(dir);
+        }
+        Ok(())
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        let dir = File::open(&self.audit)?;
+        nix::unistd::syncfs(&dir).map_err(io::Error::from)
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let path = self.audit.join(layout::RESERVE);
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let bytes = i64::try_from(bytes).map_err(io::Error::other)?;
+        let made = fallocate(&file, FallocateFlags::empty(), 0, bytes).map_err(io::Error::from);
+        if made.is_err() {
+            // Half a reserve would be in the way.
+            let _ = fs::remove_file(&path);
+        }
+        made
+    }
+
+    fn free(&self) -> Option<u64> {
+        let stat = statvfs(&self.audit).ok()?;
+        stat.blocks_available().checked_mul(stat.fragment_size())
+    }
+
+    fn pack(&mut self, first: u64) {
+        let plain = self.audit.join(layout::SEGMENTS).join(layout::segment(first));
+        // One that cannot be compressed stays plain, which is as good; the next start tries again.
+        let _ = std::thread::Builder::new().name("packer".to_owned()).spawn(move || drop(pack(&plain)));
+    }
+}
+
+/// Puts a file durably in place of what was there.
+pub(super) fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, true)
+}
+
+/// Puts a file in place of what was there, by another name first.
+fn put(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+    let dir = path.parent().ok_or_else(|| io::Error::other("a file has a directory"))?;
+    fs::create_dir_all(dir)?;
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let beside = dir.join(format!(".{name}.new"));
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&beside)?;
+    file.write_all(bytes)?;
+    if durable {
+        file.sync_all()?;
+    }
+    fs::rename(&beside, path)?;
+    if durable {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Compresses a closed segment beside itself, then takes the plain one away.
+fn pack(plain: &Path) -> io::Result<()> {
+    let packed = plain.with_extension("jsonl.zst");
+    let beside = plain.with_extension("jsonl.zst.new");
+    let dir = plain.parent().ok_or_else(|| io::Error::other("a segment has a directory"))?;
+    let from = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(plain)?;
+    let to = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&beside)?;
+    let mut encoder = zstd::Encoder::new(to, 3)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(from.metadata()?.len()))?;
+    io::copy(&mut &from, &mut encoder)?;
+    encoder.finish()?.sync_all()?;
+    fs::rename(&beside, &packed)?;
+    File::open(dir)?.sync_all()?;
+    fs::remove_file(plain)?;
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,368 @@
+//! The front end of the log: numbers lines, hands them over, and never waits for a disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::layout;
+use super::open::{self, OpenError, Opened};
+use super::thread::{Batch, Message, Writer};
+use super::{Disk, Files};
+use crate::audit::record::{Line, OwnLines, SegmentHead};
+use crate::clock;
+
+/// How long the end waits for the thread, which itself gives a failing disk some seconds.
+const CLOSE_WITHIN: Duration = Duration::from_secs(8);
+
+/// Where a log is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The directory of the log.
+    pub audit: PathBuf,
+    /// The directory of its private key, closed to all others.
+    pub keys: PathBuf,
+}
+
+impl Place {
+    /// The log and the key in one directory of state: `audit` and `audit-key`.
+    #[must_use]
+    pub fn below(dir: &Path) -> Self {
+        Self { audit: dir.join("audit"), keys: dir.join("audit-key") }
+    }
+}
+
+/// How a log is kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A segment ends at this size, bytes.
+    pub segment_bytes: u64,
+    /// A segment ends at this age.
+    pub segment_age: Duration,
+    /// How much may wait for the disk, bytes; what does not fit is refused, counted and declared.
+    pub pending_bytes: usize,
+    /// Room that is given up when the disk is full, bytes; 0 is none.
+    pub reserve: u64,
+    /// With less room than this the disk counts as full, bytes.
+    pub low_water: u64,
+    /// How much is kept of closed segments, bytes as they lie there; `None` is all.
+    pub keep: Option<u64>,
+}
+
+impl Default for Settings {
+    /// 64 MiB or a day for a segment, 64 MiB in memory, 16 MiB in reserve, full below 64 MiB, everything kept.
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            segment_age: Duration::from_secs(24 * 3_600),
+            pending_bytes: 64 << 20,
+            reserve: 16 << 20,
+            low_water: 64 << 20,
+            keep: None,
+        }
+    }
+}
+
+/// How far the writing has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How many lines of the log are durable.
+    pub durable: u64,
+    /// How many the newest checkpoint covers.
+    pub signed: u64,
+    /// When that was signed, CLOCK_BOOTTIME in nanoseconds.
+    pub signed_ns: u64,
+    /// Why writing fails, while it does.
+    pub failing: Option<String>,
+    /// Whether the disk is full, or was when that was last looked at.
+    pub full: bool,
+    /// Bytes that were free then.
+    pub free: Option<u64>,
+    /// Whether the log was closed.
+    pub closed: bool,
+}
+
+/// What the two ends share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    progress: Mutex<Progress>,
+    moved: Condvar,
+    /// Bytes that were handed over and are not durable.
+    pub(super) pending: AtomicUsize,
+}
+
+impl Shared {
+    pub(super) fn read(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.read());
+        self.moved.notify_all();
+    }
+
+    /// Waits until it holds, for at most this long; whether it does.
+    fn wait(&self, within: Duration, holds: impl Fn(&Progress) -> bool) -> bool {
+        let waited = self.moved.wait_timeout_while(self.read(), within, |progress| !holds(progress));
+        holds(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+}
+
+/// A log that is open for writing. Dropped without [`AuditLog::close`], what was handed over is written all the same.
+pub struct AuditLog {
+    settings: Settings,
+    own: OwnLines,
+    head: SegmentHead,
+    /// The number of the next line.
+    next: u64,
+    /// The open segment: its first line, its bytes, when it was begun.
+    segment: (u64, u64, Instant),
+    batch: Batch,
+    to: Sender<Message>,
+    shared: Arc<Shared>,
+    /// Lines that were refused since the last that was not.
+    refused: u64,
+    audit: PathBuf,
+}
+
+impl AuditLog {
+    /// Opens a log, or begins one, and declares what a crash left.
+    ///
+    /// # Errors
+    /// [`OpenError`]: it is in use, not safe, cannot be read or written, was tampered with, or is of a newer format.
+    pub fn open(place: &Place, settings: Settings, boot_id: &str) -> Result<(Self, Opened), OpenError> {
+        Self::open_on(place, settings, boot_id, |files| Box::new(files))
+    }
+
+    /// As [`AuditLog::open`], on a disk that may fail.
+    ///
+    /// # Errors
+    /// As [`AuditLog::open`].
+    pub fn open_on(
+        place: &Place,
+        settings: Settings,
+        boot_id: &str,
+        disk: impl FnOnce(Files) -> Box<dyn Disk>,
+    ) -> Result<(Self, Opened), OpenError> {
+        let found = open::open(place, boot_id)?;
+        let (to, from) = channel();
+        let size = found.tree.size();
+        let shared = Arc::new(Shared::default());
+        shared.change(|progress| (progress.durable, progress.signed) = (size, found.signed));
+        let head = SegmentHead::new(found.key.origin());
+        let verifier = found.key.verifier().to_owned();
+        let writer = Writer {
+            disk: disk(found.files),
+            tree: found.tree,
+            key: found.key,
+            boot_id: boot_id.to_owned(),
+            settings: settings.clone(),
+            shared: Arc::clone(&shared),
+            offset: found.offset,
+            first: found.first,
+            plan: super::plan::Plan::default(),
+            queue: std::collections::VecDeque::new(),
+            unsynced: Vec::new(),
+            rewrite: false,
+            tiles: Vec::new(),
+            edge: found.edge,
+            keep: false,
+            remove: Vec::new(),
+            reserved: false,
+            lock: Some(found.lock),
+            start: Instant::now(),
+        };
+        std::thread::Builder::new()
+            .name("audit".to_owned())
+            .spawn(move || writer.run(&from))
+            .map_err(|error| OpenError::failed("starting the thread of the audit log", error))?;
+        let mut log = Self {
+            settings,
+            own: OwnLines::new(boot_id),
+            head,
+            next: size,
+            segment: (found.first, found.offset, Instant::now()),
+            batch: Batch::default(),
+            to,
+            shared,
+            refused: 0,
+            audit: place.audit.clone(),
+        };
+        if found.opened.lines == 0 {
+            log.begin(None);
+            let key = log.own.key(1, &verifier, 0, clock::both());
+            log.append(key);
+            log.signed_first()?;
+        } else if found.begin {
+            log.begin(Some(found.first));
+        }
+        if let Some(torn) = &found.opened.torn {
+            let line = log.own.torn(torn.bytes, &torn.sha256, clock::both());
+            log.append(line);
+        }
+        log.flush();
+        Ok((log, found.opened))
+    }
+
+    /// A log whose place cannot be opened now: it takes lines as others do, holds them as far as there is room, and says
+    /// that it fails. Agents that run are supervised on with it; nothing is launched.
+    #[must_use]
+    pub fn nowhere(place: &Place, settings: Settings, boot_id: &str, why: String) -> Self {
+        let shared = Arc::new(Shared::default());
+        shared.change(|progress| (progress.failing, progress.closed) = (Some(why), true));
+        Self {
+            settings,
+            own: OwnLines::new(boot_id),
+            head: SegmentHead::new(""),
+            next: 0,
+            segment: (0, 0, Instant::now()),
+            batch: Batch::default(),
+            to: channel().0,
+            shared,
+            refused: 0,
+            audit: place.audit.clone(),
+        }
+    }
+
+    /// Has the first lines signed: a log without a checkpoint is none.
+    fn signed_first(&mut self) -> Result<(), OpenError> {
+        self.batch.sign = true;
+        self.batch.keep = true;
+        let next = self.next;
+        self.flush();
+        if self.shared.wait(CLOSE_WITHIN, |progress| progress.signed >= next) {
+            return Ok(());
+        }
+        let why = self.progress().failing.unwrap_or_else(|| "the disk does not answer".to_owned());
+        Err(OpenError::Failed { doing: "beginning the audit log", why })
+    }
+
+    /// Appends a line; its number, and its text without the line end. `None` where too much waits for the disk: that is
+    /// counted, and declared when there is room again.
+    ///
+    /// Nothing is handed over before [`AuditLog::flush`].
+    pub fn append(&mut self, line: Line) -> Option<(u64, &str)> {
+        if self.shared.pending.load(Ordering::Relaxed) + self.batch.bytes.len() > self.settings.pending_bytes {
+            self.refused += 1;
+            return None;
+        }
+        if self.refused > 0 {
+            let (refused, full) = (std::mem::take(&mut self.refused), self.shared.read().full);
+            let gap = self.own.lost(refused, full, clock::both());
+            self.write(gap);
+        }
+        let (_, bytes, since) = self.segment;
+        if bytes >= self.settings.segment_bytes || since.elapsed() >= self.settings.segment_age {
+            self.begin(Some(self.segment.0));
+        }
+        Some(self.write(line))
+    }
+
+    /// Begins a segment.
+    fn begin(&mut self, previous: Option<u64>) {
+        self.flush();
+        self.batch.begins = Some(self.next);
+        self.segment = (self.next, 0, Instant::now());
+        let line = self.own.segment(&self.head, self.next, previous, clock::both());
+        self.write(line);
+    }
+
+    fn write(&mut self, line: Line) -> (u64, &str) {
+        let seq = self.next;
+        let class = line.class();
+        let line = line.numbered(seq);
+        let from = self.batch.bytes.len();
+        line.write(&mut self.batch.bytes);
+        let end = self.batch.bytes.len();
+        self.batch.bytes.push(b'\n');
+        self.batch.ends.push(end + 1);
+        self.segment.1 += (end + 1 - from) as u64;
+        self.next += 1;
+        self.batch.urgent |= class.is_durable_first();
+        self.batch.sign |= class.is_signed_at_once();
+        self.batch.keep |= class.is_kept();
+        (seq, self.batch.bytes.get(from..end).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default())
+    }
+
+    /// Hands over what was appended.
+    pub fn flush(&mut self) {
+        if self.batch.ends.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.shared.pending.fetch_add(batch.bytes.len(), Ordering::Relaxed);
+        // The thread ends only after us.
+        let _ = self.to.send(Message::Batch(batch));
+    }
+
+    /// Hands over what was appended, and waits until it is durable, for at most this long; whether it is.
+    ///
+    /// The only call that waits for a disk: who must not wait long says so.
+    pub fn durable(&mut self, within: Duration) -> bool {
+        self.flush();
+        let next = self.next;
+        self.refused == 0 && self.shared.wait(within, |progress| progress.durable >= next)
+    }
+
+    /// How far the writing has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.shared.read().clone()
+    }
+
+    /// Lines that were refused and are not declared yet.
+    #[must_use]
+    pub const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// The number of the next line.
+    #[must_use]
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Where the log is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.audit
+    }
+
+    /// Removes the oldest closed segments where all of them are larger than may be kept, and records that; none that
+    /// holds the line `floor` or a later one goes.
+    ///
+    /// # Errors
+    /// When the segments cannot be listed.
+    pub fn retain(&mut self, floor: u64) -> std::io::Result<u64> {
+        let Some(most) = self.settings.keep else { return Ok(0) };
+        let segments = layout::segments(&self.audit)?;
+        let size = |segment: &layout::Segment| std::fs::metadata(&segment.path).map_or(0, |it| it.len());
+        let mut total: u64 = segments.iter().map(size).sum();
+        let mut removed = 0;
+        for pair in segments.windows(2) {
+            let [segment, next] = pair else { break };
+            if total <= most || next.first > floor || next.first > self.segment.0 {
+                break;
+            }
+            total -= size(segment).min(total);
+            let line = self.own.retention(segment.first, next.first - segment.first, clock::both());
+            if self.append(line).is_none() {
+                break;
+            }
+            let name = segment.path.file_name().map(Path::new).unwrap_or(Path::new(""));
+            self.batch.remove.push(Path::new(layout::SEGMENTS).join(name));
+            removed += 1;
+        }
+        self.flush();
+        Ok(removed)
+    }
+
+    /// Writes, signs and closes everything, within reason; how far that came.
+    pub fn close(&mut self) -> Progress {
+        self.flush();
+        let _ = self.to.send(Message::Close);
+        self.shared.wait(CLOSE_WITHIN, |progress| progress.closed);
+        self.progress()
+    }
+}

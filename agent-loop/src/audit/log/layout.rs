@@ -1,0 +1,138 @@
+//! The names of the files of a log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The format of the files; readers refuse another one.
+pub const FORMAT: &str = "agent-loop.audit/1";
+
+/// The longest line, with its line end, bytes.
+pub const LONGEST_LINE: usize = 61_440;
+
+/// The directory of segments.
+pub const SEGMENTS: &str = "seg";
+/// The directory of hashes.
+pub const TILES: &str = "tile";
+/// The newest checkpoint.
+pub const CHECKPOINT: &str = "checkpoint";
+/// The directory of the checkpoints that are kept.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// The directory of public keys.
+pub const KEYS: &str = "keys";
+/// The directory of what crashes left after the last whole line.
+pub const TORN: &str = "torn";
+/// Room that is given up when the disk is full.
+pub const RESERVE: &str = "reserve";
+
+/// A segment as it lies there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The number of its first line.
+    pub first: u64,
+    /// Whether it is compressed.
+    pub packed: bool,
+    /// Where.
+    pub path: PathBuf,
+}
+
+/// The name of a segment that is not compressed.
+#[must_use]
+pub fn segment(first: u64) -> String {
+    format!("{first:012}.jsonl")
+}
+
+/// Reads the name of a segment: its first line, and whether it is compressed.
+#[must_use]
+pub fn read_segment(name: &str) -> Option<(u64, bool)> {
+    let (digits, packed) = match name.strip_suffix(".jsonl") {
+        Some(digits) => (digits, false),
+        None => (name.strip_suffix(".jsonl.zst")?, true),
+    };
+    let fits = digits.len() >= 12 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let first = digits.parse().ok().filter(|_| fits)?;
+    // What reads but is not written like this would be a second name of the same.
+    (digits == format!("{first:012}")).then_some((first, packed))
+}
+
+/// The segments of a log, in order. Where one is there both plain and compressed, the plain one counts: its compression
+/// was not finished.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn segments(audit: &Path) -> io::Result<Vec<Segment>> {
+    let mut found: Vec<Segment> = Vec::new();
+    for entry in std::fs::read_dir(audit.join(SEGMENTS))? {
+        let entry = entry?;
+        if let Some((first, packed)) = entry.file_name().to_str().and_then(read_segment) {
+            found.push(Segment { first, packed, path: entry.path() });
+        }
+    }
+    found.sort_by_key(|segment| (segment.first, segment.packed));
+    found.dedup_by_key(|segment| segment.first);
+    Ok(found)
+}
+
+/// The name of a tile: its level, its index there, and how many hashes it holds, 256 for a full one (C2SP tlog-tiles).
+#[must_use]
+pub fn tile(level: u8, index: u64, width: usize) -> PathBuf {
+    let mut groups = vec![format!("{:03}", index % 1_000)];
+    let mut rest = index / 1_000;
+    while rest > 0 {
+        groups.push(format!("x{:03}", rest % 1_000));
+        rest /= 1_000;
+    }
+    groups.reverse();
+    let mut path = Path::new(TILES).join(level.to_string());
+    path.extend(groups);
+    if width < super::tree::WIDTH {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        path.set_file_name(format!("{name}.p"));
+        path.push(width.to_string());
+    }
+    path
+}
+
+/// The name of the public key of an epoch.
+#[must_use]
+pub fn key(epoch: u32) -> PathBuf {
+    Path::new(KEYS).join(format!("epoch-{epoch}.pub"))
+}
+
+/// The directory of a log, named itself or by the directory that holds it.
+#[must_use]
+pub fn find(dir: &Path) -> Option<PathBuf> {
+    [dir.to_owned(), dir.join("audit")].into_iter().find(|dir| dir.join(SEGMENTS).is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_reads_only_as_it_is_written() {
+        for first in [0, 1, 999_999_999_999, 1_000_000_000_000, u64::MAX] {
+            assert_eq!(read_segment(&segment(first)), Some((first, false)));
+            assert_eq!(read_segment(&format!("{}.zst", segment(first))), Some((first, true)));
+        }
+        for wrong in [
+            "",
+            "0.jsonl",
+            "00000000000a.jsonl",
+            "+00000000001.jsonl",
+            "0000000000001.jsonl",
+            "000000000001.json",
+            "000000000001.jsonl.gz",
+            "000000000001.jsonl.tmp",
+        ] {
+            assert_eq!(read_segment(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tiles_are_named_as_the_standard_names_them() {
+        // The examples of C2SP tlog-tiles.
+        assert_eq!(tile(0, 1_234_067, 256), Path::new("tile/0/x001/x234/067"));
+        assert_eq!(tile(1, 0, 8), Path::new("tile/1/000.p/8"));
+        assert_eq!(tile(0, 273, 112), Path::new("tile/0/273.p/112"));
+    }
+}

@@ -1,0 +1,409 @@
+//! The lines of a log, one after the other: their form, their numbers, their hashes, what they declare.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use memchr::memchr;
+use serde::Deserialize;
+use tlog_tiles::{HASH_SIZE, Hash, record_hash};
+
+use super::Report;
+use super::account::{self, Accounts};
+use super::checkpoints::Checkpoints;
+use crate::audit::log::layout::{self, LONGEST_LINE, Segment};
+use crate::audit::log::tree::{TileId, Tree, WIDTH};
+
+/// How much is read at once, bytes.
+const CHUNK: usize = 4 << 20;
+
+/// What the reading found.
+pub(super) struct Read {
+    /// The root at each size that somebody signed.
+    pub(super) roots: BTreeMap<u64, Hash>,
+    /// How many lines there are.
+    pub(super) end: u64,
+    pub(super) tiles: Tiles,
+}
+
+/// The hashes on the disk that are not those of the lines.
+#[derive(Default)]
+pub(super) struct Tiles {
+    /// The first line whose hash is another: where it is.
+    line: Option<(u64, u64, PathBuf)>,
+    /// Tiles that differ.
+    wrong: Vec<PathBuf>,
+    missing: Vec<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    seq: u64,
+    kind: String,
+    segment: Option<SegmentPart>,
+    gap: Option<serde_json::Value>,
+    retention: Option<Retention>,
+    key: Option<KeyPart>,
+}
+
+#[derive(Deserialize)]
+struct SegmentPart {
+    format: String,
+    first_seq: u64,
+    log: String,
+}
+
+#[derive(Clone, Deserialize)]
+struct Retention {
+    first_seq: u64,
+    lines: u64,
+}
+
+#[derive(Deserialize)]
+struct KeyPart {
+    epoch: u32,
+    verifier: String,
+    from: u64,
+}
+
+pub(super) fn read(
+    audit: &Path,
+    checkpoints: &Checkpoints,
+    account: bool,
+    report: &mut Report,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<Read> {
+    let segments = layout::segments(audit)?;
+    let mut reading = Reading {
+        audit,
+        newest: checkpoints.newest(),
+        sizes: checkpoints.sizes(),
+        tree: Tree::default(),
+        roots: BTreeMap::new(),
+        tiles: Tiles::default(),
+        recent: VecDeque::with_capacity(WIDTH),
+        accounts: account.then(Accounts::default),
+        holes: Vec::new(),
+        retentions: Vec::new(),
+        first: 0,
+        report,
+        progress,
+    };
+    reading.root();
+    if segments.is_empty() {
+        reading.report.damaged(&audit.join(layout::SEGMENTS), Some(0), None, "there is no segment".to_owned());
+    }
+    for (number, segment) in segments.iter().enumerate() {
+        reading.segment(segment, number + 1 == segments.len())?;
+    }
+    reading.finish()
+}
+
+struct Reading<'a> {
+    audit: &'a Path,
+    newest: u64,
+    sizes: BTreeSet<u64>,
+    tree: Tree,
+    roots: BTreeMap<u64, Hash>,
+    tiles: Tiles,
+    /// Where the lines of the tile that is not full yet are.
+    recent: VecDeque<(u64, PathBuf)>,
+    accounts: Option<Accounts>,
+    /// Lines that are not there: from, to.
+    holes: Vec<(u64, u64)>,
+    retentions: Vec<Retention>,
+    /// The first line of the segment that is read.
+    first: u64,
+    report: &'a mut Report,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Reading<'_> {
+    fn segment(&mut self, segment: &Segment, is_last: bool) -> io::Result<()> {
+        let expected = self.tree.size();
+        if segment.first < expected {
+            let what = format!("it begins with line {}, and {expected} should follow", segment.first);
+            self.report.damaged(&segment.path, Some(segment.first), Some(0), what);
+            return Ok(());
+        }
+        if segment.first > expected && !self.skip(segment.first)? {
+            let what = format!("lines {expected} to {} are not there", segment.first - 1);
+            self.report.damaged(&segment.path, Some(expected), None, what);
+            return Ok(());
+        }
+        if is_last && segment.packed {
+            let what = "the last segment is compressed: the open one after it is not there".to_owned();
+            self.report.damaged(&segment.path, Some(segment.first), None, what);
+        }
+        self.first = segment.first;
+        let file = File::open(&segment.path)?;
+        let left = if segment.packed {
+            match zstd::Decoder::new(file) {
+                Ok(decoder) => self.stream(decoder, segment),
+                Err(error) => Err(error),
+            }
+        } else {
+            self.stream(file, segment)
+        };
+        match left {
+            Ok(0) => {}
+            Ok(left) if is_last => self.report.torn = left,
+            Ok(_) => {
+                let what = "its last line has no end".to_owned();
+                self.report.damaged(&segment.path, Some(self.tree.size()), None, what);
+            }
+            Err(error) if segment.packed => {
+                let what = format!("it cannot be decompressed: {error}");
+                self.report.damaged(&segment.path, Some(self.tree.size()), None, what);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Reads the lines of a segment; how many bytes are left after the last whole one.
+    fn stream(&mut self, mut from: impl io::Read, segment: &Segment) -> io::Result<u64> {
+        let mut buffer = vec![0; CHUNK];
+        let (mut filled, mut offset) = (0, 0_u64);
+        loop {
+            let count = from.read(buffer.get_mut(filled..).unwrap_or_default())?;
+            if count == 0 {
+                return Ok(filled as u64);
+            }
+            filled += count;
+            let mut begin = 0;
+            while let Some(length) = memchr(b'\n', buffer.get(begin..filled).unwrap_or_default()) {
+                let line = buffer.get(begin..begin + length).unwrap_or_default();
+                self.line(line, offset, segment);
+                begin += length + 1;
+                offset += length as u64 + 1;
+            }
+            (self.progress)(begin as u64);
+            buffer.copy_within(begin..filled, 0);
+            filled -= begin;
+            if filled >= LONGEST_LINE {
+                let seq = self.tree.size();
+                self.report.damaged(
+                    &segment.path,
+                    Some(seq),
+                    Some(offset),
+                    "a line is longer than any may be".to_owned(),
+                );
+                return Ok(0);
+            }
+        }
+    }
+
+    fn line(&mut self, line: &[u8], offset: u64, segment: &Segment) {
+        let seq = self.tree.size();
+        self.report.bytes += line.len() as u64 + 1;
+        if let Err(what) = self.look(line, seq) {
+            self.report.damaged(&segment.path, Some(seq), Some(offset), what);
+        }
+        self.recent.push_back((offset, segment.path.clone()));
+        self.push(record_hash(line));
+    }
+
+    fn push(&mut self, leaf: Hash) {
+        let Self { audit, tree, tiles, recent, newest, .. } = self;
+        // Tiles are put before the checkpoint that covers them, and not before that.
+        let signed = tree.size() < *newest;
+        tree.push(leaf, &mut |id, hashes| {
+            if signed {
+                tiles.compare(audit, id, hashes, recent);
+            }
+            if id.level == 0 {
+                recent.clear();
+            }
+        });
+        self.root();
+    }
+
+    /// Keeps the root where somebody signed this size; compares the right edge where that is the newest.
+    fn root(&mut self) {
+        let size = self.tree.size();
+        if self.sizes.contains(&size) {
+            self.roots.insert(size, self.tree.root());
+        }
+        if size == self.newest {
+            for (id, hashes) in self.tree.partial() {
+                self.tiles.compare(self.audit, id, hashes, &self.recent);
+            }
+        }
+    }
+
+    /// Checks the form of a line, and takes what it declares.
+    fn look(&mut self, line: &[u8], seq: u64) -> Result<(), String> {
+        if line.len() >= LONGEST_LINE {
+            return Err("it is longer than a line may be".to_owned());
+        }
+        if std::str::from_utf8(line).is_err() || !line.starts_with(b"{") || !line.ends_with(b"}") {
+            return Err("it is no JSON object in UTF-8".to_owned());
+        }
+        let is_first = seq == self.first;
+        let kind = kind(line, seq);
+        let concerns = kind.is_none_or(|kind| matches!(kind, b"log.segment" | b"gap" | b"retention" | b"key"));
+        // What no checkpoint covers is read in full: nothing else vouches for its form.
+        if concerns || is_first || seq >= self.newest {
+            let head: Head = serde_json::from_slice(line).map_err(|error| format!("it is no record: {error}"))?;
+            if head.seq != seq {
+                return Err(format!("it says to be line {}", head.seq));
+            }
+            self.declares(&head, is_first, seq)?;
+        }
+        if let Some(accounts) = &mut self.accounts
+            && kind.is_none_or(account::counts)
+        {
+            accounts.take(line).map_err(|error| format!("it cannot be counted: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn declares(&mut self, head: &Head, is_first: bool, seq: u64) -> Result<(), String> {
+        if is_first != (head.kind == "log.segment") {
+            return Err("a segment begins with its head, and with nothing else".to_owned());
+        }
+        if let Some(segment) = &head.segment {
+            if segment.format != layout::FORMAT {
+                return Err(format!("its format is {:?}, which this version does not know", segment.format));
+            }
+            if segment.first_seq != seq {
+                return Err(format!("its segment says to begin with line {}", segment.first_seq));
+            }
+            self.report.log.get_or_insert_with(|| segment.log.clone());
+        }
+        if head.kind == "gap" {
+            let gap = head.gap.as_ref().map_or_else(String::new, ToString::to_string);
+            self.report.gaps.push(format!("line {seq}: {gap}"));
+        }
+        if let Some(retention) = &head.retention {
+            self.retentions.push(retention.clone());
+        }
+        if let Some(KeyPart { epoch, verifier, from }) = &head.key {
+            let text = fs::read_to_string(self.audit.join(layout::key(*epoch))).unwrap_or_default();
+            if text != format!("{verifier}\nfrom {from}\n") {
+                return Err(format!("it names another key of epoch {epoch} than the file does"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes over lines that were removed, by their hashes; whether those are there.
+    fn skip(&mut self, to: u64) -> io::Result<bool> {
+        let from = self.tree.size();
+        let mut hashes: Vec<Hash> = Vec::new();
+        for index in from / 256..to.div_ceil(256) {
+            let begin = index * 256;
+            let width = usize::try_from((to - begin).min(256)).unwrap_or(WIDTH);
+            let Some(tile) = self.tile(TileId { level: 0, index }, width)? else { return Ok(false) };
+            let skip = usize::try_from(from.saturating_sub(begin)).unwrap_or(0);
+            hashes.extend(tile.get(skip..width).unwrap_or_default());
+        }
+        self.holes.push((from, to));
+        self.report.removed += to - from;
+        for hash in hashes {
+            self.recent.push_back((0, PathBuf::from("(removed)")));
+            self.push(hash);
+        }
+        Ok(true)
+    }
+
+    fn tile(&self, id: TileId, width: usize) -> io::Result<Option<Vec<Hash>>> {
+        for width in width..=WIDTH {
+            match fs::read(self.audit.join(layout::tile(id.level, id.index, width))) {
+                Ok(bytes) => {
+                    let hash = |chunk: &[u8]| Hash(chunk.try_into().unwrap_or_default());
+                    return Ok(Some(bytes.chunks_exact(HASH_SIZE).map(hash).collect()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn finish(self) -> io::Result<Read> {
+        let Self { tree, roots, tiles, accounts, holes, retentions, report, .. } = self;
+        report.lines = tree.size();
+        for (from, to) in holes {
+            let mut at = from;
+            while let Some(retention) = retentions.iter().find(|it| it.first_seq == at && it.lines > 0) {
+                at = at.saturating_add(retention.lines);
+            }
+            if at < to {
+                let what = format!("lines {at} to {} are not there, and no record says that they were removed", to - 1);
+                report.damaged(Path::new(layout::SEGMENTS), Some(at), None, what);
+            } else {
+                report.unchecked.push(format!("the text of lines {from} to {}, which a retention removed", to - 1));
+            }
+        }
+        match accounts {
+            Some(accounts) => {
+                let (wrong, drawn, without) = accounts.judge();
+                (report.sums, report.runs) = (Some(wrong), drawn);
+                if !without.is_empty() {
+                    report.unchecked.push(format!("runs without a sum: {}", without.join(", ")));
+                }
+            }
+            None => report.unchecked.push("the sum of the kernel's records: `--account` draws it".to_owned()),
+        }
+        Ok(Read { roots, end: tree.size(), tiles })
+    }
+}
+
+/// The kind of a line that is written as we write it: its number, then its kind. `None` for any other.
+fn kind(line: &[u8], seq: u64) -> Option<&[u8]> {
+    let rest = line.strip_prefix(b"{\"seq\":")?;
+    let digits = memchr(b',', rest)?;
+    let (number, rest) = rest.split_at_checked(digits)?;
+    let mut read = 0_u64;
+    for digit in number {
+        read = read.checked_mul(10)?.checked_add(u64::from(digit.checked_sub(b'0').filter(|it| *it < 10)?))?;
+    }
+    if read != seq || number.is_empty() || number.len() > 1 && number.starts_with(b"0") {
+        return None;
+    }
+    let rest = rest.strip_prefix(b",\"kind\":\"")?;
+    let kind = rest.split_at_checked(memchr(b'"', rest)?)?.0;
+    (!kind.contains(&b'\\')).then_some(kind)
+}
+
+impl Tiles {
+    fn compare(&mut self, audit: &Path, id: TileId, hashes: &[Hash], recent: &VecDeque<(u64, PathBuf)>) {
+        let name = layout::tile(id.level, id.index, hashes.len());
+        let Ok(bytes) = fs::read(audit.join(&name)) else {
+            self.missing.push(name);
+            return;
+        };
+        let mut there = bytes.chunks(HASH_SIZE);
+        let differs = hashes.iter().position(|hash| there.next() != Some(&hash.0[..]));
+        if differs.is_none() && bytes.len() == hashes.len() * HASH_SIZE {
+            return;
+        }
+        if let Some((at, (offset, file))) = differs.and_then(|at| Some((at, recent.get(at)?)))
+            && id.level == 0
+            && self.line.is_none()
+        {
+            self.line = Some((id.index * 256 + at as u64, *offset, file.clone()));
+        }
+        self.wrong.push(name);
+    }
+
+    /// Says what differs: the line, where a signature says so too, else the file of hashes.
+    pub(super) fn judge(self, audit: &Path, report: &mut Report) {
+        let lines_differ = report.damage.iter().any(|damage| damage.what.contains("lines are not those that it signs"));
+        if let Some((seq, offset, file)) = self.line.filter(|_| lines_differ) {
+            report.damaged(&file, Some(seq), Some(offset), "it is not the line that was hashed".to_owned());
+        } else {
+            for name in self.wrong {
+                report.damaged(&audit.join(name), None, None, "its hashes are not those of the lines".to_owned());
+            }
+        }
+        for name in self.missing {
+            report.damaged(&audit.join(name), None, None, "hashes are not there".to_owned());
+        }
+        // Lines that are known first, by their numbers; then what is known less exactly.
+        report.damage.sort_by_key(|damage| (damage.offset.is_none(), damage.seq.unwrap_or(u64::MAX)));
+    }
+}
