@@ -81,6 +81,8 @@ fn try_run(config: Config, path: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        // Who asks is seen after each round of records, not after sixty of them: an agent can write them without end.
+        .event_interval(1)
         .build()
         .context("starting the event loop")?;
     let reload = || read(path).context("reading the configuration");

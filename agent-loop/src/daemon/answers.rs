@@ -85,8 +85,8 @@ impl Daemon {
         }
         let mut degraded = self.degraded.clone();
         degraded.extend(self.unpinned.clone());
-        degraded.extend(self.audit_state());
         degraded.extend(self.keeper.differs());
+        degraded.extend(self.audit_state());
         degraded.extend(self.unsaved.iter().map(|(id, why)| format!("run {id} cannot be remembered: {why}")));
         let unread = |(id, why): (&RunId, &String)| {
             format!("run {id}: nobody reads its output, and it waits once its pipe is full: {why}")

@@ -192,8 +192,9 @@ impl Daemon {
         self.trouble(&format!("run {id}: the end of its output may be missing: {why}"));
         if let Some(watched) = self.runs.get_mut(&id) {
             watched.log.write(&mut self.audit, |recorder, clock| recorder.output_unheard(why.to_owned(), clock));
-            self.asked.entry(id).or_default().push(format!("The end of its output may be missing: {why}."));
         }
+        let told = format!("The end of its output may be missing: {why}.");
+        self.asked.entry(id).or_default().push(told);
     }
 
     /// Reads what is left in the pipes of a run whose cgroup is gone, so that no keeper can hold it.

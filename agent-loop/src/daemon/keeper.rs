@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use tokio::task::JoinHandle;
 
 use super::Setup;
-use super::shell::{Daemon, records};
+use super::shell::Daemon;
 use crate::config::Keeper as KeeperMode;
 use crate::event::SignalResult;
 use crate::keeper::pidfd::PidFd;
@@ -25,6 +25,9 @@ use crate::model::{PidfsIno, ProcessKey, ProofKind};
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// How often it is looked for meanwhile.
 const START_PAUSE: Duration = Duration::from_millis(10);
+
+/// How often the rings are read while an answer is awaited.
+const READ_PAUSE: Duration = Duration::from_millis(20);
 
 type Connected = (Client, Vec<Held>, Welcome);
 
@@ -237,8 +240,9 @@ impl Daemon {
                 tokio::select! {
                     biased;
                     answer = &mut asking => break answer,
-                    () = records(&mut self.tracing, self.more), if self.serves => {
-                        self.drain();
+                    // Not whenever there are records: an answer comes at once, and what is read has to be dealt with after it.
+                    () = tokio::time::sleep(READ_PAUSE), if self.serves => {
+                        self.drain_all();
                         self.owes_round = true;
                     }
                     Some(question) = super::answers::next(&mut self.questions), if self.serves => {

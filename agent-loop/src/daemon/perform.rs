@@ -99,12 +99,13 @@ impl Daemon {
     fn save(&mut self, record: &RunRecord) {
         // What its log says comes first: a run that is remembered as over has its last line.
         let intended = match &record.stage {
-            Stage::Intended(_) => self.intend(record),
+            Stage::Intended(None) => self.intend(record),
             Stage::Ended(_) => {
                 self.audit.durable(STOP_WITHIN);
                 Ok(())
             }
-            Stage::Queued | Stage::Born(_) => Ok(()),
+            // Its intent stands already; what is saved is that it is to be stopped.
+            Stage::Intended(Some(_)) | Stage::Queued | Stage::Born(_) => Ok(()),
         };
         self.flush();
         fault::step(Role::Daemon);

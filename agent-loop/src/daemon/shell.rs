@@ -39,6 +39,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether the kernel side is still attached: all that wakes a daemon at rest.
 const HEART: Duration = Duration::from_secs(5);
 
+/// So many events are handled before who asks has a turn.
+const AT_ONCE: u32 = 512;
+
 /// A daemon that has opened everything and taken stock: its agents are supervised from [`Started::run`] on.
 pub struct Started {
     daemon: Daemon,
@@ -303,7 +306,12 @@ impl Daemon {
 
     /// As [`Daemon::settle`], without arming the timer.
     pub(super) async fn work(&mut self) {
+        let mut handled = 0_u32;
         while let Some(event) = self.queue.pop_front() {
+            handled += 1;
+            if handled.is_multiple_of(AT_ONCE) {
+                self.breathe().await;
+            }
             let actions = self.fleet.handle(now(), event);
             for action in self.told(actions) {
                 self.perform(action).await;
@@ -312,6 +320,17 @@ impl Daemon {
         }
         self.notice_a_loss();
         self.flush();
+    }
+
+    /// Gives who asks a turn in the middle of much work.
+    async fn breathe(&mut self) {
+        if !self.serves {
+            return;
+        }
+        tokio::task::yield_now().await;
+        while let Some(question) = self.questions.as_mut().and_then(|questions| questions.try_recv().ok()) {
+            self.answer_or_defer(question);
+        }
     }
 
     /// The keeper may be lost in the middle of a question as well as between two: either way it is told once.
@@ -423,7 +442,7 @@ impl Daemon {
         }
     }
 
-    pub(super) fn drain(&mut self) {
+    fn drain(&mut self) {
         let round = self.tracing.rings.round();
         self.more = round.more;
         for event in round.events {
@@ -635,7 +654,7 @@ fn unix_ns() -> i64 {
 }
 
 /// Waits for records of the kernel.
-pub(super) async fn records(tracing: &mut Tracing, more: bool) {
+async fn records(tracing: &mut Tracing, more: bool) {
     if more {
         tokio::task::yield_now().await;
     } else if tracing.rings.readable().await.is_err() {
