@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderValue, IF_NONE_MATCH, LOCATION, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderValue, IF_NONE_MATCH, LOCATION};
 use hyper::{HeaderMap, Method, Uri};
 use octocrab::Octocrab;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -100,9 +100,9 @@ impl Transport {
             Login::Token(file) => drop(token::from_file(file).map_err(OptionsError::Login)?),
             Login::App { app, key, .. } => drop(token::of_app(*app, key, At(0)).map_err(OptionsError::Login)?),
         }
+        // Its `user-agent` is "octocrab": it appends, so that one of ours would be a second one.
         let client = |whole: Duration| {
             Octocrab::builder()
-                .add_header(USER_AGENT, concat!("agent-loop/", env!("CARGO_PKG_VERSION")).to_owned())
                 .set_connect_timeout(Some(options.patience.connect))
                 .set_read_timeout(Some(whole))
                 .set_write_timeout(Some(whole))
