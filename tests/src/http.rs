@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as one client on loopback needs: one request for each connection.
+//! As much of HTTP/1.1 as the clients of the stand-ins need: one request for each connection.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,15 +10,23 @@ const LARGEST: usize = 64 << 20;
 
 /// A request.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    /// The path with its query.
+    pub(crate) path: String,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
+    /// The value of a header, by its name in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
+    }
+
     /// Reads it whole; `None` if the connection closes without a word.
-    pub(super) fn read(stream: &TcpStream) -> io::Result<Option<Self>> {
+    pub(crate) fn read(stream: &TcpStream) -> io::Result<Option<Self>> {
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
@@ -28,17 +36,20 @@ impl Request {
         let (Some(method), Some(path)) = (words.next(), words.next()) else {
             return Err(io::Error::other(format!("no request line: {line:?}")));
         };
-        let (mut length, mut chunked) = (0, false);
+        let (mut length, mut chunked, mut headers) = (0, false, Vec::new());
         loop {
             let mut header = String::new();
             reader.read_line(&mut header)?;
             let Some((name, value)) = header.trim_end().split_once(':') else { break };
-            let value = value.trim();
-            match name.to_ascii_lowercase().as_str() {
+            let (name, value) = (name.to_ascii_lowercase(), value.trim());
+            match name.as_str() {
                 "content-length" => length = value.parse().map_err(io::Error::other)?,
                 "transfer-encoding" => chunked = value.eq_ignore_ascii_case("chunked"),
+                // Whoever waits for it before its body gets it; an unexpected one is ignored by others.
+                "expect" => write!(&mut &*stream, "HTTP/1.1 100 Continue\r\n\r\n")?,
                 _ => {}
             }
+            headers.push((name, value.to_owned()));
         }
         let mut body = Vec::new();
         if chunked {
@@ -49,7 +60,7 @@ impl Request {
         } else {
             fill(&mut reader, &mut body, length)?;
         }
-        Ok(Some(Self { method, path, body }))
+        Ok(Some(Self { method, path, headers, body }))
     }
 }
 
@@ -69,36 +80,59 @@ fn fill(reader: &mut impl Read, body: &mut Vec<u8>, length: usize) -> io::Result
 }
 
 /// A reply.
-#[derive(Debug)]
-pub(super) struct Reply {
-    code: u16,
-    kind: &'static str,
-    body: String,
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) code: u16,
+    /// Without the length.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
+    /// A text of this type.
+    pub(crate) fn new(code: u16, kind: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self { code, headers: vec![("content-type".to_owned(), kind.to_owned())], body: body.into() }
+    }
+
     /// A JSON document.
-    pub(super) fn json(code: u16, body: &Value) -> Self {
-        Self { code, kind: "application/json", body: body.to_string() }
+    pub(crate) fn json(code: u16, body: &Value) -> Self {
+        Self::new(code, "application/json", body.to_string())
     }
 
     /// Server-sent events.
-    pub(super) fn events(events: &[Value]) -> Self {
+    pub(crate) fn events(events: &[Value]) -> Self {
         let body = events.iter().map(|event| {
             let kind = event["type"].as_str().unwrap_or("message");
             format!("event: {kind}\ndata: {event}\n\n")
         });
-        Self { code: 200, kind: "text/event-stream", body: body.collect() }
+        Self::new(200, "text/event-stream", body.collect::<String>())
+    }
+
+    /// Adds a header.
+    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.headers.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// What goes over the wire.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut text = format!("HTTP/1.1 {} Reply\r\n", self.code);
+        for (name, value) in &self.headers {
+            text = format!("{text}{name}: {value}\r\n");
+        }
+        let mut bytes = text.into_bytes();
+        // Neither has a body, and neither may say how long it is.
+        if !matches!(self.code, 204 | 304) {
+            bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"connection: close\r\n\r\n");
+        bytes.extend_from_slice(&self.body);
+        bytes
     }
 
     /// Writes it; the connection is closed after it.
-    pub(super) fn write(&self, mut stream: &TcpStream) -> io::Result<()> {
-        let Self { code, kind, body } = self;
-        let length = body.len();
-        write!(
-            stream,
-            "HTTP/1.1 {code} Reply\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-        )?;
+    pub(crate) fn write(&self, mut stream: &TcpStream) -> io::Result<()> {
+        stream.write_all(&self.bytes())?;
         stream.flush()
     }
 }

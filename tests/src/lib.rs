@@ -8,6 +8,7 @@
 //! - [`bpf`]: maps of a loaded program, reached past the library
 //! - [`stand_in`]: the service that `claude` talks to, by a script
 //! - [`bench`]: what `cargo xtask bench` measures with
+//! - [`fake_github`]: a GitHub that remembers, checked against GitHub's own description, with the faults of the real one
 //! - [`fake_daemon`]: the real control socket with a script behind it
 //! - [`remembering`]: a process that saves runs until it is killed
 //! - [`oracle`]: what `waitid` said, written by the adversaries
@@ -17,8 +18,10 @@ pub mod adversary;
 pub mod bench;
 pub mod bpf;
 pub mod fake_daemon;
+pub mod fake_github;
 pub mod faults;
 pub mod harness;
+mod http;
 pub mod oracle;
 pub mod recycle;
 pub mod remembering;

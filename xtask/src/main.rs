@@ -7,6 +7,7 @@ mod demo;
 mod ebpf;
 mod faults;
 mod lint;
+mod openapi;
 mod place;
 mod progress;
 mod setup;
@@ -62,6 +63,8 @@ enum Command {
     },
     /// Measures, beside what we are compared with: a table, and JSON.
     Bench(bench::Options),
+    /// Fetches GitHub's description of its API by npm, and reduces it to what the tests check against.
+    Openapi,
     /// Checks format, clippy and the project's own rules.
     Lint,
 }
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
         Command::Bench(options) => bench::command(&options),
+        Command::Openapi => openapi::command(),
         Command::Lint => lint::command(),
     };
     match done {
