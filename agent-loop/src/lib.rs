@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod error;
 pub mod event;
 pub mod fault;
+pub mod forge;
 pub mod keeper;
 pub mod kernel;
 pub mod model;

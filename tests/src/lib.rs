@@ -9,6 +9,7 @@
 //! - [`bpf`]: maps of a loaded program, reached past the library
 //! - [`stand_in`]: the service that `claude` talks to, by a script
 //! - [`bench`]: what `cargo xtask bench` measures with
+//! - [`fake_github`]: a GitHub that remembers, checked against GitHub's own description, with the faults of the real one
 //! - [`fake_daemon`]: the real control socket with a script behind it
 //! - [`remembering`]: a process that saves runs until it is killed
 //! - [`logging`]: a process that writes an audit log until it is killed
@@ -20,9 +21,11 @@ pub mod bench;
 pub mod bpf;
 pub mod browser;
 pub mod fake_daemon;
+pub mod fake_github;
 pub mod faults;
 pub mod fuzzing;
 pub mod harness;
+mod http;
 pub mod logging;
 pub mod night;
 pub mod oracle;

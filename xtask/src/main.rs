@@ -11,6 +11,7 @@ mod kills;
 mod leaks;
 mod lint;
 mod model;
+mod openapi;
 mod place;
 mod progress;
 mod setup;
@@ -91,6 +92,8 @@ enum Command {
     Model,
     /// Measures, beside what we are compared with: a table, and JSON.
     Bench(bench::Options),
+    /// Fetches GitHub's description of its API by npm, and reduces it to what the tests check against.
+    Openapi,
     /// Checks format, clippy and the project's own rules.
     Lint,
 }
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
         Command::Leaks { runs, lives } => leaks::command(runs, lives),
         Command::Model => model::command(),
         Command::Bench(options) => bench::command(&options),
+        Command::Openapi => openapi::command(),
         Command::Lint => lint::command(),
     };
     match done {

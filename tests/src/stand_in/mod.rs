@@ -5,7 +5,6 @@
 //!
 //! Not inside: a model. What it cannot make sense of is recorded as an error, which a test then fails on.
 
-mod http;
 mod wire;
 
 use std::collections::VecDeque;
@@ -15,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
+
+use crate::http;
 
 /// What the stand-in answers with once.
 #[derive(Clone, Debug, PartialEq, Eq)]

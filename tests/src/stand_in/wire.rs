@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Turn;
-use super::http::Reply;
+use crate::http::Reply;
 
 fn usage() -> Value {
     json!({ "input_tokens": 100, "output_tokens": 10 })

@@ -6,7 +6,7 @@ use super::source::{PathUse, Source};
 /// The only module that sends signals (I1).
 const SIGNALS: &str = "agent-loop/src/keeper/signal.rs";
 /// Modules that decide and touch nothing.
-const PURE: [&str; 7] = [
+const PURE: [&str; 12] = [
     "agent-loop/src/model.rs",
     "agent-loop/src/event.rs",
     "agent-loop/src/run.rs",
@@ -14,6 +14,11 @@ const PURE: [&str; 7] = [
     "agent-loop/src/supervise/",
     "agent-loop/src/config/file.rs",
     "agent-loop/src/work/",
+    "agent-loop/src/forge/checks.rs",
+    "agent-loop/src/forge/error.rs",
+    "agent-loop/src/forge/merged.rs",
+    "agent-loop/src/forge/words.rs",
+    "agent-loop/src/forge/github/etag.rs",
 ];
 /// Where `unsafe` may be written.
 const UNSAFE: [&str; 5] = [
