@@ -147,7 +147,7 @@ fn plain(value: &Value) -> Value {
                 kept.map(|(name, value)| (name.clone(), inner(name, value))).collect::<Map<_, _>>().into()
             }
             Value::Array(all) => all.iter().map(|value| go(value, false)).collect::<Vec<_>>().into(),
-            other => other.clone(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
         }
     }
     go(value, false)
@@ -157,13 +157,13 @@ fn references(value: &Value) -> Vec<String> {
     match value {
         Value::Object(object) => object
             .iter()
-            .flat_map(|(name, value)| match value {
-                Value::String(text) if name == "$ref" => vec![text.clone()],
-                other => references(other),
+            .flat_map(|(name, value)| match value.as_str().filter(|_| name == "$ref") {
+                Some(text) => vec![text.to_owned()],
+                None => references(value),
             })
             .collect(),
         Value::Array(all) => all.iter().flat_map(references).collect(),
-        _ => Vec::new(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
     }
 }
 

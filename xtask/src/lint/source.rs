@@ -131,7 +131,8 @@ fn paths(tokens: &[Token]) -> Vec<PathUse> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
-        let import = token.ident && token.text == "use";
+        // `use<…>` in a bound imports nothing: it names what an `impl` captures.
+        let import = token.ident && token.text == "use" && text(tokens, at + 1) != "<";
         let starts = token.ident && !import && !follows_separator(tokens, at);
         at = match (import, starts) {
             (true, _) => tree(tokens, at + 1, &[], &mut found),
@@ -218,6 +219,11 @@ mod tests {
         let found = paths_of("use std::{fs::{self, File as F}, io::*};\nfn f() { g() }");
         assert_eq!(found[..3], ["std::fs", "std::fs::File", "std::io::*"]);
         assert!(found.contains(&"g".to_owned()));
+    }
+
+    #[test]
+    fn what_a_bound_captures_is_no_import() {
+        assert!(paths_of("fn f() -> impl Fn() + use<> { g() }").contains(&"g".to_owned()));
     }
 
     #[test]

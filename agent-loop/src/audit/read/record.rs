@@ -165,11 +165,8 @@ impl Record {
     /// The issue that it belongs to, as text.
     #[must_use]
     pub fn issue(&self) -> Option<String> {
-        match self.issue.as_ref()? {
-            serde_json::Value::String(text) => Some(text.clone()),
-            serde_json::Value::Null => None,
-            other => Some(other.to_string()),
-        }
+        let issue = self.issue.as_ref().filter(|issue| !issue.is_null())?;
+        Some(issue.as_str().map_or_else(|| issue.to_string(), str::to_owned))
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) const ORDINARY: &[&[&str]] = &[
     &["sh", "-c", "TOKEN=$GITHUB_TOKEN ./deploy.sh --token \"$TOKEN\""],
     &["docker", "run", "-p", "8080:80", "--rm", "-v", "/tmp:/tmp", "alpine", "sleep", "1"],
     &["curl", "-fsSL", "https://example.org/install.sh", "-o", "/tmp/x"],
-    &["ssh", "-i", "/home/a/.ssh/id_ed25519", "git@example.org"],
+    &["ssh", "-i", "/srv/keys/id_ed25519", "git@example.org"],
     &["docker", "login", "--password-stdin", "-u", "me"],
     &["python3", "-c", "import sys; print(sys.argv)"],
     &["mkdir", "-p", "/srv/tasks/disk-risk-management-of-large-things"],
