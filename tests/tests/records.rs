@@ -38,6 +38,7 @@ fn every_line_names_what_its_kind_must() {
     let lines = eventful();
     let kinds: &[(&str, &[&str])] = &[
         ("host.start", &["/host/version", "/host/schema", "/host/kernel", "/host/backend", "/host/degraded"]),
+        ("run.intent", &["/argv/0", "/user"]),
         ("run.born", &["/proc/id", "/proc/pid", "/proc/start_ns", "/cgroup/id", "/cgroup/path", "/argv/0", "/user"]),
         ("proc.fork", &["/proc/id", "/proc/pid", "/proc/start_ns", "/parent/id", "/parent/pid", "/inferred"]),
         (
