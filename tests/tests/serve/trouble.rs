@@ -274,7 +274,7 @@ fn i12_an_agent_that_executes_without_end_does_not_keep_the_daemon_from_answerin
     let host = Host::new();
     let _daemon = host.serving();
     // More than is read and written in the same time: there are always records to be read. Bounded, should all else fail.
-    let storm = r#"perl -e 'for (1..6000) { system { "/bin/true" } "true", "\x01" x 1500 }' & "#;
+    let storm = r#"perl -e 'for (1..6000) { system { "/bin/true" } "true", "\x01" x 6000 }' & "#;
     let id = host.start(&["--grace", "100ms"], shell(&format!("{} wait", storm.repeat(4))));
     host.in_state(&id, "running");
     eventually("the storm", || (host.run(&id)["alive"].as_u64()? >= 4).then_some(()));
