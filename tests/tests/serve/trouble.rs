@@ -288,7 +288,7 @@ fn i12_an_agent_that_executes_without_end_does_not_keep_the_daemon_from_answerin
         let asked = host.ask(["kill", &id, "--reason", "the test is over"]);
         (asked.status.success() || host.run(&id)["state"] != "running").then_some(())
     });
-    host.ended(&id);
+    assert_eq!(host.ended(&id)["outcome"], "operator", "stopped as asked, not at the end of the storm");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(super) const AROUND: &[(&str, &str)] = &[
     ("Private-Token: ", ""),
     ("https://example.org/?access_token=", "&x=1"),
     ("{\"client_secret\": \"", "\"}"),
-    ("//registry.npmjs.org/:_authToken=", ""),
+    ("//packages.example.org/:_authToken=", ""),
     ("sh -c 'curl -u me:", " https://example.org'"),
 ];
 
