@@ -116,6 +116,19 @@ pub struct Submission {
     pub leftovers: Leftovers,
     /// The user id of who asked, by the kernel's credentials of the control socket.
     pub asked_by: u32,
+    /// What of the issue loop it is, where it is: there is one run for each.
+    pub part: Option<Part>,
+}
+
+/// What a run is for a task of the issue loop. Two runs never have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Part {
+    /// The issue: `owner/name#number`.
+    pub issue: String,
+    /// Which attempt of the task, from 1.
+    pub attempt: u32,
+    /// What: `agent`, or a step before or after it.
+    pub what: String,
 }
 
 /// How far a run has come, as it is remembered across restarts.
@@ -178,6 +191,19 @@ pub struct End {
     pub elapsed: Duration,
     /// When, nanoseconds since 1970.
     pub at_unix_ns: i64,
+}
+
+impl End {
+    /// Whether nobody of its tree is left, as far as can be known: proven, or since nothing of it ever ran or the host
+    /// was started again.
+    #[must_use]
+    pub const fn left_nobody(&self) -> bool {
+        match &self.outcome {
+            RunOutcome::Withdrawn | RunOutcome::LostToReboot | RunOutcome::Finished(Outcome::LaunchFailed(_)) => true,
+            RunOutcome::Finished(Outcome::NotEmpty { .. }) | RunOutcome::Lost => false,
+            RunOutcome::Finished(Outcome::Ended | Outcome::Stopped(_)) => self.proven,
+        }
+    }
 }
 
 /// What became of a run.

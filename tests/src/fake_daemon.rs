@@ -138,6 +138,7 @@ impl Script {
                 recent: self.recent.iter().map(|line| line.as_str().into()).collect(),
                 live: self.events.follow(),
             }),
+            Ask::Issues(_) | Ask::Within(_) => return Err(Problem::Conflict("no repository is configured".to_owned())),
             Ask::Start(_) => {
                 self.runs.insert(0, self.started.clone());
                 Answer::Started { run: self.started.run.clone() }

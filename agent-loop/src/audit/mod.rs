@@ -13,5 +13,8 @@ pub mod report;
 pub mod verify;
 
 pub use past::lines_of;
-pub use record::{Class, Clock, Counts, Host, Line, OwnLines, ProcId, Recorder, SCHEMA, SegmentHead, Stats};
+pub use record::{
+    Area, CiBody, Class, Clock, Counts, Host, Line, OwnLines, ProcId, Recorder, SCHEMA, SegmentHead, Stats, TaskBody,
+    TaskKind, TaskLine, WriteBody,
+};
 pub use replay::{ReplayError, Replayed};

@@ -5,6 +5,7 @@
 //! left out, values that are not known are `null`.
 
 mod own;
+mod task;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::model::{BootNs, ProcessKey, ProofKind, Source, Totals, WaitStatus};
 use crate::track::{Accounts, Tally};
 
 pub use own::{Class, OwnLines, SCHEMA, SegmentHead};
+pub use task::{Area, CiBody, TaskBody, TaskKind, TaskLine, WriteBody};
 
 /// The id of a process in records: base32 of the first 16 bytes of SHA-256 over the boot id as text, the
 /// number as four bytes and the start time in nanoseconds as eight, both little-endian.
@@ -60,7 +62,13 @@ pub struct Line {
     boot_id: Shared,
     /// `null` in what concerns no single run.
     run: Option<Shared>,
-    issue: Option<String>,
+    issue: Option<Shared>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<TaskBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write: Option<WriteBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ci: Option<CiBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proc: Option<Proc>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -347,6 +355,7 @@ impl Stats {
 pub struct Recorder {
     boot_id: Shared,
     run: Shared,
+    issue: Option<Shared>,
     cgroup: Option<Cgroup>,
     argv: Vec<String>,
     user: String,
@@ -361,7 +370,12 @@ impl Recorder {
         let (boot_id, run) = (Shared(boot_id.into()), Shared(run.into()));
         let redact = redact::ours();
         let (argv, user) = (redact.words(&argv, false), redact.text(&user).into_owned());
-        Self { boot_id, run, cgroup: None, argv, user, ahead: 0, redact }
+        Self { boot_id, run, issue: None, cgroup: None, argv, user, ahead: 0, redact }
+    }
+
+    /// Says which issue the run is for.
+    pub fn set_issue(&mut self, issue: &str) {
+        self.issue = Some(Shared(issue.into()));
     }
 
     /// The line that declares the torn end of the line before it.
@@ -553,6 +567,7 @@ impl Recorder {
             time: clock.wall(at),
             boot_id: self.boot_id.clone(),
             run: Some(self.run.clone()),
+            issue: self.issue.clone(),
             ..Line::default()
         }
     }

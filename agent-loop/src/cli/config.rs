@@ -58,8 +58,8 @@ pub(super) fn run(args: &Args) -> u8 {
     let text = match &args.verb {
         Verb::Check(which) if which.json => pretty(&json!({ "ok": true })),
         Verb::Check(which) => good(&which.config, &config),
-        Verb::Show(which) if which.json => pretty(&object(&config.entries())),
-        Verb::Show(_) => toml(&config.entries()),
+        Verb::Show(which) if which.json => pretty(&object(&config)),
+        Verb::Show(_) => toml(&config),
     };
     match print(&text) {
         Ok(()) => error::DONE,
@@ -90,33 +90,48 @@ fn refusal(error: &ConfigError) -> Value {
 }
 
 /// The settings as a file that says the same.
-fn toml(entries: &[Entry]) -> String {
+fn toml(config: &Config) -> String {
     let mut text = String::new();
-    for group in entries.chunk_by(|a, b| a.section == b.section) {
+    for group in config.entries().chunk_by(|a, b| a.section == b.section) {
         let gap = if text.is_empty() { "" } else { "\n" };
         let section = group.first().map_or("", |entry| entry.section);
         let _ = writeln!(text, "{gap}[{section}]");
-        for Entry { key, value, .. } in group {
-            let _ = match value {
-                Some(value) => writeln!(text, "{key} = {value}"),
-                None => writeln!(text, "# {key} is not set"),
-            };
-        }
+        settings(&mut text, group);
+    }
+    for repo in config.repo_entries() {
+        text.push_str("\n[[repo]]\n");
+        settings(&mut text, &repo);
     }
     text
 }
 
-fn object(entries: &[Entry]) -> Value {
+fn settings(text: &mut String, entries: &[Entry]) {
+    for Entry { key, value, .. } in entries {
+        let _ = match value {
+            Some(value) => writeln!(text, "{key} = {value}"),
+            None => writeln!(text, "# {key} is not set"),
+        };
+    }
+}
+
+fn object(config: &Config) -> Value {
     let mut object = Map::new();
-    for Entry { section, key, value, .. } in entries {
-        let section = object.entry(*section).or_insert_with(|| Value::Object(Map::new()));
-        // A setting is a text, a number, a flag or a list of texts: each has its form in JSON.
-        let value = serde_json::to_value(value).unwrap_or(Value::Null);
+    for Entry { section, key, value, .. } in config.entries() {
+        let section = object.entry(section).or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(settings) = section {
-            settings.insert((*key).to_owned(), value);
+            settings.insert(key.to_owned(), json(value.as_ref()));
         }
     }
+    let repo = |entries: &Vec<Entry>| {
+        Value::Object(entries.iter().map(|it| (it.key.to_owned(), json(it.value.as_ref()))).collect())
+    };
+    object.insert("repo".to_owned(), Value::Array(config.repo_entries().iter().map(repo).collect()));
     Value::Object(object)
+}
+
+/// A setting is a text, a number, a flag or a list of texts: each has its form in JSON.
+fn json(value: Option<&toml::Value>) -> Value {
+    value.map_or(Value::Null, |value| serde_json::to_value(value).unwrap_or(Value::Null))
 }
 
 fn pretty(value: &Value) -> String {
@@ -133,15 +148,17 @@ mod tests {
 
     #[test]
     fn what_is_shown_reads_as_the_same_configuration() {
-        let text = "[host]\nmax_agents = 7\n[limits]\nwall = \"1h 30m\"\noutput_bytes = 9\n[agent]\nuser = \"a'b\"\n";
+        let text = "[host]\nmax_agents = 7\n[limits]\nwall = \"1h 30m\"\noutput_bytes = 9\n[agent]\nuser = \"a'b\"\n\
+                    [[repo]]\nname = \"o/r\"\ntoken_file = \"/t\"\nallowed = [\"a\"]\n";
         let config = Config::parse(text, "c").expect("it is good");
-        let shown = toml(&config.entries());
+        let shown = toml(&config);
         assert_eq!(Config::parse(&shown, "shown"), Ok(config.clone()), "{shown}");
         assert!(shown.contains("# cgroup_root is not set\n"), "{shown}");
-        let object = object(&config.entries());
+        let object = object(&config);
         assert_eq!(object["limits"]["wall"], "1h 30m");
         assert_eq!(object["host"]["max_agents"], 7);
         assert_eq!(object["host"]["owner"], Value::Null);
         assert_eq!(object["kernel"]["watch"], json!(["claude"]));
+        assert_eq!(object["repo"][0]["branch"], "issue-{number}-fix");
     }
 }

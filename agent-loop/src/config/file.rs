@@ -7,10 +7,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Agent, Audit, Config, ConfigError, Host, Keeper, Kernel, Limits};
+use super::{
+    Agent, AgentKind, Audit, Checks, Claims, Command, Config, ConfigError, Host, Keeper, Kernel, Limits, Merge, Repo,
+};
 use crate::audit::redact::{UserName, UserPattern};
+use crate::forge::MergeMethod;
+use crate::forge::github::Login;
 use crate::run;
 use crate::supervise::Leftovers;
+use crate::work::{Accept, Branch, Budgets, Labels, RepoName};
 
 type Written<T> = Option<Spanned<T>>;
 
@@ -22,6 +27,66 @@ struct File {
     agent: AgentSection,
     limits: LimitsSection,
     audit: AuditSection,
+    ci: CiSection,
+    merge: MergeSection,
+    claim: ClaimSection,
+    budgets: BudgetsSection,
+    repo: Vec<Spanned<RepoSection>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CiSection {
+    required: Option<Vec<Spanned<String>>>,
+    accept: Option<Vec<Spanned<String>>>,
+    expect: Written<String>,
+    start_grace: Written<String>,
+    timeout: Written<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MergeSection {
+    enabled: Option<bool>,
+    method: Written<String>,
+    delete_branch: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ClaimSection {
+    renew: Written<String>,
+    stale: Written<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BudgetsSection {
+    failures: Written<u32>,
+    host_failures: Written<u32>,
+    check_fixes: Written<u32>,
+    conflict_fixes: Written<u32>,
+    merges: Written<u32>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RepoSection {
+    name: Written<String>,
+    api: Written<String>,
+    token_file: Written<PathBuf>,
+    app_id: Written<u64>,
+    installation_id: Written<u64>,
+    key_file: Written<PathBuf>,
+    base: Written<String>,
+    branch: Written<String>,
+    ready: Written<String>,
+    in_progress: Written<String>,
+    question: Written<String>,
+    priority: Option<Vec<Spanned<String>>>,
+    allowed: Option<Vec<Spanned<String>>>,
+    max_tasks: Written<u32>,
+    poll: Written<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -30,6 +95,8 @@ struct HostSection {
     state_dir: Written<PathBuf>,
     log_dir: Written<PathBuf>,
     runtime_dir: Written<PathBuf>,
+    work_dir: Written<PathBuf>,
+    git: Written<PathBuf>,
     pins: Written<PathBuf>,
     cgroup_root: Written<PathBuf>,
     max_agents: Written<u32>,
@@ -53,6 +120,9 @@ struct AgentSection {
     user: Written<String>,
     allow_root: Option<bool>,
     env: Option<Vec<Spanned<String>>>,
+    kind: Written<String>,
+    command: Option<Vec<Spanned<String>>>,
+    prompts: Written<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -84,6 +154,10 @@ const RINGS: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
 const ENTRIES: std::ops::RangeInclusive<u32> = 64..=1 << 22;
 /// The kernel keeps this many bytes of a program's name.
 const LONGEST_NAME: usize = 15;
+/// The API of GitHub itself.
+const GITHUB: &str = "https://api.github.com";
+/// The branch of an issue.
+const BRANCH: &str = "issue-{number}-fix";
 /// What is set from the user database.
 const OURS: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 
@@ -91,13 +165,19 @@ const OURS: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 pub(super) fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
     let context = Context { text, name };
     let file: File = toml::from_str(text).map_err(|error| context.of_toml(&error))?;
-    Ok(Config {
+    let config = Config {
         host: context.host(file.host)?,
         kernel: context.kernel(file.kernel)?,
         agent: context.agent(file.agent)?,
         limits: context.limits(file.limits)?,
         audit: context.audit(file.audit)?,
-    })
+        ci: context.ci(file.ci)?,
+        merge: context.merge(file.merge)?,
+        claim: context.claim(file.claim)?,
+        budgets: context.budgets(file.budgets)?,
+        repos: context.repos(file.repo)?,
+    };
+    Ok(config)
 }
 
 struct Context<'a> {
@@ -113,6 +193,8 @@ impl Context<'_> {
             state_dir: or("host.state_dir", it.state_dir, default.state_dir)?,
             log_dir: or("host.log_dir", it.log_dir, default.log_dir)?,
             runtime_dir: or("host.runtime_dir", it.runtime_dir, default.runtime_dir)?,
+            work_dir: or("host.work_dir", it.work_dir, default.work_dir)?,
+            git: or("host.git", it.git, default.git)?,
             pins: or("host.pins", it.pins, default.pins)?,
             cgroup_root: self.directory("host.cgroup_root", it.cgroup_root)?,
             max_agents: self
@@ -184,6 +266,17 @@ impl Context<'_> {
                     if good { Ok(()) } else { Err("write the name of a variable, without a value".to_owned()) }
                 })?
                 .unwrap_or(default.env),
+            command: Command {
+                kind: self
+                    .read("agent.kind", it.kind, |word| match word {
+                        "claude" => Ok(AgentKind::Claude),
+                        "command" => Ok(AgentKind::Command),
+                        _ => Err("write \"claude\" or \"command\"".to_owned()),
+                    })?
+                    .unwrap_or_default(),
+                command: self.list("agent.command", it.command, word)?.unwrap_or_default(),
+                prompts: self.directory("agent.prompts", it.prompts)?,
+            },
         })
     }
 
@@ -221,6 +314,159 @@ impl Context<'_> {
         Ok(Audit {
             redact_names: self.list("audit.redact_names", it.redact_names, name)?.unwrap_or_default(),
             redact_patterns: self.list("audit.redact_patterns", it.redact_patterns, pattern)?.unwrap_or_default(),
+        })
+    }
+
+    fn ci(&self, it: CiSection) -> Result<Checks, ConfigError> {
+        let default = Checks::default();
+        let accept = |text: &str| match text {
+            "skipped" => Ok(Accept::Skipped),
+            "neutral" => Ok(Accept::Neutral),
+            _ => Err("write \"skipped\" or \"neutral\"; success is always accepted".to_owned()),
+        };
+        let accepted = self.list("ci.accept", it.accept, |text| accept(text).map(drop))?.unwrap_or_default();
+        Ok(Checks {
+            required: self.list("ci.required", it.required, word)?.unwrap_or_default(),
+            accept: accepted.iter().filter_map(|text| accept(text).ok()).collect(),
+            expect_none: self
+                .read("ci.expect", it.expect, |text| match text {
+                    "checks" => Ok(false),
+                    "none" => Ok(true),
+                    _ => Err("write \"checks\" or \"none\"".to_owned()),
+                })?
+                .unwrap_or(default.expect_none),
+            start_grace: self.read("ci.start_grace", it.start_grace, seconds)?.unwrap_or(default.start_grace),
+            timeout: self.read("ci.timeout", it.timeout, seconds)?.unwrap_or(default.timeout),
+        })
+    }
+
+    fn merge(&self, it: MergeSection) -> Result<Merge, ConfigError> {
+        let default = Merge::default();
+        Ok(Merge {
+            enabled: it.enabled.unwrap_or(default.enabled),
+            method: self
+                .read("merge.method", it.method, |text| match text {
+                    "merge" => Ok(MergeMethod::Merge),
+                    "squash" => Ok(MergeMethod::Squash),
+                    "rebase" => Ok(MergeMethod::Rebase),
+                    _ => Err("write \"squash\", \"merge\" or \"rebase\"".to_owned()),
+                })?
+                .unwrap_or(default.method),
+            delete_branch: it.delete_branch.unwrap_or(default.delete_branch),
+        })
+    }
+
+    fn claim(&self, it: ClaimSection) -> Result<Claims, ConfigError> {
+        let default = Claims::default();
+        let renew = self.read("claim.renew", it.renew, seconds)?.unwrap_or(default.renew);
+        let place = it.stale.as_ref().map(Spanned::span).unwrap_or_default();
+        let stale = self.read("claim.stale", it.stale, seconds)?.unwrap_or(default.stale);
+        if stale < renew * 3 {
+            let why = "write at least three times `renew`: a host that lives must never seem dead".to_owned();
+            return Err(self.wrong("claim.stale", &place, why));
+        }
+        Ok(Claims { renew, stale })
+    }
+
+    fn budgets(&self, it: BudgetsSection) -> Result<Budgets, ConfigError> {
+        let default = super::repo::budgets();
+        let some = |key, written| {
+            self.checked(key, written, |number: &u32| {
+                if (1..=100).contains(number) { Ok(()) } else { Err("write a number from 1 to 100".to_owned()) }
+            })
+        };
+        let any = |key, written| {
+            self.checked(key, written, |number: &u32| {
+                if *number <= 100 { Ok(()) } else { Err("write a number from 0 to 100".to_owned()) }
+            })
+        };
+        Ok(Budgets {
+            failures: some("budgets.failures", it.failures)?.unwrap_or(default.failures),
+            host: some("budgets.host_failures", it.host_failures)?.unwrap_or(default.host),
+            check_fixes: any("budgets.check_fixes", it.check_fixes)?.unwrap_or(default.check_fixes),
+            conflict_fixes: any("budgets.conflict_fixes", it.conflict_fixes)?.unwrap_or(default.conflict_fixes),
+            merges: some("budgets.merges", it.merges)?.unwrap_or(default.merges),
+        })
+    }
+
+    fn repos(&self, written: Vec<Spanned<RepoSection>>) -> Result<Vec<Repo>, ConfigError> {
+        let mut repos: Vec<Repo> = Vec::new();
+        for section in written {
+            let place = section.span();
+            let repo = self.repo(section)?;
+            if repos.iter().any(|known| known.name == repo.name && known.api == repo.api) {
+                let why = format!("{} is there twice: leave one out", repo.name);
+                return Err(self.wrong("repo.name", &place, why));
+            }
+            repos.push(repo);
+        }
+        Ok(repos)
+    }
+
+    fn repo(&self, section: Spanned<RepoSection>) -> Result<Repo, ConfigError> {
+        let place = section.span();
+        let it = section.into_inner();
+        let missing = |key: &str, why: &str| self.wrong(key, &place, why.to_owned());
+        let name =
+            self.read("repo.name", it.name, |text| text.parse::<RepoName>().map_err(|error| error.to_string()))?;
+        let name = name.ok_or_else(|| missing("repo.name", "write the repository's name, as \"owner/name\""))?;
+        let file = |key, written| self.directory(key, written);
+        let (token, key) = (file("repo.token_file", it.token_file)?, file("repo.key_file", it.key_file)?);
+        let number = |key, written: Written<u64>| self.checked(key, written, |_| Ok(()));
+        let (app, installation) =
+            (number("repo.app_id", it.app_id)?, number("repo.installation_id", it.installation_id)?);
+        let login = match (token, app, installation, key) {
+            (Some(token), None, None, None) => Login::Token(token),
+            (None, Some(app), Some(installation), Some(key)) => Login::App { app, installation, key },
+            _ => {
+                let why = "write either `token_file`, or `app_id`, `installation_id` and `key_file` together";
+                return Err(missing("repo.token_file", why));
+            }
+        };
+        let branch = self.checked("repo.branch", it.branch, |text: &String| {
+            let safe = text.matches("{number}").count() == 1 && text.replace("{number}", "7").parse::<Branch>().is_ok();
+            if safe {
+                Ok(())
+            } else {
+                Err("write a branch with `{number}` in it, as \"issue-{number}-fix\"".to_owned())
+            }
+        })?;
+        let default = Labels::default();
+        let label = |key, written, default| {
+            let found = self.read(key, written, |text| word(text).map(|()| text.to_owned()))?;
+            Ok::<_, ConfigError>(found.unwrap_or(default))
+        };
+        let labels = Labels {
+            ready: label("repo.ready", it.ready, default.ready)?,
+            in_progress: label("repo.in_progress", it.in_progress, default.in_progress)?,
+            question: label("repo.question", it.question, default.question)?,
+        };
+        if labels.ready == labels.in_progress
+            || labels.ready == labels.question
+            || labels.in_progress == labels.question
+        {
+            return Err(missing("repo.ready", "the three labels `ready`, `in_progress` and `question` must differ"));
+        }
+        let allowed = self.list("repo.allowed", it.allowed, word)?.unwrap_or_default();
+        if allowed.is_empty() {
+            let why = "write whose issues are taken: without a list nobody's are, and that is never meant";
+            return Err(missing("repo.allowed", why));
+        }
+        Ok(Repo {
+            name,
+            api: self.checked("repo.api", it.api, |text| word(text))?.unwrap_or_else(|| GITHUB.to_owned()),
+            login,
+            base: self.read("repo.base", it.base, |text| text.parse::<Branch>().map_err(|error| error.to_string()))?,
+            branch: branch.unwrap_or_else(|| BRANCH.to_owned()),
+            labels,
+            priority: self.list("repo.priority", it.priority, word)?.unwrap_or_default(),
+            allowed,
+            max_tasks: self
+                .checked("repo.max_tasks", it.max_tasks, |number| {
+                    if (1..=64).contains(number) { Ok(()) } else { Err("write a number from 1 to 64".to_owned()) }
+                })?
+                .unwrap_or(1),
+            poll: self.read("repo.poll", it.poll, seconds)?.unwrap_or(Duration::from_secs(60)),
         })
     }
 
@@ -318,6 +564,18 @@ fn known_name(name: &str) -> Result<(), String> {
 
 fn span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like \"90s\", \"10m\" or \"1h 30m\""))
+}
+
+/// At least a second.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let span = span(text)?;
+    if span.as_secs() > 0 { Ok(span) } else { Err("write at least \"1s\"".to_owned()) }
+}
+
+/// A name on a forge, or a word of a command: one line that says something.
+fn word(text: &str) -> Result<(), String> {
+    let good = !text.trim().is_empty() && text.len() <= 1000 && !text.chars().any(char::is_control);
+    if good { Ok(()) } else { Err("write one line of text".to_owned()) }
 }
 
 fn some_time(span: Duration) -> Result<Duration, String> {

@@ -5,6 +5,7 @@
 
 mod file;
 mod load;
+mod repo;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -14,14 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use load::{ConfigError, PLACE};
+pub use repo::{AgentKind, Checks, Claims, Command, Merge, Repo};
 pub use table::Entry;
 
 use crate::audit::redact::{Policy, UserName, UserPattern};
 use crate::run;
 use crate::supervise::Leftovers;
+use crate::work::Budgets;
 
 /// Everything that can be configured.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `[host]`: where things are, and who may ask.
     pub host: Host,
@@ -33,6 +36,33 @@ pub struct Config {
     pub limits: Limits,
     /// `[audit]`: what the records of this host hold back.
     pub audit: Audit,
+    /// `[ci]`: what is green.
+    pub ci: Checks,
+    /// `[merge]`: what is merged, and how.
+    pub merge: Merge,
+    /// `[claim]`: how hosts share a repository.
+    pub claim: Claims,
+    /// `[budgets]`: how often things may fail.
+    pub budgets: Budgets,
+    /// `[[repo]]`: whose issues are taken.
+    pub repos: Vec<Repo>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host: Host::default(),
+            kernel: Kernel::default(),
+            agent: Agent::default(),
+            limits: Limits::default(),
+            audit: Audit::default(),
+            ci: Checks::default(),
+            merge: Merge::default(),
+            claim: Claims::default(),
+            budgets: repo::budgets(),
+            repos: Vec::new(),
+        }
+    }
 }
 
 /// `[host]`
@@ -44,6 +74,10 @@ pub struct Host {
     pub log_dir: PathBuf,
     /// The control socket and the keeper's. Default `/run/agent-loop`.
     pub runtime_dir: PathBuf,
+    /// Where the clones are that agents work in. Default `/srv/agent-loop`.
+    pub work_dir: PathBuf,
+    /// The program that agent-loop and the agents' steps use as git. Default `/usr/bin/git`.
+    pub git: PathBuf,
     /// Where the eBPF program is pinned, so that it outlives a restart. Default `/sys/fs/bpf/agent-loop`.
     pub pins: PathBuf,
     /// The cgroup that the runs' cgroups are made in; without it `agent-loop` below the cgroup2 mount.
@@ -91,6 +125,8 @@ pub struct Agent {
     /// Names of the daemon's environment variables that agents get. Default PATH, LANG, TERM, TZ; HOME, USER, LOGNAME
     /// and SHELL are set from the user database.
     pub env: Vec<String>,
+    /// What is run for an issue.
+    pub command: Command,
 }
 
 /// `[limits]`
@@ -132,6 +168,8 @@ impl Default for Host {
             state_dir: "/var/lib/agent-loop".into(),
             log_dir: "/var/log/agent-loop".into(),
             runtime_dir: "/run/agent-loop".into(),
+            work_dir: "/srv/agent-loop".into(),
+            git: "/usr/bin/git".into(),
             pins: "/sys/fs/bpf/agent-loop".into(),
             cgroup_root: None,
             max_agents: 4,
@@ -150,7 +188,12 @@ impl Default for Kernel {
 
 impl Default for Agent {
     fn default() -> Self {
-        Self { user: None, allow_root: false, env: ["PATH", "LANG", "TERM", "TZ"].map(str::to_owned).to_vec() }
+        Self {
+            user: None,
+            allow_root: false,
+            env: ["PATH", "LANG", "TERM", "TZ"].map(str::to_owned).to_vec(),
+            command: Command::default(),
+        }
     }
 }
 
@@ -195,13 +238,20 @@ impl Config {
     #[must_use]
     pub fn reloaded(&self, other: &Self) -> Self {
         let host = Host { max_agents: other.host.max_agents, ..self.host.clone() };
-        let (agent, limits) = (other.agent.clone(), other.limits.clone());
-        Self { host, kernel: self.kernel.clone(), agent, limits, audit: self.audit.clone() }
+        let agent = Agent { command: self.agent.command.clone(), ..other.agent.clone() };
+        let limits = other.limits.clone();
+        Self { host, agent, limits, ..self.clone() }
     }
 
     /// Every setting with its key, in the order of the example file.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         table::entries(self)
+    }
+
+    /// Every setting of each repository.
+    #[must_use]
+    pub fn repo_entries(&self) -> Vec<Vec<Entry>> {
+        self.repos.iter().map(table::repo_entries).collect()
     }
 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Config, Keeper};
+use super::{AgentKind, Config, Keeper, Repo};
+use crate::forge::MergeMethod;
+use crate::forge::github::Login;
 use crate::supervise::Leftovers;
+use crate::work::Accept;
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,13 +26,15 @@ pub struct Entry {
 
 /// The settings, section by section.
 pub(super) fn entries(config: &Config) -> Vec<Entry> {
-    let Config { host, kernel, agent, limits, audit } = config;
+    let Config { host, kernel, agent, limits, audit, ci, merge, claim, budgets, repos: _ } = config;
     let restarted = |section, key, value| Entry { section, key, value, restart: true };
     let live = |section, key, value| Entry { section, key, value, restart: false };
     vec![
         restarted("host", "state_dir", Some(path(&host.state_dir))),
         restarted("host", "log_dir", Some(path(&host.log_dir))),
         restarted("host", "runtime_dir", Some(path(&host.runtime_dir))),
+        restarted("host", "work_dir", Some(path(&host.work_dir))),
+        restarted("host", "git", Some(path(&host.git))),
         restarted("host", "pins", Some(path(&host.pins))),
         restarted("host", "cgroup_root", host.cgroup_root.as_deref().map(path)),
         live("host", "max_agents", Some(Value::Integer(host.max_agents.into()))),
@@ -43,6 +48,9 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
         live("agent", "user", agent.user.as_deref().map(text)),
         live("agent", "allow_root", Some(Value::Boolean(agent.allow_root))),
         live("agent", "env", Some(list(&agent.env))),
+        restarted("agent", "kind", Some(text(kind(agent.command.kind)))),
+        restarted("agent", "command", Some(list(&agent.command.command))),
+        restarted("agent", "prompts", agent.command.prompts.as_deref().map(path)),
         live("limits", "wall", limits.run.wall.map(span)),
         live("limits", "active", limits.run.active.map(span)),
         live("limits", "idle", limits.run.idle.map(span)),
@@ -54,6 +62,47 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
         live("limits", "leftovers", Some(text(leftovers(limits.leftovers)))),
         restarted("audit", "redact_names", Some(list(&audit.redact_names))),
         restarted("audit", "redact_patterns", Some(list(&audit.redact_patterns))),
+        restarted("ci", "required", Some(list(&ci.required))),
+        restarted("ci", "accept", Some(list(&ci.accept.iter().map(|it| accept(*it).to_owned()).collect::<Vec<_>>()))),
+        restarted("ci", "expect", Some(text(if ci.expect_none { "none" } else { "checks" }))),
+        restarted("ci", "start_grace", Some(span(ci.start_grace))),
+        restarted("ci", "timeout", Some(span(ci.timeout))),
+        restarted("merge", "enabled", Some(Value::Boolean(merge.enabled))),
+        restarted("merge", "method", Some(text(method(merge.method)))),
+        restarted("merge", "delete_branch", Some(Value::Boolean(merge.delete_branch))),
+        restarted("claim", "renew", Some(span(claim.renew))),
+        restarted("claim", "stale", Some(span(claim.stale))),
+        restarted("budgets", "failures", Some(number(budgets.failures.into()))),
+        restarted("budgets", "host_failures", Some(number(budgets.host.into()))),
+        restarted("budgets", "check_fixes", Some(number(budgets.check_fixes.into()))),
+        restarted("budgets", "conflict_fixes", Some(number(budgets.conflict_fixes.into()))),
+        restarted("budgets", "merges", Some(number(budgets.merges.into()))),
+    ]
+}
+
+/// The settings of a repository.
+pub(super) fn repo_entries(repo: &Repo) -> Vec<Entry> {
+    let restarted = |key, value| Entry { section: "repo", key, value, restart: true };
+    let (token, app) = match &repo.login {
+        Login::Token(file) => (Some(path(file)), None),
+        Login::App { app, installation, key } => (None, Some((*app, *installation, path(key)))),
+    };
+    vec![
+        restarted("name", Some(text(&repo.name.to_string()))),
+        restarted("api", Some(text(&repo.api))),
+        restarted("token_file", token),
+        restarted("app_id", app.as_ref().map(|it| number(it.0))),
+        restarted("installation_id", app.as_ref().map(|it| number(it.1))),
+        restarted("key_file", app.map(|it| it.2)),
+        restarted("base", repo.base.as_ref().map(|base| text(base.as_str()))),
+        restarted("branch", Some(text(&repo.branch))),
+        restarted("ready", Some(text(&repo.labels.ready))),
+        restarted("in_progress", Some(text(&repo.labels.in_progress))),
+        restarted("question", Some(text(&repo.labels.question))),
+        restarted("priority", Some(list(&repo.priority))),
+        restarted("allowed", Some(list(&repo.allowed))),
+        restarted("max_tasks", Some(number(repo.max_tasks.into()))),
+        restarted("poll", Some(span(repo.poll))),
     ]
 }
 
@@ -61,12 +110,35 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
 pub(super) fn difference(old: &Config, new: &Config) -> Vec<String> {
     let show = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string);
     let pairs = entries(old).into_iter().zip(entries(new)).filter(|(old, new)| old != new);
-    pairs
-        .map(|(old, new)| {
-            let when = if new.restart { ", from the next restart of agent-loop on" } else { "" };
-            format!("{}.{}: {} becomes {}{when}", new.section, new.key, show(&old.value), show(&new.value))
-        })
-        .collect()
+    let repos = (old.repos != new.repos)
+        .then(|| "the repositories are others, from the next restart of agent-loop on".to_owned());
+    let settings = pairs.map(|(old, new)| {
+        let when = if new.restart { ", from the next restart of agent-loop on" } else { "" };
+        format!("{}.{}: {} becomes {}{when}", new.section, new.key, show(&old.value), show(&new.value))
+    });
+    settings.chain(repos).collect()
+}
+
+const fn kind(kind: AgentKind) -> &'static str {
+    match kind {
+        AgentKind::Claude => "claude",
+        AgentKind::Command => "command",
+    }
+}
+
+const fn accept(accept: Accept) -> &'static str {
+    match accept {
+        Accept::Skipped => "skipped",
+        Accept::Neutral => "neutral",
+    }
+}
+
+const fn method(method: MergeMethod) -> &'static str {
+    match method {
+        MergeMethod::Merge => "merge",
+        MergeMethod::Squash => "squash",
+        MergeMethod::Rebase => "rebase",
+    }
 }
 
 const fn keeper(keeper: Keeper) -> &'static str {

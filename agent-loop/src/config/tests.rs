@@ -2,6 +2,16 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../../packaging/config.toml");
 
+/// The least that a repository has, and what the example shows of what has no default.
+const REPO: &str = r#"
+[[repo]]
+name = "owner/name"
+token_file = "/etc/agent-loop/token"
+allowed = ["alice"]
+base = "main"
+priority = ["Prio/High"]
+"#;
+
 fn wrong(text: &str) -> String {
     Config::parse(text, "c.toml").expect_err(text).to_string()
 }
@@ -17,8 +27,8 @@ fn the_example_is_the_default_and_mentions_every_key() {
     let mut section = "";
     let mut mentioned = Vec::new();
     for line in EXAMPLE.lines() {
-        if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']');
+        if let Some(name) = line.trim_start_matches('#').strip_prefix('[') {
+            section = name.trim_matches(['[', ']']);
         } else if let Some((key, _)) = line.trim_start_matches('#').split_once(" = ")
             && !key.contains(' ')
         {
@@ -26,6 +36,9 @@ fn the_example_is_the_default_and_mentions_every_key() {
         }
     }
     let mut keys: Vec<_> = Config::default().entries().iter().map(|entry| (entry.section, entry.key)).collect();
+    let repo = Config::parse(REPO, "repo").expect("it is good").repo_entries().remove(0);
+    let by_app = ["app_id", "installation_id", "key_file"];
+    keys.extend(repo.iter().map(|entry| (entry.section, entry.key)).filter(|(_, key)| !by_app.contains(key)));
     mentioned.sort_unstable();
     keys.sort_unstable();
     assert_eq!(mentioned, keys);
@@ -34,12 +47,19 @@ fn the_example_is_the_default_and_mentions_every_key() {
 #[test]
 fn the_settings_that_the_example_leaves_out_are_good_as_they_stand_there() {
     let full = EXAMPLE.lines().map(|line| match line.strip_prefix('#') {
-        Some(setting) if !setting.starts_with(' ') && setting.contains(" = ") => format!("{setting}\n"),
+        Some(setting) if setting == "[[repo]]" || !setting.starts_with([' ', '#']) && setting.contains(" = ") => {
+            format!("{setting}\n")
+        }
         Some(_) | None => format!("{line}\n"),
     });
     let config = Config::parse(&full.collect::<String>(), "full").expect("the example is good");
     let unset: Vec<_> = config.entries().into_iter().filter(|entry| entry.value.is_none()).collect();
     assert_eq!(unset, []);
+    assert_eq!(
+        config.repos,
+        Config::parse(REPO, "repo").expect("it is good").repos,
+        "what is left out is as it stands"
+    );
     assert_eq!(config.limits.run.wall, Some(Duration::from_secs(3600)));
     assert_eq!(config.host.cgroup_root, Some("/sys/fs/cgroup/agent-loop".into()));
 }
@@ -51,6 +71,8 @@ fn every_key_that_is_written_is_read() {
         ("[host]\nstate_dir = \"/x\"", "host.state_dir"),
         ("[host]\nlog_dir = \"/x\"", "host.log_dir"),
         ("[host]\nruntime_dir = \"/x\"", "host.runtime_dir"),
+        ("[host]\nwork_dir = \"/x\"", "host.work_dir"),
+        ("[host]\ngit = \"/x\"", "host.git"),
         ("[host]\npins = \"/x\"", "host.pins"),
         ("[host]\ncgroup_root = \"/x\"", "host.cgroup_root"),
         ("[host]\nmax_agents = 1024", "host.max_agents"),
@@ -75,6 +97,24 @@ fn every_key_that_is_written_is_read() {
         ("[limits]\nleftovers = \"wait\"", "limits.leftovers"),
         ("[audit]\nredact_names = [\"x1\"]", "audit.redact_names"),
         ("[audit]\nredact_patterns = [\"x1\"]", "audit.redact_patterns"),
+        ("[agent]\nkind = \"command\"", "agent.kind"),
+        ("[agent]\ncommand = [\"x\"]", "agent.command"),
+        ("[agent]\nprompts = \"/x\"", "agent.prompts"),
+        ("[ci]\nrequired = [\"x\"]", "ci.required"),
+        ("[ci]\naccept = [\"skipped\"]", "ci.accept"),
+        ("[ci]\nexpect = \"none\"", "ci.expect"),
+        ("[ci]\nstart_grace = \"1m\"", "ci.start_grace"),
+        ("[ci]\ntimeout = \"1m\"", "ci.timeout"),
+        ("[merge]\nenabled = false", "merge.enabled"),
+        ("[merge]\nmethod = \"rebase\"", "merge.method"),
+        ("[merge]\ndelete_branch = false", "merge.delete_branch"),
+        ("[claim]\nrenew = \"1m\"", "claim.renew"),
+        ("[claim]\nstale = \"2h\"", "claim.stale"),
+        ("[budgets]\nfailures = 1", "budgets.failures"),
+        ("[budgets]\nhost_failures = 1", "budgets.host_failures"),
+        ("[budgets]\ncheck_fixes = 0", "budgets.check_fixes"),
+        ("[budgets]\nconflict_fixes = 0", "budgets.conflict_fixes"),
+        ("[budgets]\nmerges = 1", "budgets.merges"),
     ] {
         let config = Config::parse(line, "c.toml").unwrap_or_else(|error| panic!("{line}: {error}"));
         let changes = Config::default().difference(&config);
@@ -83,6 +123,34 @@ fn every_key_that_is_written_is_read() {
         let reloaded = Config::default().reloaded(&config);
         let waits = changes.iter().all(|change| change.ends_with(", from the next restart of agent-loop on"));
         assert_eq!(reloaded == Config::default(), waits, "{line}: {changes:?}");
+    }
+}
+
+#[test]
+fn a_repository_says_all_that_is_needed_and_nothing_twice() {
+    let config = Config::parse(REPO, "c.toml").expect("it is good");
+    assert!(Config::default().difference(&config)[0].contains("the repositories are others"));
+    assert_eq!(Config::default().reloaded(&config), Config::default(), "that needs a restart");
+    let with = |from: &str, to: &str| wrong(&REPO.replace(from, to));
+    let twice = wrong(&format!("{REPO}{REPO}"));
+    assert!(twice.contains("owner/name is there twice"), "{twice}");
+    for (said, text) in [
+        ("`repo.name`: write the repository's name", with("name = \"owner/name\"", "")),
+        ("`repo.name`: \"x\": \"x\" is not a repository", with("owner/name", "x")),
+        ("`repo.token_file`: write either", with("token_file", "key_file")),
+        ("`repo.token_file`: write either", with("base =", "app_id = 1\nbase =")),
+        ("`repo.token_file`: write an absolute path", with("/etc/agent-loop/token", "token")),
+        ("`repo.allowed`: write whose issues are taken", with("[\"alice\"]", "[]")),
+        ("`repo.base`: \"-x\"", with("\"main\"", "\"-x\"")),
+        ("`repo.branch`: write a branch with", with("base = \"main\"", "branch = \"x\"")),
+        ("`repo.branch`: write a branch with", with("base = \"main\"", "branch = \"-{number}\"")),
+        ("`repo.ready`: the three labels", with("base = \"main\"", "question = \"State/Ready\"")),
+        ("`repo.max_tasks`: write a number from 1 to 64", with("base = \"main\"", "max_tasks = 0")),
+        ("`repo.poll`: \"1ms\": write at least", with("base = \"main\"", "poll = \"1ms\"")),
+        ("`claim.stale`: write at least three times", wrong("[claim]\nstale = \"20m\"")),
+        ("`ci.accept`: \"failure\": write", wrong("[ci]\naccept = [\"failure\"]")),
+    ] {
+        assert!(text.starts_with("c.toml:") && text.contains(said), "{text}\n{said}");
     }
 }
 

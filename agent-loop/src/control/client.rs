@@ -16,7 +16,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::api::{
-    ErrorBody, KillRequest, KillView, RunView, RunsView, StartRequest, StartedView, StatusView, TreeView,
+    ErrorBody, KillRequest, KillView, QueueView, RunView, RunsView, StartRequest, StartedView, StatusView, TaskRequest,
+    TaskView, TreeView,
 };
 use super::server::MOST_RUNS;
 
@@ -147,6 +148,22 @@ impl Client {
     /// [`ClientError`].
     pub async fn kill(&self, run: &str, wish: &KillRequest) -> Result<KillView, ClientError> {
         self.post(&format!("/v1/runs/{run}/kill"), wish).await
+    }
+
+    /// Asks for the repositories, their tasks and what waits.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn queue(&self) -> Result<QueueView, ClientError> {
+        self.get("/v1/queue").await
+    }
+
+    /// Has something done with the task of an issue.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn task(&self, wish: &TaskRequest) -> Result<TaskView, ClientError> {
+        self.post("/v1/tasks", wish).await
     }
 
     /// Reads lines of the event log as bytes; with `follow` until the daemon ends.

@@ -32,10 +32,22 @@ const SIGTERM: u8 = 15;
 pub(super) type Questions = mpsc::Receiver<Question>;
 
 impl Daemon {
-    /// Answers what only has to be looked up; the rest waits until nothing else is under way.
-    pub(super) fn answer_or_defer(&mut self, question: Question) {
+    /// Answers what only has to be looked up, and takes a wish to stop; the rest waits until nothing else is under way.
+    pub(super) fn answer_soon(&mut self, question: Question) {
         let Question { ask, from, reply } = question;
-        match self.look_up(&ask) {
+        let answer = match &ask {
+            Ask::Kill { run, reason, dry_run } => Some(self.kill(run, reason, *dry_run, from)),
+            Ask::Status
+            | Ask::Runs { .. }
+            | Ask::Run(_)
+            | Ask::Tree(_)
+            | Ask::Logs(_)
+            | Ask::Events
+            | Ask::Issues(_)
+            | Ask::Within(_)
+            | Ask::Start(_) => self.look_up(&ask),
+        };
+        match answer {
             // Who asked may have gone.
             Some(answer) => drop(reply.send(answer)),
             None => self.deferred.push_back(Question { ask, from, reply }),
@@ -51,7 +63,9 @@ impl Daemon {
                 return self.accounts.account(user, Waits::Start(Question { ask: Ask::Start(request), from, reply }));
             }
             (None, Ask::Start(request)) => self.start_run(&request, from).await,
-            (None, Ask::Kill { run, reason, dry_run }) => self.kill(&run, &reason, dry_run, from).await,
+            (None, Ask::Kill { run, reason, dry_run }) => self.kill(&run, &reason, dry_run, from),
+            (None, Ask::Issues(ask)) => return self.hand_over(Question { ask: Ask::Issues(ask), from, reply }),
+            (None, Ask::Within(within)) => return self.within(within, reply).await,
             (None, Ask::Status | Ask::Runs { .. } | Ask::Run(_) | Ask::Tree(_) | Ask::Logs(_) | Ask::Events) => return,
         };
         // Who asked may have gone.
@@ -74,7 +88,7 @@ impl Daemon {
             Ask::Tree(run) => self.find(run).map(|record| Answer::Tree(self.tree(&record))),
             Ask::Logs(run) => self.find(run).map(|record| Answer::Logs(self.logs(&record))),
             Ask::Events => Ok(Answer::Events(self.feed.read())),
-            Ask::Start(_) | Ask::Kill { .. } => return None,
+            Ask::Start(_) | Ask::Kill { .. } | Ask::Issues(_) | Ask::Within(_) => return None,
         })
     }
 
@@ -190,6 +204,11 @@ impl Daemon {
             return Err(Problem::TooMany(format!("{waiting} runs are waiting already; try again later")));
         }
         let submission = self.submission(request, from)?;
+        self.accept(submission).await.map(|id| Answer::Started { run: id.to_string() })
+    }
+
+    /// Takes a run, durably.
+    pub(super) async fn accept(&mut self, submission: Submission) -> Result<RunId, Problem> {
         let id = RunId(self.ids.generate().map_err(|error| Problem::Unavailable(format!("making an id: {error}")))?);
         let record = RunRecord {
             id,
@@ -202,7 +221,7 @@ impl Daemon {
         self.queue.push_back(FleetEvent::Submitted(Box::new(record)));
         self.work().await;
         match self.unsaved.get(&id).cloned() {
-            None => Ok(Answer::Started { run: id.to_string() }),
+            None => Ok(id),
             Some(why) => {
                 // Not remembered is not accepted.
                 let reason = StopReason::Operator { signal: SIGTERM };
@@ -217,7 +236,7 @@ impl Daemon {
         }
     }
 
-    fn submission(&self, request: &StartRequest, from: Caller) -> Result<Submission, Problem> {
+    pub(super) fn submission(&self, request: &StartRequest, from: Caller) -> Result<Submission, Problem> {
         let bad = |text: &str| Problem::Bad(text.to_owned());
         let agent = &self.setup.config.agent;
         let user = agent.user.clone().ok_or_else(|| {
@@ -274,10 +293,12 @@ impl Daemon {
                 Some(other) => return Err(Problem::Bad(format!("leftovers is `kill` or `wait`, not {other:?}"))),
             },
             asked_by: from.uid,
+            part: None,
         })
     }
 
-    async fn kill(&mut self, run: &str, reason: &str, dry_run: bool, from: Caller) -> Result<Answer, Problem> {
+    /// Takes the wish that a run be stopped, which goes before all that waits.
+    pub(super) fn kill(&mut self, run: &str, reason: &str, dry_run: bool, from: Caller) -> Result<Answer, Problem> {
         if !from.may_write {
             return Err(Problem::Forbidden("only root and the owner of the configuration stop runs".to_owned()));
         }
@@ -298,8 +319,7 @@ impl Daemon {
             }
             self.note(|lines, clock| lines.admin(from.uid, format!("kill {}", record.id), clock));
             let reason = StopReason::Operator { signal: SIGTERM };
-            self.queue.push_back(FleetEvent::StopAsked { id: record.id, reason });
-            self.work().await;
+            self.queue.push_front(FleetEvent::StopAsked { id: record.id, reason });
         }
         Ok(Answer::Killing(view))
     }

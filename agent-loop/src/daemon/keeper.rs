@@ -246,7 +246,7 @@ impl Daemon {
                         self.owes_round = true;
                     }
                     Some(question) = super::answers::next(&mut self.questions), if self.serves => {
-                        self.answer_or_defer(question);
+                        self.answer_soon(question);
                     }
                 }
             }

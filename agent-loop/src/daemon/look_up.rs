@@ -96,6 +96,8 @@ impl Daemon {
                         | Ask::Tree(_)
                         | Ask::Logs(_)
                         | Ask::Events
+                        | Ask::Issues(_)
+                        | Ask::Within(_)
                         | Ask::Kill { .. },
                         _,
                     ) => return,

@@ -15,12 +15,14 @@ mod sources;
 mod spec;
 mod stock;
 mod tree;
+mod within;
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 
 pub use shell::{Started, start};
+pub use within::Desk;
 
 use crate::config::Config;
 use crate::keeper::process::raise_open_files;

@@ -125,6 +125,7 @@ impl Daemon {
                 let _ = RunFiles::remove_pipes(&self.state, record.id);
             }
             self.say(&format!("run {} is over: {}", record.id, super::answers::sentence(end)));
+            self.tell_the_end(record);
         }
         self.queue.push_back(FleetEvent::Saved { id: record.id, result });
     }

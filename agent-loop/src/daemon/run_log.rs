@@ -19,8 +19,11 @@ impl RunLog {
     /// Of a run that begins.
     pub(super) fn new(record: &RunRecord, boot_id: &str, feed: Feed) -> Self {
         let submission = &record.submission;
-        let recorder =
+        let mut recorder =
             Recorder::new(boot_id.to_owned(), record.id.to_string(), submission.argv.clone(), submission.user.clone());
+        if let Some(part) = &submission.part {
+            recorder.set_issue(&part.issue);
+        }
         Self { recorder, feed, ended: false }
     }
 

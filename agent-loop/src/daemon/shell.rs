@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
@@ -39,8 +39,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether the kernel side is still attached: all that wakes a daemon at rest.
 const HEART: Duration = Duration::from_secs(5);
 
-/// So many events are handled before who asks has a turn.
-const AT_ONCE: u32 = 512;
+/// So long events are handled before who asks, and what is due, has a turn.
+const AT_ONCE: Duration = Duration::from_millis(20);
 
 /// A daemon that has opened everything and taken stock: its agents are supervised from [`Started::run`] on.
 pub struct Started {
@@ -58,6 +58,11 @@ pub async fn start(setup: Setup) -> anyhow::Result<Started> {
 }
 
 impl Started {
+    /// Says where the issue loop is asked.
+    pub fn with_issues(&mut self, desk: super::within::Desk) {
+        self.daemon.issues = Some(desk);
+    }
+
     /// Runs until it is asked to stop. Its agents outlive it.
     ///
     /// `reload` reads the configuration again, at SIGHUP.
@@ -152,7 +157,10 @@ pub(super) struct Daemon {
     pub(super) unsaved: HashMap<RunId, String>,
     pub(super) boot_id: String,
     pub(super) since: i64,
+    /// When something is due next.
     pub(super) wake: Option<BootNs>,
+    /// What the timer is set to.
+    pub(super) armed: Option<BootNs>,
     pub(super) more: bool,
     /// Records were read without the end of their round being told.
     pub(super) owes_round: bool,
@@ -161,6 +169,10 @@ pub(super) struct Daemon {
     pub(super) questions: Option<Questions>,
     /// Questions that came in the middle of something else.
     pub(super) deferred: VecDeque<Question>,
+    /// Who waits for the end of which run.
+    pub(super) awaited: HashMap<RunId, Vec<super::within::Reply>>,
+    /// The issue loop, where there is one.
+    pub(super) issues: Option<super::within::Desk>,
     pub(super) accounts: LookUp,
     pub(super) ids: ulid::Generator,
 }
@@ -216,11 +228,14 @@ impl Daemon {
             boot_id,
             since: unix_ns(),
             wake: None,
+            armed: None,
             more: false,
             owes_round: false,
             serves: false,
             questions: None,
             deferred: VecDeque::new(),
+            awaited: HashMap::new(),
+            issues: None,
             accounts: LookUp::start().context("starting the thread that looks users up")?,
             ids: ulid::Generator::new(),
         };
@@ -264,7 +279,10 @@ impl Daemon {
                 biased;
                 wake = sources.next() => match wake {
                     Wake::Stop => return self.stop(),
-                    Wake::Timer => self.queue.push_back(FleetEvent::Woke),
+                    Wake::Timer => {
+                        self.armed = None;
+                        self.due();
+                    }
                     Wake::Reload => self.reload(&mut reload),
                 },
                 heard = self.keeper.heard() => match heard {
@@ -295,41 +313,52 @@ impl Daemon {
             self.end_round();
             self.work().await;
         }
-        if let Some(at) = self.wake.take()
-            && let Err(error) = sources.arm(at)
+        if let Some(at) = self.wake
+            && self.armed != self.wake
         {
-            // Without a timer no deadline would be kept; the next wake-up of any kind tries again.
-            self.trouble(&format!("setting the timer: {error}"));
-            self.wake = Some(at);
+            match sources.arm(at) {
+                Ok(()) => self.armed = Some(at),
+                // Without a timer no deadline would be kept; the next wake-up of any kind tries again.
+                Err(error) => self.trouble(&format!("setting the timer: {error}")),
+            }
+        }
+    }
+
+    /// Puts what is due before everything else that waits.
+    fn due(&mut self) {
+        if self.wake.is_some_and(|at| at <= clock::boot()) {
+            self.wake = None;
+            self.queue.push_front(FleetEvent::Woke);
         }
     }
 
     /// As [`Daemon::settle`], without arming the timer.
     pub(super) async fn work(&mut self) {
-        let mut handled = 0_u32;
+        let mut since = Instant::now();
         while let Some(event) = self.queue.pop_front() {
-            handled += 1;
-            if handled.is_multiple_of(AT_ONCE) {
-                self.breathe().await;
-            }
             let actions = self.fleet.handle(now(), event);
             for action in self.told(actions) {
                 self.perform(action).await;
             }
             self.notice_a_loss();
+            if since.elapsed() >= AT_ONCE {
+                self.breathe().await;
+                since = Instant::now();
+            }
         }
         self.notice_a_loss();
         self.flush();
     }
 
-    /// Gives who asks a turn in the middle of much work.
+    /// Gives who asks a turn in the middle of much work, and what is due.
     async fn breathe(&mut self) {
         if !self.serves {
             return;
         }
+        self.due();
         tokio::task::yield_now().await;
         while let Some(question) = self.questions.as_mut().and_then(|questions| questions.try_recv().ok()) {
-            self.answer_or_defer(question);
+            self.answer_soon(question);
         }
     }
 

@@ -2,6 +2,7 @@
 //! Inside: opening state safely, the schema and its migrations, the files that a run writes into. Not inside: a decision, a signal; what is read
 //! here never authorises one by itself (I4). Called by the daemon's shell alone.
 
+mod census;
 mod entry;
 mod fault;
 mod output;
@@ -9,6 +10,8 @@ mod place;
 mod row;
 mod schema;
 mod sqlite;
+mod task;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -19,7 +22,8 @@ pub use output::{Drain, Reopened, RunFiles};
 pub use place::{Lock, LogDir, StateDir};
 pub use sqlite::{KEEP_ENDED, SqliteStore};
 
-use crate::run::{RunId, RunRecord};
+use crate::run::{Part, RunId, RunRecord};
+use crate::work::Task;
 
 /// Why the store did not do what it was asked. Every message says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -83,4 +87,22 @@ pub trait Store {
     /// # Errors
     /// As [`Store::open_runs`].
     fn run(&self, id: RunId) -> Result<Option<RunRecord>, StoreError>;
+
+    /// The run that is this part of a task, ended or not.
+    ///
+    /// # Errors
+    /// As [`Store::open_runs`].
+    fn run_of(&self, part: &Part) -> Result<Option<RunRecord>, StoreError>;
+
+    /// Writes a task as it is now; durable when this returns.
+    ///
+    /// # Errors
+    /// As [`Store::save`].
+    fn save_task(&mut self, task: &Task) -> Result<(), StoreError>;
+
+    /// Every task that was ever saved.
+    ///
+    /// # Errors
+    /// When a row cannot be read as what we wrote: never fewer tasks than there are.
+    fn tasks(&self) -> Result<Vec<Task>, StoreError>;
 }

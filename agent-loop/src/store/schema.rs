@@ -40,6 +40,18 @@ pub(super) const STEPS: &[Step] = &[
         digests BLOB NOT NULL CHECK (length(digests) = 32)
     ) STRICT;
     INSERT INTO census VALUES (1, 0, zeroblob(32));",
+    // 2: tasks of the issue loop, with a census of their own. A run may say from now on which task it is a part of.
+    "CREATE TABLE tasks (
+        issue TEXT PRIMARY KEY NOT NULL,
+        task TEXT NOT NULL,
+        digest BLOB NOT NULL CHECK (length(digest) = 32)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE task_census (
+        one INTEGER PRIMARY KEY NOT NULL CHECK (one = 1),
+        tasks INTEGER NOT NULL,
+        digests BLOB NOT NULL CHECK (length(digests) = 32)
+    ) STRICT;
+    INSERT INTO task_census VALUES (1, 0, zeroblob(32));",
 ];
 
 /// One thing of a schema: its type, its name, its table, and the statement that makes it.

@@ -7,15 +7,17 @@ use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use rusqlite::config::DbConfig;
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
+use super::census::{Census, RUNS};
 use super::entry::Access;
 use super::fault::{corrupt, from_sql, newer};
 use super::place::{Place, failed, failed_at};
 use super::row::{self, Sum};
 use super::schema::{APPLICATION, STEPS, Step, shape, shape_of};
 use super::{StateDir, Store, StoreError};
-use crate::run::{RunId, RunRecord};
+use crate::run::{Part, RunId, RunRecord};
+use crate::work::Task;
 
 /// The database in the state directory.
 pub(super) const NAME: &str = "agent-loop.db";
@@ -37,7 +39,7 @@ pub const KEEP_ENDED: u32 = 10_000;
 #[derive(Debug)]
 pub struct SqliteStore {
     pub(super) db: Connection,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl SqliteStore {
@@ -65,6 +67,9 @@ impl SqliteStore {
             Some(known) if known.bytes == 0 => {
                 return Err(corrupt(&path, "it is empty, which agent-loop never leaves"));
             }
+            Some(known) if !known.bytes.is_multiple_of(PAGE) => {
+                return Err(corrupt(&path, "its last page is not whole"));
+            }
             Some(_) => {}
         }
         let mut store = Self { db: connect(&path)?, path };
@@ -76,6 +81,7 @@ impl SqliteStore {
             store.migrate(number, step)?;
         }
         store.check_rows()?;
+        store.check_tasks()?;
         store.fold_log();
         store
             .db
@@ -101,12 +107,12 @@ impl SqliteStore {
                 sums.push(row.map_err(sql)?);
             }
         }
-        let mut census = Census::read(&change, &path)?;
+        let mut census = Census::read(&RUNS, &change, &path)?;
         for (id, sum) in &sums {
             change.execute("DELETE FROM runs WHERE id = ?1", [id]).map_err(sql)?;
             census.remove(sum);
         }
-        census.write(&change).map_err(sql)?;
+        census.write(&RUNS, &change).map_err(sql)?;
         change.commit().map_err(sql)?;
         self.fold_log();
         Ok(sums.len() as u64)
@@ -150,7 +156,7 @@ impl SqliteStore {
     fn check_rows(&self) -> Result<(), StoreError> {
         let mut found = Census::default();
         self.each("", &[], |_, sum| found.add(&sum))?;
-        if found != Census::read(&self.db, &self.path)? {
+        if found != Census::read(&RUNS, &self.db, &self.path)? {
             return Err(corrupt(&self.path, "its rows are not those that were written"));
         }
         Ok(())
@@ -221,7 +227,7 @@ impl SqliteStore {
         let new = row::write(run).map_err(|why| StoreError::Failed { doing: DOING, why })?;
         let sum = row::sum(&new);
         let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-        let mut census = Census::read(&change, &path)?;
+        let mut census = Census::read(&RUNS, &change, &path)?;
         let old: Option<(String, Sum)> = change
             .prepare_cached("SELECT stage, digest FROM runs WHERE id = ?1")
             .and_then(|mut it| it.query_row([run.id.to_string()], |row| Ok((row.get(0)?, row.get(1)?))).optional())
@@ -238,18 +244,18 @@ impl SqliteStore {
         let text = format!("INSERT OR REPLACE INTO runs ({}, digest) VALUES ({marks})", row::COLUMNS);
         let row = new.into_iter().chain([Value::Blob(sum.to_vec())]);
         change.prepare_cached(&text).and_then(|mut it| it.execute(rusqlite::params_from_iter(row))).map_err(sql)?;
-        census.write(&change).map_err(sql)?;
+        census.write(&RUNS, &change).map_err(sql)?;
         change.commit().map_err(sql)
     }
 
     /// Moves what is in the log into the database. Where that fails, the log stays and is as durable.
-    fn fold_log(&self) {
+    pub(super) fn fold_log(&self) {
         let folded = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         // The next change tries it again; a disk that fails fails that one too, and is reported by it.
         drop(folded);
     }
 
-    fn sql(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    pub(super) fn sql(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
         let path = self.path.clone();
         move |error| from_sql(&path, doing, error)
     }
@@ -273,44 +279,23 @@ impl Store for SqliteStore {
     fn run(&self, id: RunId) -> Result<Option<RunRecord>, StoreError> {
         Ok(self.all("WHERE id = ?1", &[&id.to_string()])?.pop())
     }
-}
 
-/// How many rows there are, and the exclusive or of their digests.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Census {
-    runs: i64,
-    digests: Sum,
-}
-
-impl Census {
-    fn read(db: &Connection, path: &Path) -> Result<Self, StoreError> {
-        let read = db.query_row("SELECT runs, digests FROM census WHERE one = 1", [], |row| {
-            Ok(Self { runs: row.get(0)?, digests: row.get(1)? })
-        });
-        match read {
-            Err(rusqlite::Error::QueryReturnedNoRows) => Err(corrupt(path, "the count of its rows is gone")),
-            read => read.map_err(|error| from_sql(path, "reading the count of runs", error)),
-        }
+    fn run_of(&self, part: &Part) -> Result<Option<RunRecord>, StoreError> {
+        let rest = "WHERE json_extract(submission, '$.part.issue') = ?1
+            AND json_extract(submission, '$.part.attempt') = ?2
+            AND json_extract(submission, '$.part.what') = ?3
+            ORDER BY id DESC LIMIT 1";
+        Ok(self.all(rest, &[&part.issue, &part.attempt, &part.what])?.pop())
     }
 
-    fn write(&self, change: &Transaction<'_>) -> rusqlite::Result<()> {
-        let written = change
-            .execute("UPDATE census SET runs = ?1, digests = ?2 WHERE one = 1", params![self.runs, self.digests])?;
-        if written == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(written)) }
+    fn save_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        self.write_task(task)?;
+        self.fold_log();
+        Ok(())
     }
 
-    fn add(&mut self, sum: &Sum) {
-        self.runs += 1;
-        self.toggle(sum);
-    }
-
-    fn remove(&mut self, sum: &Sum) {
-        self.runs -= 1;
-        self.toggle(sum);
-    }
-
-    fn toggle(&mut self, sum: &Sum) {
-        self.digests.iter_mut().zip(sum).for_each(|(all, one)| *all ^= one);
+    fn tasks(&self) -> Result<Vec<Task>, StoreError> {
+        self.all_tasks()
     }
 }
 

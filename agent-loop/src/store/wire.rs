@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{LaunchFailure, Outcome};
 use crate::model::{Source, StopReason, Totals, WaitStatus};
-use crate::run::{End, Limits, RunOutcome, Submission};
+use crate::run::{End, Limits, Part, RunOutcome, Submission};
 use crate::supervise::Leftovers;
 
 /// The version of these forms.
@@ -27,6 +27,17 @@ pub(super) struct WireSubmission {
     grace: Span,
     leftovers: WireLeftovers,
     asked_by: u32,
+    /// Written from the second version of the schema on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<WirePart>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WirePart {
+    issue: String,
+    attempt: u32,
+    what: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,6 +191,11 @@ pub(super) fn write_submission(it: &Submission) -> Result<String, String> {
             Leftovers::Wait => WireLeftovers::Wait,
         },
         asked_by: it.asked_by,
+        part: it.part.as_ref().map(|part| WirePart {
+            issue: part.issue.clone(),
+            attempt: part.attempt,
+            what: part.what.clone(),
+        }),
     };
     serde_json::to_string(&wire).map_err(|error| error.to_string())
 }
@@ -209,6 +225,7 @@ pub(super) fn read_submission(text: &str) -> Result<Submission, String> {
             WireLeftovers::Wait => Leftovers::Wait,
         },
         asked_by: wire.asked_by,
+        part: wire.part.map(|part| Part { issue: part.issue, attempt: part.attempt, what: part.what }),
     })
 }
 

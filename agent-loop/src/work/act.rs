@@ -1,8 +1,9 @@
 //! What a decision asks for: one thing at a time, a read, a write, or to wait. [pure]
 
-use super::seen::{Mark, MergedProof};
+use super::seen::Mark;
 use super::task::{Gone, Purpose};
 use super::words::{At, Branch, CommentId, PullNumber, Sha};
+use crate::forge::MergedProof;
 
 /// The one thing to do next.
 ///

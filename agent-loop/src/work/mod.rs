@@ -34,8 +34,6 @@ pub use comment::{marker, pull_request, read_marker};
 pub use decide::{Step, decide};
 pub use pick::{Candidate, Order, pick};
 pub use rules::{Budgets, Labels, Rules};
-pub use seen::{
-    Claim, Comment, Commits, Issue, Mark, Mergeable, MergedProof, Part, Pull, PullState, Reply, Run, RunEnd, Seen,
-};
+pub use seen::{Claim, Comment, Commits, Issue, Mark, Mergeable, Part, Pull, PullState, Reply, Run, RunEnd, Seen};
 pub use task::{Gone, Head, Passed, Purpose, Spent, State, Status, Task, Why, Writing};
 pub use words::{At, Branch, CommentId, IssueKey, NotAName, PullNumber, RepoName, Sha};

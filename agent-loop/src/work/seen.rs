@@ -6,6 +6,7 @@
 use super::act::Kind;
 use super::ci::Ci;
 use super::words::{At, Branch, CommentId, PullNumber, Sha};
+use crate::forge::MergedProof;
 
 /// Everything that was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -191,46 +192,6 @@ pub enum PullState {
     Closed,
     /// Merged.
     Merged(MergedProof),
-}
-
-/// Proof that a pull request was merged: it was read again, and was merged, with this head and a commit on its base.
-///
-/// An issue is closed on nothing else (I16). Only what reads a pull request from the forge makes one, and it is never
-/// read back from a disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MergedProof {
-    pull: PullNumber,
-    head: Sha,
-    commit: Sha,
-}
-
-impl MergedProof {
-    /// The proof in what the forge says of a pull request: merged, at this head, by this commit.
-    ///
-    /// `None` where it does not say all three.
-    #[must_use]
-    pub fn read(pull: PullNumber, merged: bool, head: &Sha, commit: Option<&Sha>) -> Option<Self> {
-        let commit = commit.filter(|_| merged)?;
-        Some(Self { pull, head: head.clone(), commit: commit.clone() })
-    }
-
-    /// Which pull request.
-    #[must_use]
-    pub const fn pull(&self) -> PullNumber {
-        self.pull
-    }
-
-    /// The head that was merged.
-    #[must_use]
-    pub const fn head(&self) -> &Sha {
-        &self.head
-    }
-
-    /// The commit on the base.
-    #[must_use]
-    pub const fn commit(&self) -> &Sha {
-        &self.commit
-    }
 }
 
 /// The run of a task, on this host.

@@ -319,6 +319,33 @@ impl State {
         }
     }
 
+    /// The word of a state among those that there are, as it is kept in a history.
+    #[must_use]
+    pub fn known_word(text: &str) -> Option<&'static str> {
+        const WORDS: [&str; 19] = [
+            "eligible",
+            "preparing",
+            "running",
+            "stopping",
+            "exited",
+            "pushing",
+            "opening",
+            "ci_wait",
+            "ci_missing",
+            "ci_approval",
+            "merge_gate",
+            "merging",
+            "merge_unknown",
+            "closing",
+            "backoff",
+            "needs_human",
+            "done",
+            "superseded",
+            "cleaned",
+        ];
+        WORDS.into_iter().find(|word| *word == text)
+    }
+
     /// The head that it is about.
     #[must_use]
     pub const fn head(&self) -> Option<&Sha> {

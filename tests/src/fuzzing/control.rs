@@ -101,7 +101,8 @@ fn exchange(bytes: &[u8], hang_up: bool) -> Vec<u8> {
 fn reaches_the_daemon(ask: &Ask) {
     let is_id = |run: &String| run.parse::<RunId>().is_ok();
     match ask {
-        Ask::Status | Ask::Events => {}
+        Ask::Status | Ask::Events | Ask::Issues(_) => {}
+        Ask::Within(_) => panic!("no path leads there"),
         Ask::Runs { limit, .. } => assert!(*limit <= 1000),
         Ask::Run(run) | Ask::Tree(run) | Ask::Logs(run) => assert!(is_id(run), "{run:?}"),
         Ask::Start(wish) => assert_eq!(wish.check(), Ok::<(), Problem>(())),

@@ -109,7 +109,7 @@ impl OwnLines {
         Self { boot_id: Shared(boot_id.into()) }
     }
 
-    fn line(&self, kind: &'static str, clock: Clock) -> Line {
+    pub(super) fn line(&self, kind: &'static str, clock: Clock) -> Line {
         Line {
             kind,
             boot_ns: clock.boot.0,
@@ -189,8 +189,8 @@ impl Line {
         match self.kind {
             "run.killed" | "merge.result" | "gap" => Class::Mark,
             "run.exit" => Class::End,
-            "run.intent" | "run.born" | "signal.intent" | "merge.intent" | "comment.intent" | "key" | "log.segment"
-            | "retention" => Class::First,
+            "run.intent" | "run.born" | "signal.intent" | "merge.intent" | "comment.intent" | "forge.intent"
+            | "key" | "log.segment" | "retention" => Class::First,
             _ => Class::Soon,
         }
     }

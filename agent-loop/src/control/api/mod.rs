@@ -1,8 +1,10 @@
 //! The questions and answers of the control socket: a stable schema, version 1 under the path `/v1`.
 
+mod issues;
 #[cfg(test)]
 mod tests;
 mod view;
+mod within;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,10 +14,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::feed::Follower;
 
+pub use self::issues::{IssueAsk, QueueView, RepoView, SkippedView, TaskRequest, TaskVerb, TaskView};
 pub use self::view::{
     ErrorBody, ErrorView, KillView, MissedView, OutputView, ProcessView, RunView, RunsView, StartedView, StatusView,
     TreeView,
 };
+pub use self::within::{Given, Order, Within};
 
 /// A question on its way to the daemon's shell.
 #[derive(Debug)]
@@ -72,6 +76,10 @@ pub enum Ask {
         /// Only say what would be done.
         dry_run: bool,
     },
+    /// Of the issue loop.
+    Issues(IssueAsk),
+    /// By the issue loop.
+    Within(Within),
 }
 
 /// What is answered.
@@ -96,6 +104,12 @@ pub enum Answer {
     },
     /// To [`Ask::Kill`]: what is done, or would be.
     Killing(KillView),
+    /// To [`IssueAsk::Queue`].
+    Queue(QueueView),
+    /// To [`IssueAsk::Act`]: the task as it is then.
+    Task(Box<TaskView>),
+    /// To [`Ask::Within`].
+    Given(Given),
 }
 
 /// Lines of the event log, without their line ends.

@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Limits, metrics, stream};
 use crate::control::api::{
-    Answer, Ask, Caller, ErrorBody, ErrorView, KillRequest, Problem, Question, Questions, RunsView, StartRequest,
-    StartedView,
+    Answer, Ask, Caller, ErrorBody, ErrorView, IssueAsk, KillRequest, Problem, Question, Questions, RunsView,
+    StartRequest, StartedView, TaskRequest,
 };
 use crate::run::RunId;
 
@@ -133,6 +133,8 @@ pub(super) fn router(desk: Desk, peer: Peer) -> Router {
         .route("/v1/runs/{run}/tree", get(tree))
         .route("/v1/runs/{run}/logs", get(stream::logs))
         .route("/v1/runs/{run}/kill", post(kill))
+        .route("/v1/queue", get(queue))
+        .route("/v1/tasks", post(task))
         .route("/v1/events", get(stream::events))
         .route("/metrics", get(metrics))
         .fallback(no_such_path)
@@ -216,6 +218,23 @@ async fn kill(
     let Answer::Killing(view) =
         desk.ask(Ask::Kill { run, reason: wish.reason, dry_run: wish.dry_run }, peer.caller).await?
     else {
+        return Err(Failure::astray());
+    };
+    Ok(Json(view).into_response())
+}
+
+async fn queue(State(desk): State<Desk>, Extension(peer): Extension<Peer>) -> Reply {
+    let Answer::Queue(view) = desk.ask(Ask::Issues(IssueAsk::Queue), peer.caller).await? else {
+        return Err(Failure::astray());
+    };
+    Ok(Json(view).into_response())
+}
+
+async fn task(State(desk): State<Desk>, Extension(peer): Extension<Peer>, request: Request<Body>) -> Reply {
+    writer(peer.caller)?;
+    let TaskRequest { issue, verb } = desk.body(peer, request).await?;
+    let issue = issue.parse().map_err(|error: crate::work::NotAName| Problem::Bad(error.to_string()))?;
+    let Answer::Task(view) = desk.ask(Ask::Issues(IssueAsk::Act(issue, verb)), peer.caller).await? else {
         return Err(Failure::astray());
     };
     Ok(Json(view).into_response())

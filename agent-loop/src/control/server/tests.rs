@@ -16,8 +16,8 @@ use tokio::task::AbortHandle;
 
 use super::*;
 use crate::control::api::{
-    Answer, Ask, EventFeed, KillRequest, KillView, LogFiles, MissedView, Problem, Question, RunView, StartRequest,
-    StatusView, TreeView,
+    Answer, Ask, EventFeed, IssueAsk, KillRequest, KillView, LogFiles, MissedView, Problem, Question, QueueView,
+    RunView, StartRequest, StatusView, TaskVerb, TaskView, TreeView,
 };
 use crate::control::client::{Client, ClientError, OutputStream};
 use crate::control::feed::Lines;
@@ -176,6 +176,11 @@ fn all(ask: &Ask) -> Says {
             live: Lines::new(1, 1_000).follow(),
         }),
         Ask::Start(_) => Answer::Started { run: RUN.to_owned() },
+        Ask::Issues(IssueAsk::Queue) => Answer::Queue(QueueView::default()),
+        Ask::Issues(IssueAsk::Act(issue, _)) => {
+            Answer::Task(Box::new(TaskView { issue: issue.to_string(), ..TaskView::default() }))
+        }
+        Ask::Within(_) => panic!("no path leads there"),
         Ask::Kill { run, dry_run, .. } => Answer::Killing(KillView {
             run: run.clone(),
             state: "running".to_owned(),
@@ -193,6 +198,7 @@ fn every_route_asks_its_question_and_gives_its_view() {
         let start = r#"{"argv":["true"],"limit":"1h"}"#;
         let wish = StartRequest { argv: vec!["true".to_owned()], limit: Some("1h".to_owned()), ..Default::default() };
         let kill = |dry_run| Ask::Kill { run: RUN.to_owned(), reason: "r".to_owned(), dry_run };
+        let retry = Ask::Issues(IssueAsk::Act("o/r#7".parse().expect("an issue"), TaskVerb::Retry));
         let rows: Vec<(String, Option<&str>, Ask, u16, &str)> = vec![
             ("/v1/status".into(), None, Ask::Status, 200, "{\"version\":\"1.2.3\""),
             ("/metrics".into(), None, Ask::Status, 200, "# TYPE"),
@@ -205,6 +211,8 @@ fn every_route_asks_its_question_and_gives_its_view() {
             (run("/logs"), None, Ask::Logs(RUN.into()), 200, ""),
             (run("/logs?stream=stderr&from=3"), None, Ask::Logs(RUN.into()), 200, ""),
             ("/v1/runs".into(), Some(start), Ask::Start(Box::new(wish)), 201, "{\"run\":\"01K9"),
+            ("/v1/queue".into(), None, Ask::Issues(IssueAsk::Queue), 200, "{\"repos\":[]}"),
+            ("/v1/tasks".into(), Some(r#"{"issue":"o/r#7","verb":"retry"}"#), retry, 200, "{\"issue\":\"o/r#7\""),
             (run("/kill"), Some(r#"{"reason":"r"}"#), kill(false), 200, "{\"run\":\"01K9"),
             (run("/kill"), Some(r#"{"reason":"r","dry_run":true}"#), kill(true), 200, "{\"run\":\"01K9"),
         ];

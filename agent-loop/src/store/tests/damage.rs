@@ -195,7 +195,7 @@ fn a_crash_while_the_first_one_is_made_is_made_good() {
 }
 
 /// Changes the database as somebody with the `sqlite3` program would.
-fn edit(scratch: &Scratch, statement: &str) {
+pub(super) fn edit(scratch: &Scratch, statement: &str) {
     let db = rusqlite::Connection::open(scratch.file("")).expect("ours");
     let _: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).expect("ours");
     db.execute_batch(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
@@ -230,15 +230,20 @@ fn every_edit_by_hand_is_found() {
         (&*format!("UPDATE runs SET stopping = NULL WHERE id = '{born}'"), "was changed"),
         ("UPDATE runs SET ended = NULL", "was changed"),
         ("UPDATE runs SET digest = zeroblob(32)", "was changed"),
-        ("CREATE VIEW v AS SELECT * FROM runs", "its tables are not those of version 1"),
-        ("CREATE TRIGGER t AFTER UPDATE ON runs BEGIN DELETE FROM runs; END", "its tables are not those of version 1"),
-        ("CREATE INDEX i ON runs (stage)", "its tables are not those of version 1"),
-        ("DROP TABLE census", "its tables are not those of version 1"),
+        ("CREATE VIEW v AS SELECT * FROM runs", "its tables are not those of version 2"),
+        ("CREATE TRIGGER t AFTER UPDATE ON runs BEGIN DELETE FROM runs; END", "its tables are not those of version 2"),
+        ("CREATE INDEX i ON runs (stage)", "its tables are not those of version 2"),
+        ("DROP TABLE census", "its tables are not those of version 2"),
         ("PRAGMA application_id = 1", "it is not a database of agent-loop"),
         ("PRAGMA user_version = 0", "its version is 0"),
         ("PRAGMA user_version = -1", "its version is -1"),
         ("PRAGMA journal_mode = DELETE", "its journal mode is delete"),
-        ("PRAGMA user_version = 2", "written by a newer agent-loop (its version is 2, this one knows 1)"),
+        ("PRAGMA user_version = 1", "its tables are not those of version 1"),
+        ("PRAGMA user_version = 3", "written by a newer agent-loop (its version is 3, this one knows 2)"),
+        ("UPDATE task_census SET tasks = 1", "its tasks are not those"),
+        ("UPDATE task_census SET digests = randomblob(32)", "its tasks are not those"),
+        ("DROP TABLE task_census", "its tables are not those of version 2"),
+        ("INSERT INTO tasks VALUES ('o/r#1', '{}', zeroblob(32))", "its row was changed"),
     ] {
         scratch.put(&whole);
         edit(&scratch, statement);

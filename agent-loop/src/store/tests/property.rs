@@ -10,7 +10,7 @@ use ulid::Ulid;
 use super::{Scratch, all};
 use crate::event::{LaunchFailure, Outcome};
 use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, Source, StopReason, Totals, WaitStatus};
-use crate::run::{Born, End, Limits, RunId, RunOutcome, RunRecord, Stage, Submission};
+use crate::run::{Born, End, Limits, Part, RunId, RunOutcome, RunRecord, Stage, Submission};
 use crate::store::Store as _;
 use crate::supervise::Leftovers;
 
@@ -60,6 +60,7 @@ fn submission() -> impl Strategy<Value = Submission> {
             grace,
             leftovers: if wait { Leftovers::Wait } else { Leftovers::Kill },
             asked_by,
+            part: wait.then(|| Part { issue: format!("o/r#{asked_by}"), attempt: asked_by, what: "agent".to_owned() }),
         },
     )
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::forge::MergedProof;
 use crate::work::*;
 
 /// What becomes of a write.
@@ -336,8 +337,8 @@ fn head_since(task: &Task) -> At {
 
 fn pull(request: &Request) -> Pull {
     let number = PullNumber(request.number);
-    let state = match MergedProof::read(number, request.merged.is_some(), &request.head, request.merged.as_ref()) {
-        Some(proof) => PullState::Merged(proof),
+    let state = match &request.merged {
+        Some(commit) => PullState::Merged(MergedProof::of_a_test(number, request.head.clone(), commit.clone())),
         None if request.open => PullState::Open,
         None => PullState::Closed,
     };
