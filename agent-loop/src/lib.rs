@@ -3,6 +3,7 @@
 //! Decisions are pure (`model`, `event`, `track`, `supervise`, `work`), effects live at the edge
 //! (`kernel`, `keeper`, `cli`). See `ARCHITECTURE.md`.
 
+pub mod agent;
 pub mod audit;
 pub mod cli;
 pub mod clock;
@@ -13,6 +14,7 @@ pub mod error;
 pub mod event;
 pub mod fault;
 pub mod forge;
+pub mod git;
 pub mod keeper;
 pub mod kernel;
 pub mod model;
