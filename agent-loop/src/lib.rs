@@ -15,6 +15,7 @@ pub mod event;
 pub mod fault;
 pub mod forge;
 pub mod git;
+pub mod issues;
 pub mod keeper;
 pub mod kernel;
 pub mod model;

@@ -15,6 +15,7 @@ use crate::config::{Config, PLACE};
 use crate::control::server::{Access, BindError, Server};
 use crate::daemon::{self, Setup};
 use crate::error;
+use crate::issues;
 use crate::kernel::LoadError;
 use crate::store::StoreError;
 
@@ -93,7 +94,11 @@ fn try_run(config: Config, path: &Path) -> anyhow::Result<()> {
         let setup = Setup::new(config)?;
         let (questions, asked) = mpsc::channel(QUESTIONS);
         // The state's lock comes first: a second daemon must not take the socket of the first.
-        let daemon = daemon::start(setup).await?;
+        let repos = setup.config.clone();
+        let mut daemon = daemon::start(setup).await?;
+        if !repos.repos.is_empty() {
+            daemon.with_issues(issues::start(repos, questions.clone()).context("starting the issue loop")?);
+        }
         let server = Server::bind(&runtime_dir.join("socket"), access).await?;
         eprintln!("agent-loop: ready, listening on {}", runtime_dir.join("socket").display());
         tokio::select! {

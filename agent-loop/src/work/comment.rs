@@ -130,7 +130,9 @@ pub fn pull_request(task: &Task, title: &str) -> (String, String) {
     (title, format!("Closes #{}.\n\nMade by an agent under agent-loop, attempt {}.\n", task.key.number, task.attempt))
 }
 
-fn sentence(task: &Task) -> String {
+/// What a task is doing, as a sentence.
+#[must_use]
+pub fn sentence(task: &Task) -> String {
     match &task.state {
         State::Eligible => "this issue is about to be taken".to_owned(),
         State::Preparing(_) => format!("attempt {} is prepared", task.attempt + 1),

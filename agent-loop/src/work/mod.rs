@@ -30,9 +30,9 @@ mod words;
 
 pub use act::{Act, Kind, Need, Write};
 pub use ci::{Accept, Check, Ci, CiRules, Required, Says, Verdict, verdict};
-pub use comment::{marker, pull_request, read_marker};
+pub use comment::{marker, pull_request, read_marker, sentence as says};
 pub use decide::{Step, decide};
-pub use pick::{Candidate, Order, pick};
+pub use pick::{Candidate, Order, Skip, pick};
 pub use rules::{Budgets, Labels, Rules};
 pub use seen::{Claim, Comment, Commits, Issue, Mark, Mergeable, Part, Pull, PullState, Reply, Run, RunEnd, Seen};
 pub use task::{Gone, Head, Passed, Purpose, Spent, State, Status, Task, Why, Writing};

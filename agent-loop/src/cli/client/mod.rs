@@ -12,6 +12,7 @@ pub(super) mod output;
 mod ps;
 mod start;
 mod status;
+mod tasks;
 mod tree;
 mod which;
 
@@ -37,6 +38,10 @@ pub(super) enum Command {
     Events(events::Args),
     Start(start::Args),
     Kill(kill::Args),
+    Queue(tasks::QueueArgs),
+    Retry(tasks::RetryArgs),
+    Pause(tasks::PauseArgs),
+    Resume(tasks::ResumeArgs),
 }
 
 /// What all of them take.
@@ -129,6 +134,10 @@ pub(super) fn run(command: Command) -> u8 {
             Command::Events(args) => events::run(args).await,
             Command::Start(args) => start::run(args).await,
             Command::Kill(args) => kill::run(args).await,
+            Command::Queue(args) => tasks::queue(args).await,
+            Command::Retry(args) => tasks::retry(args).await,
+            Command::Pause(args) => tasks::pause(args).await,
+            Command::Resume(args) => tasks::resume(args).await,
         }
     });
     match done {

@@ -9,13 +9,14 @@ use tokio::time::sleep;
 use super::away::Away;
 use super::output::{print, print_json};
 use super::{Common, Failure, doing, draw};
-use crate::control::api::{RunView, StartRequest};
+use crate::control::api::{RunView, StartRequest, TaskVerb};
 use crate::control::client::Client;
 use crate::error;
 
-/// Starts a command under the daemon, as the configured agent user.
+/// Starts a command under the daemon, as the configured agent user; or takes an issue.
 ///
-/// Prints the id of the run. The run belongs to the daemon: it goes on when this command ends.
+/// Prints the id of the run. The run belongs to the daemon: it goes on when this command ends. A single word of the form
+/// OWNER/NAME#NUMBER is an issue of a configured repository: it is taken at once, whatever its labels.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
@@ -70,6 +71,7 @@ Examples:
   agent-loop start --limit 1h -- claude -p 'fix the failing test'
   agent-loop start --wait --limit 10m --cwd /srv/work -- make check
   agent-loop start --stdin /srv/prompts/7.md --idle 15m -- claude -p
+  agent-loop start owner/name#42
 
 Exit codes with --wait: the command's own; 128+n it was ended by signal n; 124 a limit or budget
 was reached; 125 its end is not known, or agent-loop failed. Ctrl-C ends the waiting, not the run.";
@@ -136,6 +138,11 @@ impl Args {
 
 pub(super) async fn run(args: Args) -> Result<u8, Failure> {
     let (common, wait) = (args.common.clone(), args.wait);
+    if let [word] = &args.command[..]
+        && let Ok(issue) = word.parse()
+    {
+        return super::tasks::act(&issue, TaskVerb::Start, &common).await;
+    }
     let client = common.client();
     let started = client.start(&args.wish()?).await.map_err(doing("starting the run"))?;
     if !wait {

@@ -5,6 +5,7 @@
 
 mod event;
 mod facts;
+mod queue;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ mod tree;
 
 pub(in crate::cli) use event::event;
 pub(super) use facts::{ending, killing, run, status, why};
+pub(super) use queue::queue;
 pub(super) use table::table;
 #[cfg(test)]
 pub(super) use text::short;

@@ -1,0 +1,183 @@
+//! A repository whose issues are taken: its forge, our bare repository of it, what people are shown.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::Notify;
+
+use super::host::Host;
+use super::place::{self, Place};
+use crate::config;
+use crate::control::api::{RepoView, SkippedView, TaskView};
+use crate::forge::github::{GitHub, Options, Patience};
+use crate::forge::{Forge, Identity};
+use crate::git;
+use crate::store::StateDir;
+use crate::work::{At, Branch, IssueKey, Rules, Task};
+
+/// A repository that was reached.
+#[derive(Debug)]
+pub(super) struct Repo {
+    pub(super) host: Rc<Host>,
+    pub(super) settings: config::Repo,
+    pub(super) rules: Rules,
+    pub(super) forge: Box<dyn Forge>,
+    pub(super) git: git::Repository,
+    pub(super) us: Identity,
+    pub(super) base: Branch,
+    pub(super) board: Rc<Board>,
+}
+
+/// What is known of a repository and of its tasks: for people, and for what they ask.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    pub(super) state: RefCell<BoardState>,
+    /// Somebody wants it to be looked at now.
+    pub(super) look: Notify,
+}
+
+/// The same, as it is now.
+#[derive(Debug, Default)]
+pub(super) struct BoardState {
+    pub(super) trouble: Option<String>,
+    pub(super) looked: Option<At>,
+    pub(super) limits: crate::forge::Limits,
+    pub(super) tasks: BTreeMap<IssueKey, Rc<Handle>>,
+    /// Every task that was ever remembered here, its attempts going on where they were.
+    pub(super) known: BTreeMap<IssueKey, Task>,
+    pub(super) waiting: Vec<IssueKey>,
+    pub(super) skipped: Vec<(IssueKey, String)>,
+    /// Issues that somebody asked for by name.
+    pub(super) wanted: Vec<IssueKey>,
+}
+
+/// A task that is being tended.
+#[derive(Debug, Default)]
+pub(super) struct Handle {
+    pub(super) view: RefCell<TaskView>,
+    pub(super) wish: RefCell<Wish>,
+    pub(super) poke: Notify,
+}
+
+/// What a person wants of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) paused: Option<bool>,
+    pub(super) retry: bool,
+}
+
+/// How patient reads are while a repository is not reached.
+const AGAIN: Duration = Duration::from_secs(30);
+
+impl Repo {
+    /// Reaches a repository, for as long as that takes; what stands in the way is shown.
+    pub(super) async fn reach(host: &Rc<Host>, settings: &config::Repo, board: &Rc<Board>) -> Self {
+        loop {
+            match Self::open(host, settings, board).await {
+                Ok(repo) => {
+                    board.state.borrow_mut().trouble = None;
+                    return repo;
+                }
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    if board.state.borrow().trouble.as_ref() != Some(&why) {
+                        say(&format!("{}: {why}", settings.name));
+                    }
+                    board.state.borrow_mut().trouble = Some(why);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(settings.poll.max(AGAIN)) => {}
+                () = board.look.notified() => {}
+            }
+        }
+    }
+
+    async fn open(host: &Rc<Host>, settings: &config::Repo, board: &Rc<Board>) -> anyhow::Result<Self> {
+        let options = Options {
+            api: settings.api.clone(),
+            repository: settings.name.clone(),
+            login: settings.login.clone(),
+            patience: Patience::default(),
+        };
+        let forge = GitHub::new(&options)?;
+        let us = forge.identity().await?;
+        let known = forge.repository().await?;
+        anyhow::ensure!(!known.archived, "the repository is archived: take it out of the configuration");
+        let base = match &settings.base {
+            Some(base) => base.clone(),
+            None => known.default_branch.parse().context("the default branch")?,
+        };
+        let place = place::repository(&host.config.host.state_dir, &settings.name);
+        let parent = place.parent().context("a place without a parent")?;
+        StateDir::open(parent)?;
+        let git = git::Repository::open(&place, &host.config.host.git, forge.git_url()).await?;
+        Ok(Self {
+            host: Rc::clone(host),
+            settings: settings.clone(),
+            rules: settings.rules(&host.config),
+            forge: Box::new(forge),
+            git,
+            us,
+            base,
+            board: Rc::clone(board),
+        })
+    }
+
+    /// Now, by the forge's clock.
+    pub(super) fn now(&self) -> At {
+        // It has answered, else we were not here.
+        self.forge.now().unwrap_or_default()
+    }
+
+    /// The files of a task.
+    pub(super) fn place(&self, key: &IssueKey) -> Place {
+        Place::of(&self.host.config.host.state_dir, &self.host.config.host.work_dir, key)
+    }
+
+    /// Programs as paths.
+    pub(super) fn git_path(&self) -> &PathBuf {
+        &self.host.config.host.git
+    }
+
+    /// Keeps what the forge said of its limits for people.
+    pub(super) fn note_limits(&self) {
+        self.board.state.borrow_mut().limits = self.forge.limits();
+    }
+}
+
+impl Board {
+    /// What people are shown.
+    pub(super) fn view(&self, name: &str) -> RepoView {
+        let state = self.state.borrow();
+        RepoView {
+            repo: name.to_owned(),
+            trouble: state.trouble.clone(),
+            looked: state.looked.map(time),
+            requests: state.limits.requests,
+            not_modified: state.limits.not_modified,
+            remaining: state.limits.hourly.as_ref().map(|hourly| hourly.remaining),
+            tasks: state.tasks.values().rev().map(|task| task.view.borrow().clone()).collect(),
+            waiting: state.waiting.iter().map(ToString::to_string).collect(),
+            skipped: state
+                .skipped
+                .iter()
+                .map(|(issue, why)| SkippedView { issue: issue.to_string(), why: why.clone() })
+                .collect(),
+        }
+    }
+}
+
+/// A moment of the forge's clock, RFC 3339.
+pub(super) fn time(at: At) -> String {
+    jiff::Timestamp::from_second(at.0).map_or_else(|_| at.0.to_string(), |time| time.to_string())
+}
+
+/// Tells a person what goes on.
+pub(super) fn say(text: &str) {
+    eprintln!("agent-loop: {}", crate::audit::redact::said(text));
+}
