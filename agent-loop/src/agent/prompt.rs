@@ -377,7 +377,8 @@ mod tests {
         let templates = Templates::load(dir.path()).expect("it is right");
         let prompt = with("t", "b", |subject| templates.render(subject, &Ask::Work)).expect("it is right");
         assert!(prompt.starts_with("Only o/r: What ann wrote"), "{prompt}");
-        for (file, text) in [("again.md", "{{ nothing_like_it }}"), ("fix_checks.md", "{% if %}"), ("work.md", "{{ head }}")]
+        for (file, text) in
+            [("again.md", "{{ nothing_like_it }}"), ("fix_checks.md", "{% if %}"), ("work.md", "{{ head }}")]
         {
             let dir = tempfile::tempdir().expect("a scratch directory");
             std::fs::write(dir.path().join(file), text).expect("a file");

@@ -148,7 +148,8 @@ impl Look<'_> {
             return Ok(Judged::Bad(format!("the branch in the bundle points at {head}, which is no commit in it")));
         }
         // And that all of the history is there, as git itself does after a fetch.
-        let said = self.run(self.call().args(["rev-list", "--objects", "--quiet", head.as_str(), "--not", "--all"])).await?;
+        let said =
+            self.run(self.call().args(["rev-list", "--objects", "--quiet", head.as_str(), "--not", "--all"])).await?;
         if said.code != Some(0) {
             return self.not_sound(&said);
         }
