@@ -115,7 +115,9 @@ pub enum PromptError {
         why: String,
     },
     /// A template is not right.
-    #[error("the template {name}: {why}; its variables are described in the manual")]
+    #[error(
+        "the template {name}: {why}; each knows repo, number, branch, base, attempt, title, request; again also reason, fix_checks head, checks, findings, fix_conflict head"
+    )]
     Template {
         /// Which.
         name: String,

@@ -118,7 +118,7 @@ async fn i23_nothing_that_an_agent_writes_into_its_clone_is_executed_by_us_or_mo
             Taken::Nothing => panic!("{what}: there is a commit"),
         }
         let main = room.fetch("main").await.expect("it answers").expect("it is there");
-        let bundle = room.agent.home().join("again.bundle");
+        let bundle = room.gifts().join("again.bundle");
         let fix = super::branch("issue-1-fix");
         let given = room.repository.give(&fix, &main, &super::branch("main"), &main, &bundle, None).await;
         given.expect("it is all ours");
@@ -166,4 +166,27 @@ async fn i23_the_corpus_bites_who_runs_git_in_the_clone() {
         }
     }
     assert!(toothless.is_empty(), "not as it is written in the corpus: {toothless:?}");
+}
+
+#[tokio::test]
+async fn i23_an_agent_cannot_have_us_write_where_it_likes() {
+    needs!(root);
+    let room = Room::open().await;
+    let given = room.prepare().await;
+    let (fix, main) = (super::branch("issue-1-fix"), super::branch("main"));
+    let give =
+        async |to: &Path| room.repository.give(&fix, &given, &main, &given, to, Some(super::world::NOBODY)).await;
+    let victim = room.scratch.path().join("victim");
+    fs::create_dir(&victim).expect("a directory");
+    fs::write(victim.join("x.bundle"), "kept").expect("a file");
+    std::os::unix::fs::symlink(&victim, room.agent.home().join("link")).expect("a link");
+    for to in [room.agent.home().join("x.bundle"), room.agent.home().join("link/x.bundle"), "x.bundle".into()] {
+        assert!(give(&to).await.is_err(), "{}", to.display());
+    }
+    // A link in a directory of ours is removed, not followed.
+    let to = room.gifts().join("x.bundle");
+    std::os::unix::fs::symlink(victim.join("x.bundle"), &to).expect("a link");
+    give(&to).await.expect("a place of ours");
+    assert_eq!(fs::read_to_string(victim.join("x.bundle")).ok().as_deref(), Some("kept"));
+    assert_eq!(fs::metadata(victim.join("x.bundle")).map(|it| it.uid()).ok(), Some(0));
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -62,6 +62,7 @@ impl Room {
         // The agent has to come to its own part of it.
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711)).expect("our own");
         let repository = Repository::open(&scratch.path().join("room"), &program("git"), url).await;
+        fs::DirBuilder::new().mode(0o711).create(scratch.path().join("gifts")).expect("a fresh directory");
         let agent = Agent::new(&scratch.path().join("agent"));
         Self { fake, repository: repository.expect("a fresh place"), agent, scratch }
     }
@@ -82,13 +83,18 @@ impl Room {
     }
 
     async fn give(&self, at: &Sha, base: &Sha) -> PathBuf {
-        let bundle = self.agent.home().join("given.bundle");
+        let bundle = self.gifts().join("given.bundle");
         let given =
             self.repository.give(&branch("issue-1-fix"), at, &branch("main"), base, &bundle, Some(NOBODY)).await;
         given.expect("both are here");
         let stat = fs::metadata(&bundle).expect("it was written");
         assert_eq!((stat.uid(), stat.mode() & 0o7777), (NOBODY, 0o400), "only its reader reads it");
         bundle
+    }
+
+    /// Where what is given lies: ours, and the agent passes through.
+    pub fn gifts(&self) -> PathBuf {
+        self.scratch.path().join("gifts")
     }
 
     pub async fn refresh(&self, at: &Sha, base: &Sha) {
