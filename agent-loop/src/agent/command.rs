@@ -41,7 +41,9 @@ pub enum CommandError {
     #[error("the command is empty: write the program and its arguments as a list")]
     Empty,
     /// A placeholder that is not known.
-    #[error("{arg:?}: {{{name}}} is none of {{session}}, {{branch}}, {{base}}, {{number}}, {{repo}}, {{attempt}}; a brace is written twice")]
+    #[error(
+        "{arg:?}: {{{name}}} is none of {{session}}, {{branch}}, {{base}}, {{number}}, {{repo}}, {{attempt}}; a brace is written twice"
+    )]
     Placeholder {
         /// The argument.
         arg: String,

@@ -43,9 +43,9 @@ pub fn judge(preset: Preset, end: &End, told: &Told, now: At, waits: Waits) -> R
     };
     match outcome {
         Outcome::LaunchFailed(failure) => {
-            let errno = failure.errno.map_or_else(String::new, |errno| {
-                format!(": {}", std::io::Error::from_raw_os_error(errno))
-            });
+            let errno = failure
+                .errno
+                .map_or_else(String::new, |errno| format!(": {}", std::io::Error::from_raw_os_error(errno)));
             host(&format!("it could not be started: {}{errno}", failure.step))
         }
         Outcome::NotEmpty { reason, survivors } => {
@@ -102,7 +102,9 @@ fn of_claude(told: &Told, now: At, waits: Waits) -> RunEnd {
         (Some(ApiError::Provider), _) => host(&format!("its provider has trouble: {}", line(said, SHOWN))),
         (Some(ApiError::RateLimit), _) => RunEnd::WaitUntil(now.after(waits.default.min(waits.longest))),
         (Some(ApiError::Other) | None, _) if says_not_logged_in(said) => not_let_in(said),
-        (Some(ApiError::Other) | None, _) if said.is_empty() => RunEnd::Failed(format!("it ended with {}", line(kind, SHOWN))),
+        (Some(ApiError::Other) | None, _) if said.is_empty() => {
+            RunEnd::Failed(format!("it ended with {}", line(kind, SHOWN)))
+        }
         (Some(ApiError::Other) | None, _) => RunEnd::Failed(format!("{}: {}", line(kind, SHOWN), line(said, SHOWN))),
     }
 }
@@ -121,7 +123,9 @@ fn without_result(status: Option<WaitStatus>, told: &Told, now: At, waits: Waits
         return RunEnd::Failed(format!("it ended without a result; its last words: {:?}", line(said, SHOWN)));
     }
     match of_status(status) {
-        RunEnd::Failed(why) if !said.is_empty() => RunEnd::Failed(format!("{why}; its last words: {}", line(said, SHOWN))),
+        RunEnd::Failed(why) if !said.is_empty() => {
+            RunEnd::Failed(format!("{why}; its last words: {}", line(said, SHOWN)))
+        }
         end @ (RunEnd::Failed(_)
         | RunEnd::Worked
         | RunEnd::WaitUntil(_)
@@ -147,7 +151,9 @@ fn limited(told: &Told, said: &str, now: At, waits: Waits) -> Option<RunEnd> {
 fn of_status(status: Option<WaitStatus>) -> RunEnd {
     match status {
         // What a shell or `env` says of a command that it cannot execute or find.
-        Some(WaitStatus::Exited(126)) => host("its command cannot be executed (exit 126): look at the configured command"),
+        Some(WaitStatus::Exited(126)) => {
+            host("its command cannot be executed (exit 126): look at the configured command")
+        }
         Some(WaitStatus::Exited(127)) => host("its command was not found (exit 127): look at the configured command"),
         Some(status) => RunEnd::Failed(format!("it ended with {status}")),
         None => host("how it ended was not seen"),
@@ -272,7 +278,8 @@ mod tests {
         assert!(infrastructure(of(b"", &end(Outcome::Ended, None))), "nobody saw how it ended");
         let lost = End { outcome: RunOutcome::LostToReboot, ..exited(0) };
         assert!(infrastructure(of(include_bytes!("testdata/work.jsonl"), &lost)));
-        let overloaded = br#"{"type":"result","subtype":"success","is_error":true,"api_error_status":529,"result":"x"}"#;
+        let overloaded =
+            br#"{"type":"result","subtype":"success","is_error":true,"api_error_status":529,"result":"x"}"#;
         assert!(infrastructure(of(overloaded, &exited(1))));
         let denied = br#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"x"}"#;
         assert!(infrastructure(of(denied, &exited(1))));

@@ -115,7 +115,9 @@ pub enum PromptError {
         why: String,
     },
     /// A template is not right.
-    #[error("the template {name}: {why}; its variables are described in the manual")]
+    #[error(
+        "the template {name}: {why}; each knows repo, number, branch, base, attempt, title, request; again also reason, fix_checks head, checks, findings, fix_conflict head"
+    )]
     Template {
         /// Which.
         name: String,
@@ -377,7 +379,8 @@ mod tests {
         let templates = Templates::load(dir.path()).expect("it is right");
         let prompt = with("t", "b", |subject| templates.render(subject, &Ask::Work)).expect("it is right");
         assert!(prompt.starts_with("Only o/r: What ann wrote"), "{prompt}");
-        for (file, text) in [("again.md", "{{ nothing_like_it }}"), ("fix_checks.md", "{% if %}"), ("work.md", "{{ head }}")]
+        for (file, text) in
+            [("again.md", "{{ nothing_like_it }}"), ("fix_checks.md", "{% if %}"), ("work.md", "{{ head }}")]
         {
             let dir = tempfile::tempdir().expect("a scratch directory");
             std::fs::write(dir.path().join(file), text).expect("a file");

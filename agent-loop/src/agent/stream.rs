@@ -77,12 +77,7 @@ impl Stream {
     /// A stream; with a session, results of others in it (an agent may run another one) are not taken for its own.
     #[must_use]
     pub fn new(session: Option<SessionId>) -> Self {
-        Self {
-            session: session.map(|it| it.to_string()),
-            line: Vec::new(),
-            skipping: false,
-            told: Told::default(),
-        }
+        Self { session: session.map(|it| it.to_string()), line: Vec::new(), skipping: false, told: Told::default() }
     }
 
     /// Takes the next bytes.
@@ -288,7 +283,9 @@ mod tests {
     #[test]
     fn a_limit_that_is_told_is_kept_until_it_is_told_to_be_over() {
         let event = |status: &str, more: &str| {
-            format!(r#"{{"rate_limit_info":{{"status":"{status}","resetsAt":1790000400{more}}},"type":"rate_limit_event"}}"#)
+            format!(
+                r#"{{"rate_limit_info":{{"status":"{status}","resetsAt":1790000400{more}}},"type":"rate_limit_event"}}"#
+            )
         };
         let rejected = event("rejected", "");
         assert_eq!(told(rejected.as_bytes()).limit, Some(Limit { resets: Some(1_790_000_400) }));

@@ -1,22 +1,32 @@
 //! What an agent is given: a bundle, from which a process under its own user makes its clone.
 
+use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{PermissionsExt as _, fchown};
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::error::{GitError, io_at};
 use super::repository::Repository;
 use super::secret::memory;
 use crate::forge::{Branch, Sha};
+use crate::store::LogDir;
 
 impl Repository {
     /// Writes a bundle to `to` that holds `refs/heads/<branch>` at `at` and `refs/heads/<base>` at `base_at`, with all of
-    /// their histories. The file is new: what was there before is removed, and no link is followed. It belongs to
-    /// `reader` (a user id) where one is given, and only its owner can read it.
+    /// their histories. The file is new: what was there before is removed. It belongs to `reader` (a user id) where one is
+    /// given, and only its owner can read it. Its directory has to be one of ours that the reader can pass through and
+    /// that nobody else can change: else an agent could have us make a file of its own wherever it likes.
     ///
     /// # Errors
-    /// [`GitError::Missing`] where a commit is not here; else where this host failed, and then no file is left.
+    /// [`GitError::Missing`] where a commit is not here, [`GitError::Place`] where others could change the directory; else
+    /// where this host failed. Then no file is left.
     pub async fn give(
         &self,
         branch: &Branch,
@@ -32,13 +42,20 @@ impl Repository {
                 return Err(GitError::Missing { doing, commit: commit.to_string() });
             }
         }
-        let written = match create(to, &header(branch, at, base, base_at)) {
+        let (dir, name) = match (to.parent(), to.file_name()) {
+            (Some(dir), Some(name)) if to.is_absolute() => (dir, name),
+            (Some(_) | None, Some(_) | None) => {
+                return Err(GitError::Unfit(format!("{} is no absolute path of a file", to.display())));
+            }
+        };
+        let dir = LogDir::open(dir)?;
+        let written = match create(dir.dir(), name, &header(branch, at, base, base_at)) {
             Ok(file) => self.pack(&doing, at, base_at, &file, reader).await,
             Err(error) => Err(io_at(format!("{doing} to {}", to.display()))(error)),
         };
         if written.is_err() {
             // A file that is cut off must be taken for nothing.
-            let _ = std::fs::remove_file(to);
+            let _ = unlinkat(dir.dir(), name, UnlinkatFlags::NoRemoveDir);
         }
         written
     }
@@ -79,13 +96,14 @@ fn header(branch: &Branch, at: &Sha, base: &Branch, base_at: &Sha) -> String {
     text
 }
 
-/// A new file of ours with this beginning.
-fn create(path: &Path, beginning: &str) -> io::Result<File> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+/// A new file of ours with this beginning, in a directory that is held.
+fn create(dir: BorrowedFd<'_>, name: &OsStr, beginning: &str) -> io::Result<File> {
+    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno.into()),
     }
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(dir, name, new, Mode::S_IRUSR | Mode::S_IWUSR)?);
     file.write_all(beginning.as_bytes())?;
     Ok(file)
 }

@@ -24,6 +24,8 @@ const MOST_ERR: usize = 16 << 10;
 const MOST_SAID: usize = 1_200;
 /// The most seconds of processor time for one process.
 const CPU_SECONDS: u64 = 3_600;
+/// The same, for one that reads what an agent made.
+const HOSTILE_CPU_SECONDS: u64 = 900;
 /// The most address space of a process that reads what an agent made, bytes.
 const MEMORY: u64 = 6 << 30;
 
@@ -210,9 +212,11 @@ impl Git {
 
     fn command(&self, call: &mut Call) -> Command {
         let mut command = Command::new(&self.limiter);
-        command.arg("--core=0").arg(format!("--cpu={CPU_SECONDS}"));
+        command.arg("--core=0");
         if call.hostile {
-            command.arg(format!("--as={MEMORY}"));
+            command.arg(format!("--cpu={HOSTILE_CPU_SECONDS}")).arg(format!("--as={MEMORY}"));
+        } else {
+            command.arg(format!("--cpu={CPU_SECONDS}"));
         }
         command.arg(&self.program);
         for setting in CONFIGURATION {

@@ -75,9 +75,16 @@ fn answer(doing: &str, name: &str, said: &Said) -> Result<Pushed, GitError> {
         [("!", summary)] if summary.starts_with("[remote failure]") => Ok(Pushed::Doubt(all(summary))),
         // The second three are a forge's words where somebody was first by a moment.
         [("!", summary)]
-            if ["stale info", "fetch first", "non-fast-forward", "cannot lock ref", "already exists", "but expected"]
-                .iter()
-                .any(|it| summary.contains(it)) =>
+            if [
+                "stale info",
+                "fetch first",
+                "non-fast-forward",
+                "cannot lock ref",
+                "already exists",
+                "but expected",
+            ]
+            .iter()
+            .any(|it| summary.contains(it)) =>
         {
             Ok(Pushed::Moved(all(summary)))
         }

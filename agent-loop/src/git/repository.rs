@@ -42,8 +42,10 @@ pub struct Repository {
     pub(super) url: String,
     pub(super) protocol: &'static str,
     pub(super) patience: Patience,
-    /// Held by whoever changes it: two that move one ref would fail by each other's lock.
-    pub(super) writing: Mutex<()>,
+    /// Held by whoever fetches: two that move one ref would fail by each other's lock.
+    fetching: Mutex<()>,
+    /// Held by whoever takes from an agent, which never waits for the forge.
+    pub(super) taking: Mutex<()>,
 }
 
 impl Repository {
@@ -65,7 +67,14 @@ impl Repository {
             GitError::Unfit(format!("{} is not there, which bounds git: install util-linux", LIMITERS[0]))
         })?;
         let git = Git { program: git.to_owned(), limiter, dir: place.join("repository.git") };
-        let repository = Self { git, url, protocol, patience: Patience::default(), writing: Mutex::new(()) };
+        let repository = Self {
+            git,
+            url,
+            protocol,
+            patience: Patience::default(),
+            fetching: Mutex::default(),
+            taking: Mutex::default(),
+        };
         repository.check_version().await?;
         super::take::sweep(&place)?;
         // Making it again changes nothing of one that is whole, and completes one whose making was cut off.
@@ -100,7 +109,7 @@ impl Repository {
             .remote(self.protocol, secret)
             .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"])
             .args(["--force", "--", &self.url, &format!("refs/heads/{branch}:{name}")]);
-        let _writing = self.writing.lock().await;
+        let _fetching = self.fetching.lock().await;
         let said = self.git.run(call).await?;
         if said.code == Some(0) {
             return self.at(&name, &doing).await;
@@ -130,7 +139,7 @@ impl Repository {
     /// # Errors
     /// Where this host failed.
     pub async fn tidy(&self) -> Result<(), GitError> {
-        let _writing = self.writing.lock().await;
+        let (_fetching, _taking) = (self.fetching.lock().await, self.taking.lock().await);
         let call = self.local("tidying our repository").args(["gc", "--quiet", "--prune=2.weeks.ago"]);
         self.git.must(call).await.map(drop)
     }

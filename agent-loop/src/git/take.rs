@@ -95,7 +95,7 @@ impl Repository {
         }
         file.seek(SeekFrom::Start(head.pack)).map_err(io_at(format!("{doing}: reading its bundle")))?;
         let quarantine = Quarantine::new(self.dir()).map_err(io_at(format!("{doing}: making a quarantine")))?;
-        let _writing = self.writing.lock().await;
+        let _taking = self.taking.lock().await;
         let look = Look { repository: self, quarantine: &quarantine, doing: &doing };
         match look.judge(file, &head.at, since, limits).await? {
             Judged::Good { commits } => {
@@ -128,6 +128,16 @@ struct Look<'a> {
 
 impl Look<'_> {
     async fn judge(&self, pack: File, head: &Sha, since: &Sha, limits: TakeLimits) -> Result<Judged, GitError> {
+        match self.look(pack, head, since, limits).await {
+            // Nothing but what the agent made can take that long.
+            Err(GitError::TimedOut { after, .. }) => {
+                Ok(Judged::Bad(format!("git found no end of the bundle in {} s", after.as_secs())))
+            }
+            judged => judged,
+        }
+    }
+
+    async fn look(&self, pack: File, head: &Sha, since: &Sha, limits: TakeLimits) -> Result<Judged, GitError> {
         // Each object is checked, and that whatever it names is there.
         let ignored = "badTimezone=ignore,missingSpaceBeforeDate=ignore,zeroPaddedFilemode=ignore";
         let index = [
@@ -148,7 +158,8 @@ impl Look<'_> {
             return Ok(Judged::Bad(format!("the branch in the bundle points at {head}, which is no commit in it")));
         }
         // And that all of the history is there, as git itself does after a fetch.
-        let said = self.run(self.call().args(["rev-list", "--objects", "--quiet", head.as_str(), "--not", "--all"])).await?;
+        let said =
+            self.run(self.call().args(["rev-list", "--objects", "--quiet", head.as_str(), "--not", "--all"])).await?;
         if said.code != Some(0) {
             return self.not_sound(&said);
         }

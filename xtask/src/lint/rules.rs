@@ -6,7 +6,7 @@ use super::source::{PathUse, Source};
 /// The only module that sends signals (I1).
 const SIGNALS: &str = "agent-loop/src/keeper/signal.rs";
 /// Modules that decide and touch nothing.
-const PURE: [&str; 12] = [
+const PURE: [&str; 22] = [
     "agent-loop/src/model.rs",
     "agent-loop/src/event.rs",
     "agent-loop/src/run.rs",
@@ -19,6 +19,16 @@ const PURE: [&str; 12] = [
     "agent-loop/src/forge/merged.rs",
     "agent-loop/src/forge/words.rs",
     "agent-loop/src/forge/github/etag.rs",
+    "agent-loop/src/git/argv.rs",
+    "agent-loop/src/git/bundle.rs",
+    "agent-loop/src/git/error.rs",
+    "agent-loop/src/agent/command.rs",
+    "agent-loop/src/agent/judge.rs",
+    "agent-loop/src/agent/limit.rs",
+    "agent-loop/src/agent/session.rs",
+    "agent-loop/src/agent/stream.rs",
+    "agent-loop/src/agent/words.rs",
+    "agent-loop/src/agent/mod.rs",
 ];
 /// Where `unsafe` may be written.
 const UNSAFE: [&str; 5] = [
@@ -86,8 +96,14 @@ const CGROUP_KILL: &str = concat!("cgroup", ".kill");
 fn pure(file: &str, source: &Source) -> Vec<Finding> {
     const ROOTS: [&str; 5] = ["tokio", "libc", "nix", "aya", "jiff"];
     // Tables of names and the calendar, without an effect.
-    const TABLES: [&str; 4] =
-        ["nix::sys::signal::Signal", "nix::errno::Errno", "jiff::civil::DateTime", "jiff::SignedDuration"];
+    const TABLES: [&str; 6] = [
+        "nix::sys::signal::Signal",
+        "nix::errno::Errno",
+        "jiff::civil::Date",
+        "jiff::civil::DateTime",
+        "jiff::civil::Time",
+        "jiff::SignedDuration",
+    ];
     const OF_STD: [&str; 6] = ["fs", "process", "net", "env", "thread", "os"];
     if !PURE.iter().any(|it| file == *it || file.starts_with(it) && it.ends_with('/')) || is_test_file(file) {
         return Vec::new();
