@@ -135,7 +135,7 @@ impl World {
         let tree = field("tree ").first().copied().unwrap_or_default().to_owned();
         // By the clock of GitHub, which makes commits that are asked for over the API.
         let made = field("committer ").first().and_then(|line| line.rsplit(' ').nth(1)?.parse::<i64>().ok());
-        let made = jiff::Timestamp::from_second(made.unwrap_or(0) + self.clock_ahead).unwrap_or_default().to_string();
+        let made = time(made.unwrap_or(0) + self.clock_ahead);
         let by = json!({ "name": "A Person", "email": "person@example.com", "date": made });
         Some(with(
             example("git-commit"),
