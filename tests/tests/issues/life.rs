@@ -13,11 +13,6 @@ fn an_issue_is_brought_to_a_verified_merge_and_closed() {
     let number = scene.issue("mend the door");
     let _daemon = scene.serving();
     scene.over(number);
-    if std::env::var_os("SHOW").is_some() {
-        for line in scene.log() {
-            eprintln!("{} {} {} {} {}", line["time"], line["kind"], line["task"]["state"], line["write"]["what"], line["argv"]);
-        }
-    }
 
     let world = scene.forge.world();
     let issue = &world.issues[&number];
