@@ -2,6 +2,7 @@
 //!
 //! Inside: wire types and their conversion. Not inside: where the lines go. Called by the shells (`cli`).
 
+pub mod anchor;
 pub mod export;
 pub mod log;
 mod past;
@@ -10,6 +11,7 @@ mod record;
 pub mod redact;
 mod replay;
 pub mod report;
+pub mod schema;
 pub mod verify;
 
 pub use past::lines_of;

@@ -1,8 +1,11 @@
 //! The audit log from outside: what `exec` writes, what a killed writer leaves, and who finds what was changed.
 
+mod anchored;
+mod corpus;
 mod exec;
 mod full;
 mod killed;
+mod schema;
 mod tamper;
 mod versions;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use agent_loop::audit::log::{AuditLog, Key, Place, Settings, layout, note};
 use agent_loop::audit::verify::{self, Options};
@@ -294,4 +295,22 @@ fn the_first_bad_line_and_its_place_are_named() {
         assert_eq!(first.file, segment.path.display().to_string());
         fs::write(&segment.path, text).expect("written");
     }
+}
+
+#[test]
+fn without_zstd_the_second_verifier_calls_a_compressed_log_unreadable() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+    let Some(python) = python.ok().and_then(|output| String::from_utf8(output.stdout).ok()) else {
+        skip("without_zstd_the_second_verifier_calls_a_compressed_log_unreadable", "python3 is not installed");
+        return;
+    };
+    let judge = |path: &str| {
+        let mut verify = Command::new(python.trim());
+        verify.arg(root.join("../docs/verify.py")).arg(root.join("data/audit-v1")).env("PATH", path);
+        verify.output().expect("it runs")
+    };
+    let output = judge("/nowhere");
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("zstd is not there"));
 }

@@ -10,12 +10,16 @@ use super::layout;
 use super::open::{self, OpenError, Opened};
 use super::thread::{Batch, Message, Writer};
 use super::{Disk, Files};
+use crate::audit::anchor::{Anchor, Anchoring, Outcome};
 use crate::audit::record::{Line, OwnLines, SegmentHead};
-use crate::audit::redact;
+use crate::audit::{redact, schema};
 use crate::clock;
 
 /// How long the end waits for the thread, which itself gives a failing disk some seconds.
 const CLOSE_WITHIN: Duration = Duration::from_secs(8);
+
+/// How long the end waits for anchors.
+const ANCHORED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Where a log is.
 #[derive(Clone, Debug)]
@@ -49,10 +53,15 @@ pub struct Settings {
     pub low_water: u64,
     /// How much is kept of closed segments, bytes as they lie there; `None` is all.
     pub keep: Option<u64>,
+    /// Who is handed checkpoints.
+    pub anchors: Vec<Arc<dyn Anchor>>,
+    /// How often, where there is a new one; and at the end.
+    pub anchor_every: Duration,
 }
 
 impl Default for Settings {
-    /// 64 MiB or a day for a segment, 64 MiB in memory, 16 MiB in reserve, full below 64 MiB, everything kept.
+    /// 64 MiB or a day for a segment, 64 MiB in memory, 16 MiB in reserve, full below 64 MiB, everything kept; no anchor, ten minutes
+    /// for one.
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
@@ -61,6 +70,8 @@ impl Default for Settings {
             reserve: 16 << 20,
             low_water: 64 << 20,
             keep: None,
+            anchors: Vec::new(),
+            anchor_every: Duration::from_secs(600),
         }
     }
 }
@@ -124,6 +135,7 @@ pub struct AuditLog {
     shared: Arc<Shared>,
     /// Lines that were refused since the last that was not.
     refused: u64,
+    anchoring: Option<Anchoring>,
     audit: PathBuf,
 }
 
@@ -152,12 +164,18 @@ impl AuditLog {
         let shared = Arc::new(Shared::default());
         shared.change(|progress| (progress.durable, progress.signed) = (size, found.signed));
         let mut head = SegmentHead::new(found.key.origin());
+        head.schema_sha256 = Some(schema::sha256().to_owned());
         head.redaction_sha256 = Some(redact::ours().policy_sha256().to_owned());
         let verifier = found.key.verifier().to_owned();
+        let anchoring = (!settings.anchors.is_empty())
+            .then(|| Anchoring::start(settings.anchors.clone(), settings.anchor_every, size))
+            .transpose()
+            .map_err(|error| OpenError::failed("starting the thread of the anchors", error))?;
         let writer = Writer {
             disk: disk(found.files),
             tree: found.tree,
             key: found.key,
+            anchors: anchoring.as_ref().map(Anchoring::slot),
             boot_id: boot_id.to_owned(),
             settings: settings.clone(),
             shared: Arc::clone(&shared),
@@ -171,6 +189,7 @@ impl AuditLog {
             edge: found.edge,
             keep: false,
             remove: Vec::new(),
+            put: Vec::new(),
             reserved: place.audit.join(layout::RESERVE).exists(),
             lock: Some(found.lock),
             start: Instant::now(),
@@ -189,6 +208,7 @@ impl AuditLog {
             to,
             shared,
             refused: 0,
+            anchoring,
             audit: place.audit.clone(),
         };
         if found.opened.lines == 0 {
@@ -223,6 +243,7 @@ impl AuditLog {
             to: channel().0,
             shared,
             refused: 0,
+            anchoring: None,
             audit: place.audit.clone(),
         }
     }
@@ -254,6 +275,7 @@ impl AuditLog {
             let gap = self.own.lost(refused, full, clock::both());
             self.write(gap);
         }
+        self.tell_of_anchors();
         let (_, bytes, since) = self.segment;
         if bytes >= self.settings.segment_bytes || since.elapsed() >= self.settings.segment_age {
             self.begin(Some(self.segment.0));
@@ -273,6 +295,9 @@ impl AuditLog {
     fn write(&mut self, line: Line) -> (u64, &str) {
         let seq = self.next;
         let class = line.class();
+        if let Some(anchoring) = self.anchoring.as_ref().filter(|_| !line.is_of_anchoring()) {
+            anchoring.wrote(seq + 1);
+        }
         let line = line.numbered(seq);
         let from = self.batch.bytes.len();
         line.write(&mut self.batch.bytes);
@@ -287,8 +312,27 @@ impl AuditLog {
         (seq, self.batch.bytes.get(from..end).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default())
     }
 
+    /// Records what the anchors said since.
+    fn tell_of_anchors(&mut self) {
+        if let Some(anchoring) = &self.anchoring {
+            let outcomes = anchoring.take();
+            self.anchored(outcomes);
+        }
+    }
+
+    fn anchored(&mut self, outcomes: Vec<Outcome>) {
+        for Outcome { to, handed, told } in outcomes {
+            let line = self.own.anchor(to, handed.size, &handed.root, &told, clock::both());
+            self.write(line);
+            if told.is_ok() {
+                self.batch.put.push((layout::kept(handed.size), handed.text.clone()));
+            }
+        }
+    }
+
     /// Hands over what was appended.
     pub fn flush(&mut self) {
+        self.tell_of_anchors();
         if self.batch.ends.is_empty() {
             return;
         }
@@ -363,6 +407,14 @@ impl AuditLog {
     /// Writes, signs and closes everything, within reason; how far that came.
     pub fn close(&mut self) -> Progress {
         self.flush();
+        if let Some(anchoring) = self.anchoring.take() {
+            let _ = self.to.send(Message::Sign);
+            let next = self.next;
+            self.shared.wait(CLOSE_WITHIN, |progress| progress.signed >= next || progress.failing.is_some());
+            let outcomes = anchoring.close(ANCHORED_WITHIN);
+            self.anchored(outcomes);
+            self.flush();
+        }
         let _ = self.to.send(Message::Close);
         self.shared.wait(CLOSE_WITHIN, |progress| progress.closed);
         self.progress()

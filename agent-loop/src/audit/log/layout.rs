@@ -92,6 +92,12 @@ pub fn tile(level: u8, index: u64, width: usize) -> PathBuf {
     path
 }
 
+/// The name of a checkpoint that is kept.
+#[must_use]
+pub fn kept(size: u64) -> PathBuf {
+    Path::new(CHECKPOINTS).join(size.to_string())
+}
+
 /// The name of the public key of an epoch.
 #[must_use]
 pub fn key(epoch: u32) -> PathBuf {

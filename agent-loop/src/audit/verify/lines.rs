@@ -266,11 +266,17 @@ impl Reading<'_> {
         let is_first = seq == self.first;
         let kind = kind(line, seq);
         let concerns = kind.is_none_or(|kind| matches!(kind, b"log.segment" | b"gap" | b"retention" | b"key"));
+        if kind.is_some_and(|kind| kind != b"anchor") {
+            self.report.of_others = seq + 1;
+        }
         // What no checkpoint covers is read in full: nothing else vouches for its form.
         if concerns || is_first || seq >= self.newest {
             let head: Head = serde_json::from_slice(line).map_err(|error| format!("it is no record: {error}"))?;
             if head.seq != seq {
                 return Err(format!("it says to be line {}", head.seq));
+            }
+            if kind.is_none() && head.kind != "anchor" {
+                self.report.of_others = seq + 1;
             }
             self.declares(&head, is_first, seq)?;
         }
@@ -332,6 +338,7 @@ impl Reading<'_> {
         }
         self.holes.push((from, to));
         self.report.removed += to - from;
+        self.report.of_others = to;
         let removed: Rc<Path> = Path::new("(removed)").into();
         for hash in hashes {
             self.recent.push_back((0, Rc::clone(&removed)));
