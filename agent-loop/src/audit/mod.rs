@@ -14,6 +14,6 @@ pub mod report;
 pub mod schema;
 pub mod verify;
 
-pub use past::lines_of;
+pub use past::{floor_of, lines_of};
 pub use record::{Class, Clock, Counts, Host, Line, OwnLines, ProcId, Recorder, SCHEMA, SegmentHead, Stats};
 pub use replay::{ReplayError, Replayed};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Agent, Audit, Config, ConfigError, Host, Keeper, Kernel, Limits};
+use super::{Agent, Audit, Config, ConfigError, Host, Keeper, Kernel, Limits, OnFull};
 use crate::audit::redact::{UserName, UserPattern};
 use crate::run;
 use crate::supervise::Leftovers;
@@ -74,6 +74,14 @@ struct LimitsSection {
 struct AuditSection {
     redact_names: Option<Vec<Spanned<String>>>,
     redact_patterns: Option<Vec<Spanned<String>>>,
+    segment_bytes: Written<u64>,
+    segment_age: Written<String>,
+    keep_bytes: Written<u64>,
+    keep_age: Written<String>,
+    on_full: Written<String>,
+    anchor_dir: Written<PathBuf>,
+    anchor_journal: Option<bool>,
+    anchor_every: Written<String>,
 }
 
 /// The most runs at once: what a keeper holds.
@@ -84,6 +92,11 @@ const RINGS: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
 const ENTRIES: std::ops::RangeInclusive<u32> = 64..=1 << 22;
 /// The kernel keeps this many bytes of a program's name.
 const LONGEST_NAME: usize = 15;
+/// Smaller segments would be mostly heads; larger ones are slow to read from their middle.
+const SEGMENTS: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
+/// The shortest life of a segment, and the shortest time between two anchors.
+const SHORTEST_AGE: Duration = Duration::from_secs(60);
+const SHORTEST_ANCHORING: Duration = Duration::from_secs(10);
 /// What is set from the user database.
 const OURS: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 
@@ -218,7 +231,36 @@ impl Context<'_> {
     fn audit(&self, it: AuditSection) -> Result<Audit, ConfigError> {
         let name = |text: &str| UserName::parse(text).map(drop);
         let pattern = |text: &str| UserPattern::parse(text).map(drop);
+        let default = Audit::default();
+        let segment = |bytes: &u64| {
+            let wanted = || format!("write a number of bytes from {} to {}", SEGMENTS.start(), SEGMENTS.end());
+            if SEGMENTS.contains(bytes) { Ok(()) } else { Err(wanted()) }
+        };
+        let segment_bytes =
+            self.checked("audit.segment_bytes", it.segment_bytes, segment)?.unwrap_or(default.segment_bytes);
+        let segment_age = self
+            .read("audit.segment_age", it.segment_age, |text| at_least(SHORTEST_AGE, text))?
+            .unwrap_or(default.segment_age);
         Ok(Audit {
+            segment_bytes,
+            segment_age,
+            keep_bytes: self.checked("audit.keep_bytes", it.keep_bytes, |bytes| {
+                let wanted = || format!("write at least the size of a segment, {segment_bytes}, or leave it out to keep all");
+                if *bytes >= segment_bytes { Ok(()) } else { Err(wanted()) }
+            })?,
+            keep_age: self.read("audit.keep_age", it.keep_age, |text| at_least(segment_age, text))?,
+            on_full: self
+                .read("audit.on_full", it.on_full, |word| match word {
+                    "stop-launching" => Ok(OnFull::StopLaunching),
+                    "launch" => Ok(OnFull::Launch),
+                    _ => Err("write \"stop-launching\" or \"launch\"".to_owned()),
+                })?
+                .unwrap_or(default.on_full),
+            anchor_dir: self.directory("audit.anchor_dir", it.anchor_dir)?,
+            anchor_journal: it.anchor_journal.unwrap_or(default.anchor_journal),
+            anchor_every: self
+                .read("audit.anchor_every", it.anchor_every, |text| at_least(SHORTEST_ANCHORING, text))?
+                .unwrap_or(default.anchor_every),
             redact_names: self.list("audit.redact_names", it.redact_names, name)?.unwrap_or_default(),
             redact_patterns: self.list("audit.redact_patterns", it.redact_patterns, pattern)?.unwrap_or_default(),
         })
@@ -318,6 +360,11 @@ fn known_name(name: &str) -> Result<(), String> {
 
 fn span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like \"90s\", \"10m\" or \"1h 30m\""))
+}
+
+fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
+    let wanted = || format!("write {} or more", humantime::format_duration(shortest));
+    span(text).and_then(|span| if span >= shortest { Ok(span) } else { Err(wanted()) })
 }
 
 fn some_time(span: Duration) -> Result<Duration, String> {

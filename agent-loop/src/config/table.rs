@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Config, Keeper};
+use super::{Config, Keeper, OnFull};
 use crate::supervise::Leftovers;
 
 /// One setting.
@@ -54,6 +54,14 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
         live("limits", "leftovers", Some(text(leftovers(limits.leftovers)))),
         restarted("audit", "redact_names", Some(list(&audit.redact_names))),
         restarted("audit", "redact_patterns", Some(list(&audit.redact_patterns))),
+        restarted("audit", "segment_bytes", Some(number(audit.segment_bytes))),
+        restarted("audit", "segment_age", Some(span(audit.segment_age))),
+        restarted("audit", "keep_bytes", audit.keep_bytes.map(number)),
+        restarted("audit", "keep_age", audit.keep_age.map(span)),
+        restarted("audit", "on_full", Some(text(on_full(audit.on_full)))),
+        restarted("audit", "anchor_dir", audit.anchor_dir.as_deref().map(path)),
+        restarted("audit", "anchor_journal", Some(Value::Boolean(audit.anchor_journal))),
+        restarted("audit", "anchor_every", Some(span(audit.anchor_every))),
     ]
 }
 
@@ -80,6 +88,13 @@ const fn leftovers(leftovers: Leftovers) -> &'static str {
     match leftovers {
         Leftovers::Kill => "kill",
         Leftovers::Wait => "wait",
+    }
+}
+
+const fn on_full(on_full: OnFull) -> &'static str {
+    match on_full {
+        OnFull::StopLaunching => "stop-launching",
+        OnFull::Launch => "launch",
     }
 }
 

@@ -207,7 +207,7 @@ fn of_the_log() -> Vec<Line> {
         own.admin(1_000, "kill of a run".to_owned(), clock(0)),
         own.anchor("file", 81_920, root, &Ok("/mnt/anchors/x/81920.checkpoint".to_owned()), clock(0)),
         own.anchor("journal", 81_920, root, &Err("no such file or directory".to_owned()), clock(0)),
-        own.retention(0, 90, clock(0)),
+        own.retention(0, 90, "size", clock(0)),
     ]
 }
 

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::layout;
 use super::open::{self, OpenError, Opened};
+use super::retention::{self, Keep};
 use super::thread::{Batch, Message, Writer};
 use super::{Disk, Files};
 use crate::audit::anchor::{Anchor, Anchoring, Outcome};
 use crate::audit::record::{Line, OwnLines, SegmentHead};
-use crate::audit::{redact, schema};
+use crate::audit::{past, redact, schema};
 use crate::clock;
 
 /// How long the end waits for the thread, which itself gives a failing disk some seconds.
@@ -51,8 +52,8 @@ pub struct Settings {
     pub reserve: u64,
     /// With less room than this the disk counts as full, bytes.
     pub low_water: u64,
-    /// How much is kept of closed segments, bytes as they lie there; `None` is all.
-    pub keep: Option<u64>,
+    /// How much is kept of closed segments.
+    pub keep: Keep,
     /// Who is handed checkpoints.
     pub anchors: Vec<Arc<dyn Anchor>>,
     /// How often, where there is a new one; and at the end.
@@ -69,7 +70,7 @@ impl Default for Settings {
             pending_bytes: 64 << 20,
             reserve: 16 << 20,
             low_water: 64 << 20,
-            keep: None,
+            keep: Keep::default(),
             anchors: Vec::new(),
             anchor_every: Duration::from_secs(600),
         }
@@ -91,6 +92,8 @@ pub struct Progress {
     pub full: bool,
     /// Bytes that were free then.
     pub free: Option<u64>,
+    /// Files that were to go and could not be removed: each sync tries again.
+    pub unremoved: u64,
     /// Whether the log was closed.
     pub closed: bool,
 }
@@ -136,6 +139,8 @@ pub struct AuditLog {
     /// Lines that were refused since the last that was not.
     refused: u64,
     anchoring: Option<Anchoring>,
+    /// Whether segments were closed since the last look at what may be kept.
+    closed: bool,
     audit: PathBuf,
 }
 
@@ -209,6 +214,7 @@ impl AuditLog {
             shared,
             refused: 0,
             anchoring,
+            closed: true,
             audit: place.audit.clone(),
         };
         if found.opened.lines == 0 {
@@ -244,6 +250,7 @@ impl AuditLog {
             shared,
             refused: 0,
             anchoring: None,
+            closed: false,
             audit: place.audit.clone(),
         }
     }
@@ -287,6 +294,7 @@ impl AuditLog {
     fn begin(&mut self, previous: Option<u64>) {
         self.flush();
         self.batch.begins = Some(self.next);
+        self.closed = true;
         self.segment = (self.next, 0, Instant::now());
         let line = self.own.segment(&self.head, self.next, previous, clock::both());
         self.write(line);
@@ -375,29 +383,45 @@ impl AuditLog {
         &self.audit
     }
 
-    /// Removes the oldest closed segments where all of them are larger than may be kept, and records that; none that
-    /// holds the line `floor` or a later one goes.
+    /// Whether segments were closed since [`AuditLog::retain`] looked, and may be too many or too old.
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        self.closed && self.settings.keep != Keep::default()
+    }
+
+    /// Removes the oldest closed segments where they are larger or older than may be kept, and records that; none that
+    /// holds the line `floor` or a later one goes. How many went.
     ///
     /// # Errors
-    /// When the segments cannot be listed.
+    /// When the segments cannot be listed, or their heads not be read.
     pub fn retain(&mut self, floor: u64) -> std::io::Result<u64> {
-        let Some(most) = self.settings.keep else { return Ok(0) };
+        self.closed = false;
+        if self.settings.keep == Keep::default() {
+            return Ok(0);
+        }
         let segments = layout::segments(&self.audit)?;
-        let size = |segment: &layout::Segment| std::fs::metadata(&segment.path).map_or(0, |it| it.len());
-        let mut total: u64 = segments.iter().map(size).sum();
+        let size = |segment: &layout::Segment| {
+            // It may be compressed by now.
+            let names = layout::names(segment.first);
+            names.iter().filter_map(|name| std::fs::metadata(self.audit.join(name)).ok()).map(|it| it.len()).min()
+        };
+        let sizes: Vec<u64> = segments.iter().map(|segment| size(segment).unwrap_or(0)).collect();
+        let mut total: u64 = sizes.iter().sum();
+        let now = u64::try_from(clock::both().real_ns / 1_000_000).unwrap_or(0);
         let mut removed = 0;
-        for pair in segments.windows(2) {
+        for (pair, size) in segments.windows(2).zip(sizes) {
             let [segment, next] = pair else { break };
-            if total <= most || next.first > floor || next.first > self.segment.0 {
+            if next.first > floor || next.first > self.segment.0 {
                 break;
             }
-            total -= size(segment).min(total);
-            let line = self.own.retention(segment.first, next.first - segment.first, clock::both());
+            // It ended when the next one began.
+            let Some(reason) = retention::reason(self.settings.keep, total, past::begun(next)?, now) else { break };
+            total -= size.min(total);
+            let line = self.own.retention(segment.first, next.first - segment.first, reason, clock::both());
             if self.append(line).is_none() {
                 break;
             }
-            let name = segment.path.file_name().map(Path::new).unwrap_or(Path::new(""));
-            self.batch.remove.push(Path::new(layout::SEGMENTS).join(name));
+            self.batch.remove.extend(layout::names(segment.first));
             removed += 1;
         }
         self.flush();

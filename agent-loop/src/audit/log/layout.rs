@@ -41,6 +41,14 @@ pub fn segment(first: u64) -> String {
     format!("{first:012}.jsonl")
 }
 
+/// The two names that a closed segment may have below the log, plain and compressed: which of them changes at any time.
+#[must_use]
+pub fn names(first: u64) -> [PathBuf; 2] {
+    let plain = Path::new(SEGMENTS).join(segment(first));
+    let packed = plain.with_extension("jsonl.zst");
+    [plain, packed]
+}
+
 /// Reads the name of a segment: its first line, and whether it is compressed.
 #[must_use]
 pub fn read_segment(name: &str) -> Option<(u64, bool)> {

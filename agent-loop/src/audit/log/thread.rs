@@ -256,14 +256,22 @@ impl Writer {
         self.plan.synced();
         let durable = self.tree.size();
         self.shared.change(|progress| (progress.durable, progress.failing) = (durable, None));
-        for path in std::mem::take(&mut self.remove) {
-            self.disk.remove(&path)?;
-        }
+        self.remove_all();
         while let Some((path, note)) = self.put.last() {
             self.disk.put(path, note, true)?;
             self.put.pop();
         }
         Ok(())
+    }
+
+    /// Removes what is to go. What cannot be removed is kept in mind, holds nothing else up, and is no failure to write.
+    fn remove_all(&mut self) {
+        let disk = &mut self.disk;
+        self.remove.retain(|path| disk.remove(path).is_err());
+        let left = self.remove.len() as u64;
+        if self.shared.read().unremoved != left {
+            self.shared.change(|progress| progress.unremoved = left);
+        }
     }
 
     /// Puts the tiles, then the checkpoint over all lines, which are durable.
@@ -297,9 +305,10 @@ impl Writer {
         }
         for path in std::mem::replace(&mut self.edge, edge) {
             if !self.edge.contains(&path) {
-                self.disk.remove(&path)?;
+                self.remove.push(path);
             }
         }
+        self.remove_all();
         if let Some(anchors) = &self.anchors {
             let root = data_encoding::BASE64.encode(&stamp.root.0);
             anchors.offer(Handed { origin: self.key.origin().to_owned(), size: stamp.size, root, text: note });

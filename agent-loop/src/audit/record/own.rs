@@ -201,10 +201,10 @@ impl OwnLines {
         Line { anchor: Some(anchor), ..self.line("anchor", clock) }
     }
 
-    /// A closed segment that goes.
+    /// A closed segment that goes, since all of them are too large or it is too old: `size` or `age`.
     #[must_use]
-    pub fn retention(&self, first: u64, lines: u64, clock: Clock) -> Line {
-        let retention = Retention { first_seq: first, lines, reason: "size" };
+    pub fn retention(&self, first: u64, lines: u64, reason: &'static str, clock: Clock) -> Line {
+        let retention = Retention { first_seq: first, lines, reason };
         Line { retention: Some(retention), ..self.line("retention", clock) }
     }
 }
