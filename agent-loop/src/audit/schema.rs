@@ -43,7 +43,10 @@ mod tests {
         ("retention", &["retention"]),
         ("run.adopted", &["why"]),
         ("run.born", &["proc", "cgroup", "argv", "user"]),
-        ("run.exit", &["outcome", "reason", "exit", "births", "deaths", "leftovers", "survivors", "tree", "elapsed_ms"]),
+        (
+            "run.exit",
+            &["outcome", "reason", "exit", "births", "deaths", "leftovers", "survivors", "tree", "elapsed_ms"],
+        ),
         ("run.intent", &["argv", "user"]),
         ("run.killed", &["reason", "survivors", "tree", "elapsed_ms"]),
         ("run.output_unheard", &["why"]),

@@ -245,7 +245,8 @@ impl Context<'_> {
             segment_bytes,
             segment_age,
             keep_bytes: self.checked("audit.keep_bytes", it.keep_bytes, |bytes| {
-                let wanted = || format!("write at least the size of a segment, {segment_bytes}, or leave it out to keep all");
+                let wanted =
+                    || format!("write at least the size of a segment, {segment_bytes}, or leave it out to keep all");
                 if *bytes >= segment_bytes { Ok(()) } else { Err(wanted()) }
             })?,
             keep_age: self.read("audit.keep_age", it.keep_age, |text| at_least(segment_age, text))?,

@@ -242,10 +242,8 @@ fn the_log_is_kept_as_the_settings_say() {
     let log = |text: &str| Config::parse(text, "c").unwrap_or_else(|error| panic!("{error}")).audit.log();
     let default = log("");
     assert_eq!(format!("{default:?}"), format!("{:?}", log::Settings::default()));
-    let set = log(
-        "[audit]\nsegment_bytes = 1048576\nsegment_age = \"2m\"\nkeep_bytes = 1048577\nkeep_age = \"3m\"\n\
-         anchor_dir = \"/mnt/a\"\nanchor_journal = true\nanchor_every = \"30s\"",
-    );
+    let set = log("[audit]\nsegment_bytes = 1048576\nsegment_age = \"2m\"\nkeep_bytes = 1048577\nkeep_age = \"3m\"\n\
+         anchor_dir = \"/mnt/a\"\nanchor_journal = true\nanchor_every = \"30s\"");
     let seconds = Duration::from_secs;
     assert_eq!((set.segment_bytes, set.segment_age), (1 << 20, seconds(120)));
     assert_eq!((set.keep.bytes, set.keep.age), (Some(1_048_577), Some(seconds(180))));

@@ -21,8 +21,14 @@ const BOOT: &str = "7c1e0a52-0000-4000-8000-000000000001";
 /// Writes so many lines, in segments of a few, hands the last checkpoint to these anchors, and ends.
 fn write(dir: &Path, lines: u64, anchors: Vec<Arc<dyn Anchor>>) {
     let every = Duration::from_secs(3_600);
-    let settings =
-        Settings { segment_bytes: 1_500, reserve: 0, low_water: 0, anchors, anchor_every: every, ..Settings::default() };
+    let settings = Settings {
+        segment_bytes: 1_500,
+        reserve: 0,
+        low_water: 0,
+        anchors,
+        anchor_every: every,
+        ..Settings::default()
+    };
     let (mut log, _) = AuditLog::open(&Place::below(dir), settings, BOOT).expect("a log");
     let mut recorder = Recorder::new(BOOT.to_owned(), "01RUN".to_owned(), vec!["sh".to_owned()], "agent".to_owned());
     for number in 0..lines {
@@ -44,7 +50,9 @@ fn lines(dir: &Path) -> Vec<Value> {
     for segment in layout::segments(&dir.join("audit")).expect("segments") {
         let bytes = fs::read(&segment.path).expect("a segment");
         let bytes = if segment.packed { zstd::decode_all(bytes.as_slice()).expect("zstd") } else { bytes };
-        lines.extend(String::from_utf8_lossy(&bytes).lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")));
+        lines.extend(
+            String::from_utf8_lossy(&bytes).lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")),
+        );
     }
     lines
 }
@@ -106,7 +114,9 @@ fn a_log_that_was_rolled_back_below_an_anchor_is_tampered_with() {
     let (dir, outside, early) = (state(), state(), state());
     let kept = outside.path().to_str().expect("text");
     write(dir.path(), 10, Vec::new());
-    assert!(Command::new("cp").arg("-a").arg(dir.path().join("audit")).arg(early.path()).status().expect("cp").success());
+    assert!(
+        Command::new("cp").arg("-a").arg(dir.path().join("audit")).arg(early.path()).status().expect("cp").success()
+    );
     assert_eq!(verify(early.path(), &[]).0, Some(1));
     write(dir.path(), 10, vec![Arc::new(Files::new(outside.path()))]);
     // The copy of before is put in place of what was written since: by itself it is whole and signed.
@@ -145,7 +155,8 @@ fn the_journal_is_an_anchor_and_what_anybody_writes_there_is_none() {
         note = value.get(value.find("agent-loop/").expect("a note")..value.len() - 1).expect("whole").to_owned();
     }
     let kept = place.path().join("kept.json");
-    let entry = |note: &str, uid: &str| json!({ "AGENT_LOOP_CHECKPOINT": note, "_UID": uid, "MESSAGE": "x" }).to_string();
+    let entry =
+        |note: &str, uid: &str| json!({ "AGENT_LOOP_CHECKPOINT": note, "_UID": uid, "MESSAGE": "x" }).to_string();
     let judge = |entries: &[String]| {
         fs::write(&kept, entries.join("\n") + "\n").expect("written");
         verify(dir.path(), &["--anchors", kept.to_str().expect("text")])

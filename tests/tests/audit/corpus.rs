@@ -169,9 +169,7 @@ fn of_a_run(recorder: &mut Recorder) -> Vec<Line> {
         cgroup: false,
         reason: StopReason::Operator { signal: 2 },
     };
-    lines.extend(
-        recorder.fact(&intent, clock(95)).map(|line| Recorder::with_proof(line, ProofKind::LiveSet)),
-    );
+    lines.extend(recorder.fact(&intent, clock(95)).map(|line| Recorder::with_proof(line, ProofKind::LiveSet)));
     let counts = Counts { fork: 4, exec: 3, exit: 4 };
     let stats = Stats { seen: counts, written: counts, ..Stats::default() };
     lines.extend([
@@ -192,7 +190,8 @@ fn of_the_log() -> Vec<Line> {
     let mut signed = head.clone();
     signed.schema_sha256 = Some("ab".repeat(32));
     signed.redaction_sha256 = Some("cd".repeat(32));
-    let host = Host { version: "0.1.0", schema: SCHEMA, kernel: "6.12.0".to_owned(), backend: "ebpf", degraded: Vec::new() };
+    let host =
+        Host { version: "0.1.0", schema: SCHEMA, kernel: "6.12.0".to_owned(), backend: "ebpf", degraded: Vec::new() };
     let root = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
     vec![
         own.segment(&head, 0, None, clock(0)),

@@ -5,6 +5,7 @@ mod corpus;
 mod exec;
 mod full;
 mod killed;
+mod ocsf;
 mod schema;
 mod tamper;
 mod versions;

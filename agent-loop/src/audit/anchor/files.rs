@@ -69,8 +69,7 @@ fn there(path: &Path, checkpoint: &Handed) -> io::Result<Receipt> {
     File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
     let same = note::read(&bytes).is_ok_and(|read| {
         let root = data_encoding::BASE64.encode(&read.stamp.root.0);
-        (read.origin, read.stamp.size, root)
-            == (checkpoint.origin.clone(), checkpoint.size, checkpoint.root.clone())
+        (read.origin, read.stamp.size, root) == (checkpoint.origin.clone(), checkpoint.size, checkpoint.root.clone())
     });
     if same {
         return Ok(Receipt(format!("{} was there", path.display())));
@@ -91,7 +90,10 @@ mod tests {
         let one = handed(7, 3);
         let receipt = files.publish(&one).expect("kept");
         let path = dir.path().join(directory(&one.origin)).join("7.checkpoint");
-        assert_eq!((receipt.0.as_str(), fs::read(&path).expect("a file")), (path.to_str().expect("text"), one.text.clone()));
+        assert_eq!(
+            (receipt.0.as_str(), fs::read(&path).expect("a file")),
+            (path.to_str().expect("text"), one.text.clone())
+        );
         assert!(files.publish(&one).expect("it says the same").0.ends_with("was there"));
         let other = files.publish(&handed(7, 4)).expect_err("another root of the same size");
         assert!(other.to_string().contains("rolled back"), "{other}");

@@ -51,8 +51,8 @@ mod tests {
     use tlog_tiles::Hash;
 
     use super::*;
-    use crate::audit::log::note::{self, Stamp};
     use crate::audit::log::Key;
+    use crate::audit::log::note::{self, Stamp};
 
     /// A checkpoint of this size over a root of this byte.
     pub(super) fn handed(size: u64, root: u8) -> Handed {

@@ -136,15 +136,11 @@ impl Worker {
             let due = |plan: &Plan| plan.due(signed, of_others, self.every);
             let next = match state.end {
                 Some(End::AtOnce) => None,
-                Some(End::Handed) => {
-                    plans.iter_mut().find(|(plan, _, last)| !last && plan.lacks(signed, of_others)).map(|next| {
-                        next.2 = true;
-                        next
-                    })
-                }
+                Some(End::Handed) => plans.iter_mut().find(|(plan, _, last)| !last && plan.lacks(signed, of_others)),
                 None => plans.iter_mut().find(|(plan, _, _)| due(plan).is_some_and(|due| due <= now)),
             };
-            if let (Some((plan, anchor, _)), Some(handed)) = (next, state.newest.clone()) {
+            if let (Some((plan, anchor, last)), Some(handed)) = (next, state.newest.clone()) {
+                *last = state.end.is_some();
                 state.busy = Some((anchor.name(), Arc::clone(&handed)));
                 drop(state);
                 let told = anchor.publish(&handed);

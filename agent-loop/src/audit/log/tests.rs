@@ -593,7 +593,10 @@ fn checkpoints_are_handed_out_and_the_log_says_so() {
     assert_eq!(records.len(), kept.len());
     for (record, kept) in records.iter().zip(kept.iter()) {
         let said = &record["anchor"];
-        assert_eq!((&said["to"], &said["result"], &said["why"]), (&"outside".into(), &"anchored".into(), &"kept".into()));
+        assert_eq!(
+            (&said["to"], &said["result"], &said["why"]),
+            (&"outside".into(), &"anchored".into(), &"kept".into())
+        );
         assert_eq!((&said["size"], &said["root"]), (&kept.size.into(), &kept.root.clone().into()));
         assert_eq!(fs::read(dir.audit().join(layout::kept(kept.size))).expect("it is kept here too"), kept.text);
     }
@@ -699,9 +702,8 @@ impl Disk for Sticky {
 fn a_segment_that_cannot_be_removed_keeps_no_other_from_going() {
     let dir = Dir::new();
     let (stuck, removed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-    let disk = |files| {
-        Box::new(Sticky { files, stuck: Arc::clone(&stuck), removed: Arc::clone(&removed) }) as Box<dyn Disk>
-    };
+    let disk =
+        |files| Box::new(Sticky { files, stuck: Arc::clone(&stuck), removed: Arc::clone(&removed) }) as Box<dyn Disk>;
     let settings = Settings { segment_bytes: 5_000, keep: size(1), ..small() };
     let (mut log, _) = AuditLog::open_on(&dir.place(), settings, BOOT, disk).expect("a log");
     (0..200).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));

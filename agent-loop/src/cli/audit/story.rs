@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 
 use super::query::{named, write};
 use super::select;
-use crate::audit::read::{Filter, Record};
+use crate::audit::read::{Filter, Gap, Record};
 
 /// Says what ended a run, by whom and on what evidence, from the records alone.
 #[derive(Debug, ClapArgs)]
@@ -134,7 +134,7 @@ fn told(records: &[Record]) -> String {
         );
     }
     for gap in of("gap") {
-        let what = gap.gap.as_ref().map_or_else(String::new, ToString::to_string);
+        let what = gap.gap.as_ref().map_or_else(|| "it does not say what".to_owned(), lost);
         let _ = writeln!(text, "Something was lost: {} ({}).", visible(&what), at(gap));
     }
     match of("run.exit").next_back() {
@@ -166,6 +166,27 @@ fn told(records: &[Record]) -> String {
         None => text.push_str("Its end does not stand in this log.\n"),
     }
     text
+}
+
+/// What a gap says, in words.
+fn lost(gap: &Gap) -> String {
+    let counted = gap.lost.map(|lost| [(lost.fork, "births"), (lost.exec, "execs"), (lost.exit, "deaths")]);
+    let own = [
+        (gap.untracked, "processes never tracked"),
+        (gap.missed, "runs of a hook skipped"),
+        (gap.lines, "lines of the log"),
+        (gap.bytes, "bytes of a torn line"),
+    ];
+    let own = own.into_iter().filter_map(|(count, what)| Some((count?, what)));
+    let all = counted.into_iter().flatten().chain(own).filter(|(count, _)| *count > 0);
+    let all: Vec<String> = all.map(|(count, what)| format!("{count} {what}")).collect();
+    let what = if all.is_empty() { "how much is not known".to_owned() } else { all.join(", ") };
+    let repaired = match gap.repaired {
+        Some(true) => "; what lives is known again",
+        Some(false) => "; what lives was not known again",
+        None => "",
+    };
+    format!("{}: {what}{repaired}", gap.cause.replace('_', " "))
 }
 
 /// A process as it is drawn.
