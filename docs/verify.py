@@ -96,6 +96,8 @@ def verify(at):
             record = json.loads(line)
             assert record["seq"] == number and len(line) < 61440 and (record["kind"] == "log.segment") == (number == first)
             assert number > first or record["segment"]["first_seq"] == first
+            bound = record.get("boot_id") if number == first else bound
+            assert record.get("boot_id", bound) == bound, "another boot than its segment"
             assert number > first or before in ("removed", record["segment"].get("previous"))
             gaps += record["kind"] == "gap"
             if record["kind"] == "retention" and removed.get(record["retention"]["first_seq"]):

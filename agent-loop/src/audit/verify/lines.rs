@@ -42,6 +42,7 @@ pub(super) struct Tiles {
 struct Head {
     seq: u64,
     kind: String,
+    boot_id: Option<String>,
     segment: Option<SegmentPart>,
     gap: Option<serde_json::Value>,
     retention: Option<Retention>,
@@ -89,6 +90,7 @@ pub(super) fn read(
         holes: Vec::new(),
         retentions: BTreeMap::new(),
         first: 0,
+        boot: None,
         file: Path::new("").into(),
         before: Before::Nothing,
         report,
@@ -128,8 +130,9 @@ struct Reading<'a> {
     holes: Vec<(u64, u64)>,
     /// Lines that a retention says to have removed: from, how many.
     retentions: BTreeMap<u64, u64>,
-    /// The first line of the segment that is read, and its file.
+    /// The first line of the segment that is read, the boot that it is of, and its file.
     first: u64,
+    boot: Option<String>,
     file: Rc<Path>,
     before: Before,
     report: &'a mut Report,
@@ -156,7 +159,7 @@ impl Reading<'_> {
         if segment.first > expected {
             self.before = Before::Removed;
         }
-        self.first = segment.first;
+        (self.first, self.boot) = (segment.first, None);
         self.file = segment.path.as_path().into();
         let file = File::open(&segment.path)?;
         let left = if segment.packed {
@@ -291,6 +294,11 @@ impl Reading<'_> {
     fn declares(&mut self, head: &Head, is_first: bool, seq: u64) -> Result<(), String> {
         if is_first != (head.kind == "log.segment") {
             return Err("a segment begins with its head, and with nothing else".to_owned());
+        }
+        if is_first {
+            self.boot.clone_from(&head.boot_id);
+        } else if head.boot_id.is_some() && head.boot_id != self.boot {
+            return Err("it is of another boot than its segment, and every boot begins one".to_owned());
         }
         if let Some(segment) = &head.segment {
             if segment.format != layout::FORMAT {
