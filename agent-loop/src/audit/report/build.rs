@@ -22,7 +22,7 @@ pub struct Selection {
 /// How many lines that are no record are listed.
 const LISTED: usize = 20;
 /// How far the two clocks may drift apart within a boot before a reader is told: one second.
-const STEP: i64 = 1_000_000_000;
+const STEP: u64 = 1_000_000_000;
 
 /// A report in the making.
 #[derive(Debug, Default)]
@@ -127,18 +127,19 @@ impl Builder {
         if !self.clocks.contains_key(line.boot_id.as_str()) {
             let wall = line.moment()?;
             let ahead = line.clock_ahead_ns.unwrap_or(0);
-            let clock = BootClock { wall_minus_boot: wall - boot_ns, ahead, stepped: false };
+            let clock = BootClock { wall_minus_boot: wall.saturating_sub(boot_ns), ahead, stepped: false };
             self.clocks.insert(line.boot_id.clone(), clock);
-            self.report.boots.push(Boot { id: line.boot_id.clone(), from: wall });
+            self.report.boots.push(Boot { id: line.boot_id.clone(), from: possible(wall) });
         }
         let clock = self.clocks.get_mut(line.boot_id.as_str())?;
         if let Some(ahead) = line.clock_ahead_ns {
             clock.ahead = ahead;
         }
         let of_kernel = line.kind.starts_with("proc.");
-        let at = boot_ns + clock.wall_minus_boot + if of_kernel { clock.ahead } else { 0 };
+        let at = boot_ns.saturating_add(clock.wall_minus_boot);
+        let at = possible(at.saturating_add(if of_kernel { clock.ahead } else { 0 }));
         // Reading the wall time of each of a million births would be most of the work.
-        if !clock.stepped && !of_kernel && line.moment().is_some_and(|wall| (wall - at).abs() > STEP) {
+        if !clock.stepped && !of_kernel && line.moment().is_some_and(|wall| wall.abs_diff(at) > STEP) {
             clock.stepped = true;
             self.report.note_once(
                 "the wall clock was set while the host ran: times here follow the clock of the boot from its first line on, \
@@ -256,7 +257,7 @@ impl Builder {
         let ahead = self.clocks.get(line.boot_id.as_str());
         let moment = |ns: Option<u64>| {
             let ns = i64::try_from(ns?).ok()?;
-            Some(ns + ahead?.wall_minus_boot)
+            Some(possible(ns.saturating_add(ahead?.wall_minus_boot)))
         };
         let to = moment(gap.to_ns).unwrap_or(at);
         let from = moment(gap.from_ns).unwrap_or(to).min(to);
@@ -498,6 +499,11 @@ fn add<T: PartialEq>(list: &mut Vec<T>, new: Option<T>) {
     {
         list.push(new);
     }
+}
+
+/// The nearest moment that can be: none is before 1970, and the span between two can always be told.
+fn possible(at: Moment) -> Moment {
+    at.clamp(0, Moment::MAX / 2)
 }
 
 /// An issue as it is shown: a number gets its sign.
