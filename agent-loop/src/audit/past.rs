@@ -1,9 +1,7 @@
 //! What the log says of some runs, in one pass: what a new daemon goes on from.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -77,7 +75,7 @@ pub(super) fn begun(segment: &Segment) -> io::Result<Option<u64>> {
 
 /// Opens a segment for reading.
 fn open(segment: &Segment) -> io::Result<BufReader<Box<dyn Read>>> {
-    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&segment.path)?;
-    let from: Box<dyn Read> = if segment.packed { Box::new(zstd::Decoder::new(file)?) } else { Box::new(file) };
+    let (file, packed) = layout::open(segment, libc::O_NOFOLLOW)?;
+    let from: Box<dyn Read> = if packed { Box::new(zstd::Decoder::new(file)?) } else { Box::new(file) };
     Ok(BufReader::with_capacity(256 << 10, from))
 }

@@ -52,7 +52,7 @@ impl Iterator for Story {
         let (at, now) = (BootNs(number * 1_000), clock(number));
         let main = ProcessKey::new(70, number / OF_A_RUN + 1);
         let tag = RunTag(number / OF_A_RUN);
-        if number % OF_A_RUN == 0 {
+        if number.is_multiple_of(OF_A_RUN) {
             let born = Launched { key: main, ino: None, run: tag, at, traced: true };
             let mut recorder = recorder(number / OF_A_RUN);
             let line = recorder.fact(&Fact::RunBorn(born), now);
@@ -117,7 +117,7 @@ pub(super) fn write(dir: &Path, records: u64) -> anyhow::Result<Value> {
     for number in 0..records {
         let line = story.next().context("it has no end")?;
         ensure!(log.append(line).is_some(), "the log takes no more lines");
-        if number % 5_000 == 0 {
+        if number.is_multiple_of(5_000) {
             ensure!(log.durable(PATIENCE), "the log does not become durable");
         }
     }

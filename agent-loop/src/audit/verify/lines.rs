@@ -1,7 +1,7 @@
 //! The lines of a log, one after the other: their form, their numbers, their hashes, what they declare.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -161,8 +161,8 @@ impl Reading<'_> {
         }
         (self.first, self.boot) = (segment.first, None);
         self.file = segment.path.as_path().into();
-        let file = File::open(&segment.path)?;
-        let left = if segment.packed {
+        let (file, packed) = layout::open(segment, 0)?;
+        let left = if packed {
             match zstd::Decoder::new(file) {
                 Ok(decoder) => self.stream(decoder, segment),
                 Err(error) => Err(error),
@@ -178,7 +178,7 @@ impl Reading<'_> {
                 let what = "its last line has no end".to_owned();
                 self.report.damaged(&segment.path, Some(self.tree.size()), None, what);
             }
-            Err(error) if segment.packed => {
+            Err(error) if packed => {
                 let what = format!("it cannot be decompressed: {error}");
                 self.report.damaged(&segment.path, Some(self.tree.size()), None, what);
             }
