@@ -3,8 +3,9 @@
 
     verify.py DIR       exit code 1 intact (anchors are not looked at), 2 with declared gaps, 3 tampered with, 4 unreadable
     verify.py -         reads directories from standard input and prints a code for each
-Keys are those of the log itself: compare keys/epoch-1.pub with one that you got elsewhere. Not checked: --account."""
-import base64, hashlib, json, os, re, subprocess, sys
+Keys are those of the log itself: compare keys/epoch-1.pub with one that you got elsewhere. Not checked: --account.
+Segments that are compressed need the command zstd; without it they are unreadable."""
+import base64, hashlib, json, os, re, shutil, subprocess, sys
 
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493      # RFC 8032: the field and the order of Ed25519
 D = -121665 * pow(121666, -1, P) % P
@@ -81,6 +82,8 @@ def verify(at):
     for name in names:
         raw = read("seg", name)
         if name.endswith(".zst"):
+            if not shutil.which("zstd"):
+                raise PermissionError(f"{name} is compressed, and the command zstd is not there")
             raw = subprocess.run(["zstd", "-dc"], input=raw, stdout=subprocess.PIPE, check=True).stdout
         first, (*whole, rest) = int(name.split(".")[0]), raw.split(b"\n")
         if first > len(lines):                                            # removed: their hashes stand for them
@@ -93,6 +96,8 @@ def verify(at):
             record = json.loads(line)
             assert record["seq"] == number and len(line) < 61440 and (record["kind"] == "log.segment") == (number == first)
             assert number > first or record["segment"]["first_seq"] == first
+            bound = record.get("boot_id") if number == first else bound
+            assert record.get("boot_id", bound) == bound, "another boot than its segment"
             assert number > first or before in ("removed", record["segment"].get("previous"))
             gaps += record["kind"] == "gap"
             if record["kind"] == "retention" and removed.get(record["retention"]["first_seq"]):
@@ -119,7 +124,7 @@ def judge(at):
     at = at if os.path.isdir(os.path.join(at, "seg")) else os.path.join(at, "audit")
     try:
         return verify(at) if os.path.isdir(os.path.join(at, "seg")) else 4
-    except (PermissionError, subprocess.CalledProcessError) as error:
+    except PermissionError as error:
         print(f"{at}: {error}", file=sys.stderr)
         return 4
     except Exception as error:                                            # whatever is not as described is tampering

@@ -44,6 +44,26 @@ fn no_log_that_is_read_back_panics() {
 }
 
 #[test]
+fn no_line_of_a_log_panics_an_export_or_the_report() {
+    any_bytes("line", 5_000);
+}
+
+#[test]
+fn no_segment_panics_who_judges_or_reads_it() {
+    any_bytes("segment", 1_000);
+}
+
+#[test]
+fn no_checkpoint_panics_or_is_believed_without_its_key() {
+    any_bytes("checkpoint", 5_000);
+}
+
+#[test]
+fn no_bundle_panics_who_checks_it() {
+    any_bytes("bundle", 2_000);
+}
+
+#[test]
 fn every_target_has_its_file_and_its_inputs() {
     let fuzz = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).expect("its manifest");

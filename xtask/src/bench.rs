@@ -3,12 +3,14 @@
 //! A row is a file: it measures, and says what it compares. [`table`] prints, [`spread`] sums up rounds, [`peers`]
 //! are the tools we are compared with, [`tool`] starts programs with a bound. No figure is judged by a test.
 
+mod audit;
 mod daemon;
 mod deaths;
 mod hooks;
 mod host;
 mod latency;
 mod peers;
+mod read;
 mod slowdown;
 mod spread;
 mod startup;
@@ -50,10 +52,14 @@ pub(crate) enum Row {
     Supervisors,
     /// The verification of an audit log, against that of a journal.
     Verify,
+    /// What an audit log takes, against a bare sync and the journal of this host.
+    Audit,
+    /// What reading an audit log takes, against jq.
+    Read,
 }
 
 impl Row {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Latency,
         Self::Hooks,
         Self::Slowdown,
@@ -63,6 +69,8 @@ impl Row {
         Self::Daemon,
         Self::Supervisors,
         Self::Verify,
+        Self::Audit,
+        Self::Read,
     ];
 }
 
@@ -78,6 +86,9 @@ pub(crate) struct Options {
     /// How long a storm lasts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=30))]
     seconds: u32,
+    /// How many records an audit log gets.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    records: u64,
     /// Where the figures go.
     #[arg(long, value_name = "FILE", default_value_os_t = place::root().join("target/bench.json"))]
     json: PathBuf,
@@ -91,6 +102,7 @@ pub(crate) struct Bench {
     scratch: PathBuf,
     rounds: u32,
     seconds: u32,
+    records: u64,
     peers: Peers,
 }
 
@@ -122,7 +134,8 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     let needs_peers = rows.iter().any(|row| matches!(row, Row::Hooks | Row::Slowdown | Row::Deaths));
     let peers = if needs_peers { Peers::find()? } else { Peers::default() };
     let scratch = place::scratch().join("bench");
-    let bench = Bench { bin, scratch, rounds: options.rounds, seconds: options.seconds, peers };
+    let Options { rounds, seconds, records, .. } = *options;
+    let bench = Bench { bin, scratch, rounds, seconds, records, peers };
 
     let mut figures = serde_json::Map::new();
     let host = host(&bench);
@@ -163,6 +176,8 @@ fn measure(row: Row, bench: &Bench) -> Result<(Table, Value)> {
         Row::Daemon => daemon::measure(bench),
         Row::Supervisors => supervisors::measure(bench),
         Row::Verify => verify::measure(bench),
+        Row::Audit => audit::measure(bench),
+        Row::Read => read::measure(bench),
     }
 }
 

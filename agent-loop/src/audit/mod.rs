@@ -2,6 +2,7 @@
 //!
 //! Inside: wire types and their conversion. Not inside: where the lines go. Called by the shells (`cli`).
 
+pub mod anchor;
 pub mod export;
 pub mod log;
 mod past;
@@ -10,9 +11,10 @@ mod record;
 pub mod redact;
 mod replay;
 pub mod report;
+pub mod schema;
 pub mod verify;
 
-pub use past::lines_of;
+pub use past::{floor_of, lines_of};
 pub use record::{
     Area, CiBody, Class, Clock, Counts, Host, Line, OwnLines, ProcId, Recorder, SCHEMA, SegmentHead, Stats, TaskBody,
     TaskKind, TaskLine, WriteBody,

@@ -1,9 +1,7 @@
 //! What the log says of some runs, in one pass: what a new daemon goes on from.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -47,8 +45,24 @@ pub fn lines_of(audit: &Path, runs: &[RunId]) -> io::Result<BTreeMap<RunId, Vec<
     Ok(found)
 }
 
+/// The first line that these runs may still need: nothing before it is of them. Where there is no run, it is beyond all.
+///
+/// # Errors
+/// When a segment cannot be read.
+pub fn floor_of(audit: &Path, runs: &[RunId]) -> io::Result<u64> {
+    let Some(first) = runs.iter().map(|run| run.0.timestamp_ms()).min() else { return Ok(u64::MAX) };
+    for pair in layout::segments(audit)?.windows(2) {
+        let [segment, next] = pair else { break };
+        // What does not say when it ended may be needed.
+        if begun(next)?.is_none_or(|ended| ended >= first) {
+            return Ok(segment.first);
+        }
+    }
+    Ok(u64::MAX)
+}
+
 /// When a segment began, milliseconds since 1970; `None` where its head does not say.
-fn begun(segment: &Segment) -> io::Result<Option<u64>> {
+pub(super) fn begun(segment: &Segment) -> io::Result<Option<u64>> {
     #[derive(serde::Deserialize)]
     struct Head {
         time: String,
@@ -61,7 +75,7 @@ fn begun(segment: &Segment) -> io::Result<Option<u64>> {
 
 /// Opens a segment for reading.
 fn open(segment: &Segment) -> io::Result<BufReader<Box<dyn Read>>> {
-    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&segment.path)?;
-    let from: Box<dyn Read> = if segment.packed { Box::new(zstd::Decoder::new(file)?) } else { Box::new(file) };
+    let (file, packed) = layout::open(segment, libc::O_NOFOLLOW)?;
+    let from: Box<dyn Read> = if packed { Box::new(zstd::Decoder::new(file)?) } else { Box::new(file) };
     Ok(BufReader::with_capacity(256 << 10, from))
 }

@@ -24,6 +24,7 @@ pub use task::{Area, CiBody, TaskBody, TaskKind, TaskLine, WriteBody};
 /// The id of a process in records: base32 of the first 16 bytes of SHA-256 over the boot id as text, the
 /// number as four bytes and the start time in nanoseconds as eight, both little-endian.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProcId(String);
 
 impl ProcId {
@@ -41,6 +42,7 @@ impl ProcId {
 
 /// A text that all lines of a run have in common.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Shared(Arc<str>);
 
 impl Serialize for Shared {
@@ -54,6 +56,7 @@ type Maybe<T> = Option<Option<T>>;
 
 /// A line.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Line {
     seq: u64,
     kind: &'static str,
@@ -132,6 +135,8 @@ pub struct Line {
     key: Option<own::Key>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retention: Option<own::Retention>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchor: Option<own::Anchor>,
     /// Where words of `argv` were left out of the middle: what it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     argv_cut: Option<Cut>,
@@ -139,6 +144,7 @@ pub struct Line {
 
 /// What an argument list was before words were left out of it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct Cut {
     /// How many words it had.
     argc: u64,
@@ -214,6 +220,7 @@ fn shorten(text: &mut String) {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct Proc {
     id: ProcId,
     pid: u32,
@@ -223,12 +230,14 @@ struct Proc {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct Parent {
     id: ProcId,
     pid: u32,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct To {
     id: Option<ProcId>,
     pid: Option<u32>,
@@ -237,6 +246,7 @@ struct To {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct ExecBody {
     exe: String,
     argv: Vec<String>,
@@ -250,12 +260,14 @@ struct ExecBody {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct FileId {
     dev: u64,
     ino: u64,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct ExitBody {
     code: Option<u8>,
     signal: Option<u8>,
@@ -267,12 +279,14 @@ struct ExitBody {
 }
 
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct Cgroup {
     id: u64,
     path: String,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct GapBody {
     id: u64,
     cause: &'static str,
@@ -287,6 +301,7 @@ struct GapBody {
 
 /// Numbers of births, execs and deaths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Counts {
     /// Births.
     pub fork: u64,
@@ -298,6 +313,7 @@ pub struct Counts {
 
 /// `host.start`: what this host offers and what is done without.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Host {
     /// The version of agent-loop.
     pub version: &'static str,
@@ -313,6 +329,7 @@ pub struct Host {
 
 /// `stats`: the sum that an auditor checks. Seen = written + filtered + late + lost, for each kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Stats {
     /// What the hooks counted.
     pub seen: Counts,

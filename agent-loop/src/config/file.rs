@@ -8,7 +8,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Agent, AgentKind, Audit, Checks, Claims, Command, Config, ConfigError, Host, Keeper, Kernel, Limits, Merge, Repo,
+    Agent, AgentKind, Audit, Checks, Claims, Command, Config, ConfigError, Host, Keeper, Kernel, Limits, Merge, OnFull,
+    Repo,
 };
 use crate::audit::redact::{UserName, UserPattern};
 use crate::forge::MergeMethod;
@@ -144,6 +145,14 @@ struct LimitsSection {
 struct AuditSection {
     redact_names: Option<Vec<Spanned<String>>>,
     redact_patterns: Option<Vec<Spanned<String>>>,
+    segment_bytes: Written<u64>,
+    segment_age: Written<String>,
+    keep_bytes: Written<u64>,
+    keep_age: Written<String>,
+    on_full: Written<String>,
+    anchor_dir: Written<PathBuf>,
+    anchor_journal: Option<bool>,
+    anchor_every: Written<String>,
 }
 
 /// The most runs at once: what a keeper holds.
@@ -158,6 +167,11 @@ const LONGEST_NAME: usize = 15;
 const GITHUB: &str = "https://api.github.com";
 /// The branch of an issue.
 const BRANCH: &str = "issue-{number}-fix";
+/// Smaller segments would be mostly heads; larger ones are slow to read from their middle.
+const SEGMENTS: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
+/// The shortest life of a segment, and the shortest time between two anchors.
+const SHORTEST_AGE: Duration = Duration::from_secs(60);
+const SHORTEST_ANCHORING: Duration = Duration::from_secs(10);
 /// What is set from the user database.
 const OURS: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 
@@ -311,7 +325,37 @@ impl Context<'_> {
     fn audit(&self, it: AuditSection) -> Result<Audit, ConfigError> {
         let name = |text: &str| UserName::parse(text).map(drop);
         let pattern = |text: &str| UserPattern::parse(text).map(drop);
+        let default = Audit::default();
+        let segment = |bytes: &u64| {
+            let wanted = || format!("write a number of bytes from {} to {}", SEGMENTS.start(), SEGMENTS.end());
+            if SEGMENTS.contains(bytes) { Ok(()) } else { Err(wanted()) }
+        };
+        let segment_bytes =
+            self.checked("audit.segment_bytes", it.segment_bytes, segment)?.unwrap_or(default.segment_bytes);
+        let segment_age = self
+            .read("audit.segment_age", it.segment_age, |text| at_least(SHORTEST_AGE, text))?
+            .unwrap_or(default.segment_age);
         Ok(Audit {
+            segment_bytes,
+            segment_age,
+            keep_bytes: self.checked("audit.keep_bytes", it.keep_bytes, |bytes| {
+                let wanted =
+                    || format!("write at least the size of a segment, {segment_bytes}, or leave it out to keep all");
+                if *bytes >= segment_bytes { Ok(()) } else { Err(wanted()) }
+            })?,
+            keep_age: self.read("audit.keep_age", it.keep_age, |text| at_least(segment_age, text))?,
+            on_full: self
+                .read("audit.on_full", it.on_full, |word| match word {
+                    "stop-launching" => Ok(OnFull::StopLaunching),
+                    "launch" => Ok(OnFull::Launch),
+                    _ => Err("write \"stop-launching\" or \"launch\"".to_owned()),
+                })?
+                .unwrap_or(default.on_full),
+            anchor_dir: self.directory("audit.anchor_dir", it.anchor_dir)?,
+            anchor_journal: it.anchor_journal.unwrap_or(default.anchor_journal),
+            anchor_every: self
+                .read("audit.anchor_every", it.anchor_every, |text| at_least(SHORTEST_ANCHORING, text))?
+                .unwrap_or(default.anchor_every),
             redact_names: self.list("audit.redact_names", it.redact_names, name)?.unwrap_or_default(),
             redact_patterns: self.list("audit.redact_patterns", it.redact_patterns, pattern)?.unwrap_or_default(),
         })
@@ -576,6 +620,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
 fn word(text: &str) -> Result<(), String> {
     let good = !text.trim().is_empty() && text.len() <= 1000 && !text.chars().any(char::is_control);
     if good { Ok(()) } else { Err("write one line of text".to_owned()) }
+}
+
+fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
+    let wanted = || format!("write {} or more", humantime::format_duration(shortest));
+    span(text).and_then(|span| if span >= shortest { Ok(span) } else { Err(wanted()) })
 }
 
 fn some_time(span: Duration) -> Result<Duration, String> {

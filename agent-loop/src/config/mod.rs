@@ -19,6 +19,7 @@ pub use repo::{AgentKind, Checks, Claims, Command, Merge, Repo};
 pub use table::Entry;
 
 use crate::audit::redact::{Policy, UserName, UserPattern};
+use crate::audit::{anchor, log};
 use crate::run;
 use crate::supervise::Leftovers;
 use crate::work::Budgets;
@@ -34,7 +35,7 @@ pub struct Config {
     pub agent: Agent,
     /// `[limits]`: what a run may take where its request says nothing.
     pub limits: Limits,
-    /// `[audit]`: what the records of this host hold back.
+    /// `[audit]`: what the records of this host hold back, and how they are kept.
     pub audit: Audit,
     /// `[ci]`: what is green.
     pub ci: Checks,
@@ -141,24 +142,83 @@ pub struct Limits {
 }
 
 /// `[audit]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audit {
     /// Names of flags, variables and fields whose values are secret, beside those that everybody knows.
     pub redact_names: Vec<String>,
     /// Regular expressions of secrets: the first group is the secret, or all that matches.
     pub redact_patterns: Vec<String>,
+    /// A segment ends at this size, bytes. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// A segment ends at this age. Default a day.
+    pub segment_age: Duration,
+    /// Closed segments beyond this size of all, bytes, are removed, the oldest first; `None`, the default, keeps all.
+    pub keep_bytes: Option<u64>,
+    /// Closed segments older than this are removed; `None`, the default, keeps all.
+    pub keep_age: Option<Duration>,
+    /// What becomes of launches while the disk is nearly full. Default `stop-launching`.
+    pub on_full: OnFull,
+    /// Where checkpoints are dropped as files: what another host or medium keeps.
+    pub anchor_dir: Option<PathBuf>,
+    /// Whether checkpoints are told to the journal. Default `false`.
+    pub anchor_journal: bool,
+    /// How often. Default 10 minutes.
+    pub anchor_every: Duration,
+}
+
+/// What becomes of launches while the disk of the log has less room than the mark. A launch whose intent cannot be made
+/// durable is refused by either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// None is made: `stop-launching`.
+    #[default]
+    StopLaunching,
+    /// They go on as long as their intents become durable: `launch`.
+    Launch,
 }
 
 impl Audit {
     /// The policy that these settings and the built-in rules make. What was read from a file is good; else it is left out.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
-        if *self == Self::default() {
+        if self.redact_names.is_empty() && self.redact_patterns.is_empty() {
             return Policy::built_in();
         }
         let names = self.redact_names.iter().filter_map(|name| UserName::parse(name).ok()).collect();
         let patterns = self.redact_patterns.iter().filter_map(|text| UserPattern::parse(text).ok()).collect();
         Arc::new(Policy::new(names, patterns))
+    }
+
+    /// How the log is kept by these settings.
+    #[must_use]
+    pub fn log(&self) -> log::Settings {
+        let files = self.anchor_dir.as_deref().map(|dir| Arc::new(anchor::Files::new(dir)) as Arc<dyn anchor::Anchor>);
+        let journal = || Arc::new(anchor::Journal::new(Path::new(anchor::SOCKET))) as Arc<dyn anchor::Anchor>;
+        log::Settings {
+            segment_bytes: self.segment_bytes,
+            segment_age: self.segment_age,
+            keep: log::Keep { bytes: self.keep_bytes, age: self.keep_age },
+            anchors: files.into_iter().chain(self.anchor_journal.then(journal)).collect(),
+            anchor_every: self.anchor_every,
+            ..log::Settings::default()
+        }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            redact_names: Vec::new(),
+            redact_patterns: Vec::new(),
+            segment_bytes: 64 << 20,
+            segment_age: Duration::from_secs(24 * 3_600),
+            keep_bytes: None,
+            keep_age: None,
+            on_full: OnFull::StopLaunching,
+            anchor_dir: None,
+            anchor_journal: false,
+            anchor_every: Duration::from_secs(600),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{AgentKind, Config, Keeper, Repo};
+use super::{AgentKind, Config, Keeper, OnFull, Repo};
 use crate::forge::MergeMethod;
 use crate::forge::github::Login;
 use crate::supervise::Leftovers;
@@ -62,6 +62,14 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
         live("limits", "leftovers", Some(text(leftovers(limits.leftovers)))),
         restarted("audit", "redact_names", Some(list(&audit.redact_names))),
         restarted("audit", "redact_patterns", Some(list(&audit.redact_patterns))),
+        restarted("audit", "segment_bytes", Some(number(audit.segment_bytes))),
+        restarted("audit", "segment_age", Some(span(audit.segment_age))),
+        restarted("audit", "keep_bytes", audit.keep_bytes.map(number)),
+        restarted("audit", "keep_age", audit.keep_age.map(span)),
+        restarted("audit", "on_full", Some(text(on_full(audit.on_full)))),
+        restarted("audit", "anchor_dir", audit.anchor_dir.as_deref().map(path)),
+        restarted("audit", "anchor_journal", Some(Value::Boolean(audit.anchor_journal))),
+        restarted("audit", "anchor_every", Some(span(audit.anchor_every))),
         restarted("ci", "required", Some(list(&ci.required))),
         restarted("ci", "accept", Some(list(&ci.accept.iter().map(|it| accept(*it).to_owned()).collect::<Vec<_>>()))),
         restarted("ci", "expect", Some(text(if ci.expect_none { "none" } else { "checks" }))),
@@ -152,6 +160,13 @@ const fn leftovers(leftovers: Leftovers) -> &'static str {
     match leftovers {
         Leftovers::Kill => "kill",
         Leftovers::Wait => "wait",
+    }
+}
+
+const fn on_full(on_full: OnFull) -> &'static str {
+    match on_full {
+        OnFull::StopLaunching => "stop-launching",
+        OnFull::Launch => "launch",
     }
 }
 

@@ -97,6 +97,14 @@ fn every_key_that_is_written_is_read() {
         ("[limits]\nleftovers = \"wait\"", "limits.leftovers"),
         ("[audit]\nredact_names = [\"x1\"]", "audit.redact_names"),
         ("[audit]\nredact_patterns = [\"x1\"]", "audit.redact_patterns"),
+        ("[audit]\nsegment_bytes = 1048576", "audit.segment_bytes"),
+        ("[audit]\nsegment_age = \"1h\"", "audit.segment_age"),
+        ("[audit]\nkeep_bytes = 67108864", "audit.keep_bytes"),
+        ("[audit]\nkeep_age = \"1day\"", "audit.keep_age"),
+        ("[audit]\non_full = \"launch\"", "audit.on_full"),
+        ("[audit]\nanchor_dir = \"/x\"", "audit.anchor_dir"),
+        ("[audit]\nanchor_journal = true", "audit.anchor_journal"),
+        ("[audit]\nanchor_every = \"10s\"", "audit.anchor_every"),
         ("[agent]\nkind = \"command\"", "agent.kind"),
         ("[agent]\ncommand = [\"x\"]", "agent.command"),
         ("[agent]\nprompts = \"/x\"", "agent.prompts"),
@@ -200,6 +208,19 @@ fn a_wrong_value_is_refused_with_file_line_key_and_what_to_write() {
             "c.toml:4: `audit.redact_names`: \"a b\": write the name of a flag, variable or field, without dashes before it and value",
         ),
         ("[audit]\nredact_patterns = [\"(\"]", "c.toml:2: `audit.redact_patterns`: \"(\": error: unclosed group"),
+        (
+            "[audit]\nsegment_bytes = 1000",
+            "c.toml:2: `audit.segment_bytes`: write a number of bytes from 1048576 to 4294967296",
+        ),
+        ("[audit]\nsegment_age = \"59s\"", "c.toml:2: `audit.segment_age`: \"59s\": write 1m or more"),
+        (
+            "[audit]\nsegment_bytes = 2097152\nkeep_bytes = 2097151",
+            "c.toml:3: `audit.keep_bytes`: write at least the size of a segment, 2097152, or leave it out to keep all",
+        ),
+        ("[audit]\nkeep_age = \"23h\"", "c.toml:2: `audit.keep_age`: \"23h\": write 1day or more"),
+        ("[audit]\non_full = \"halt\"", "c.toml:2: `audit.on_full`: \"halt\": write \"stop-launching\" or \"launch\""),
+        ("[audit]\nanchor_dir = \"a\"", "c.toml:2: `audit.anchor_dir`: write an absolute path, without `..`"),
+        ("[audit]\nanchor_every = \"9s\"", "c.toml:2: `audit.anchor_every`: \"9s\": write 10s or more"),
         ("[limits]\nleftovers = \"x\"", "c.toml:2: `limits.leftovers`: \"x\": write \"kill\" or \"wait\""),
     ] {
         assert_eq!(wrong(text), said, "{text}");
@@ -282,4 +303,21 @@ fn a_name_that_the_host_does_not_know_is_refused_with_its_key() {
         let said = check(text).expect_err(text);
         assert!(said.starts_with(&format!("c.toml: `{key}`: there is no ")), "{said}");
     }
+}
+
+#[test]
+fn the_log_is_kept_as_the_settings_say() {
+    let log = |text: &str| Config::parse(text, "c").unwrap_or_else(|error| panic!("{error}")).audit.log();
+    let default = log("");
+    assert_eq!(format!("{default:?}"), format!("{:?}", log::Settings::default()));
+    let set = log("[audit]\nsegment_bytes = 1048576\nsegment_age = \"2m\"\nkeep_bytes = 1048577\nkeep_age = \"3m\"\n\
+         anchor_dir = \"/mnt/a\"\nanchor_journal = true\nanchor_every = \"30s\"");
+    let seconds = Duration::from_secs;
+    assert_eq!((set.segment_bytes, set.segment_age), (1 << 20, seconds(120)));
+    assert_eq!((set.keep.bytes, set.keep.age), (Some(1_048_577), Some(seconds(180))));
+    let names: Vec<&str> = set.anchors.iter().map(|anchor| anchor.name()).collect();
+    assert_eq!((names, set.anchor_every), (vec!["files", "journal"], seconds(30)));
+    // Settings that have nothing to do with secrets change no policy.
+    let policy = |text: &str| Config::parse(text, "c").expect("good").audit.policy();
+    assert!(Arc::ptr_eq(&policy("[audit]\nanchor_journal = true"), &policy("")), "it is the built-in one");
 }

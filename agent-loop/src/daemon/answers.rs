@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::look_up::Waits;
 use super::shell::{Daemon, now};
+use crate::config::OnFull;
 use crate::control::api::{
     Answer, Ask, Caller, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest, StatusView,
     TreeView,
@@ -130,6 +131,9 @@ impl Daemon {
             (None, false, 0) => None,
             (Some(why), ..) => {
                 Some(format!("the audit log cannot be written: {why}; nothing is launched, {lost} lines are lost"))
+            }
+            (None, true, _) if self.setup.config.audit.on_full == OnFull::Launch => {
+                Some("the disk of the audit log is nearly full".to_owned())
             }
             (None, true, _) => Some("the disk of the audit log is full: nothing is launched".to_owned()),
             (None, false, lost) => Some(format!("{lost} lines of the audit log found no room and are to be declared")),

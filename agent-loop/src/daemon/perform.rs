@@ -10,6 +10,7 @@ use super::shell::{Daemon, Discard, Watched};
 use super::{spec, tree};
 use crate::audit::Stats;
 use crate::clock;
+use crate::config::OnFull;
 use crate::event::{Action, Event, Fact, LaunchFailure, Launched, Signalled, Tree};
 use crate::fault::{self, Role};
 use crate::keeper::process::protocol::{Descriptors, Reply, Request};
@@ -60,7 +61,8 @@ impl Daemon {
     /// Records that a run is about to be launched, durably; without that nothing is (I19).
     fn intend(&mut self, record: &RunRecord) -> Result<(), String> {
         let progress = self.audit.progress();
-        let full = progress.full.then(|| "its disk is full".to_owned());
+        let stops = self.setup.config.audit.on_full == OnFull::StopLaunching;
+        let full = (progress.full && stops).then(|| "its disk is full".to_owned());
         if let Some(why) = progress.failing.or(full) {
             return Err(format!("the audit log cannot be written: {why}; nothing is launched without it"));
         }

@@ -191,7 +191,7 @@ impl Daemon {
         let keeper = Keeper::new(&setup, boot_id.clone());
         let claim = super::stock::claim(&setup)?;
         super::stock::refuse_strange_agents(&setup, &store)?;
-        let (audit, troubles) = open_audit(&state, &log, &boot_id)?;
+        let (audit, troubles) = open_audit(&state, &log, &setup.config.audit.log(), &boot_id)?;
         let (tracing, found) = super::stock::tracing(&setup)?;
         let fleet = Fleet::new(FleetSettings { max_agents: setup.config.host.max_agents });
         let mut daemon = Self {
@@ -602,6 +602,14 @@ impl Daemon {
 
     pub(super) fn flush(&mut self) {
         self.audit.flush();
+        // Before it serves it does not know yet which runs go on.
+        if self.serves && self.audit.has_closed() {
+            let runs: Vec<_> = self.runs.keys().copied().collect();
+            let floor = crate::audit::floor_of(self.audit.dir(), &runs);
+            if let Err(error) = floor.and_then(|floor| self.audit.retain(floor)) {
+                self.trouble(&format!("removing old segments of the audit log: {error}"));
+            }
+        }
         let failing = self.audit.progress().failing;
         match (&self.audit_trouble, &failing) {
             (None, Some(why)) => {
@@ -654,9 +662,14 @@ impl Daemon {
 
 /// Opens the audit log of the host; what is to be told of it beside. One that is not as it was left ends the start, one
 /// that cannot be written now does not: agents may live, and are supervised without it.
-fn open_audit(state: &StateDir, log: &LogDir, boot_id: &str) -> Result<(AuditLog, Vec<String>), OpenError> {
+fn open_audit(
+    state: &StateDir,
+    log: &LogDir,
+    settings: &Settings,
+    boot_id: &str,
+) -> Result<(AuditLog, Vec<String>), OpenError> {
     let place = Place { audit: log.path().join("audit"), keys: state.path().join("audit-key") };
-    match AuditLog::open(&place, Settings::default(), boot_id) {
+    match AuditLog::open(&place, settings.clone(), boot_id) {
         Ok((audit, opened)) => {
             let torn = opened.torn.map(|torn| {
                 let path = torn.path.display();
@@ -667,7 +680,7 @@ fn open_audit(state: &StateDir, log: &LogDir, boot_id: &str) -> Result<(AuditLog
         Err(error @ (OpenError::Failed { .. } | OpenError::Store(crate::store::StoreError::Failed { .. }))) => {
             let why = error.to_string();
             let told = format!("{why}; until the next start of agent-loop nothing is kept in the audit log");
-            Ok((AuditLog::nowhere(&place, Settings::default(), boot_id, why), vec![told]))
+            Ok((AuditLog::nowhere(&place, settings.clone(), boot_id, why), vec![told]))
         }
         Err(error) => Err(error),
     }

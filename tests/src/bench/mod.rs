@@ -2,13 +2,17 @@
 //!
 //! Nothing here judges: rounds, ratios and targets are `xtask`'s. Everything is bounded in time and number.
 
+mod append;
 mod exits;
 mod gate;
 mod hooks;
+mod journal;
 mod latency;
 mod log;
+mod records;
 mod spawn;
 mod stop;
+mod usage;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -77,6 +81,30 @@ enum What {
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=4_096))]
         mib: u64,
     },
+    /// Appends records to an audit log as a daemon does, and some that are durable first beside bare syncs.
+    Append {
+        /// An empty directory that is closed to others.
+        dir: PathBuf,
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+        records: u64,
+    },
+    /// Writes an audit log of many runs, in segments as a daemon has them.
+    Records {
+        /// An empty directory that is closed to others.
+        dir: PathBuf,
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+        records: u64,
+    },
+    /// Sends records to the journal of this host, which keeps them.
+    Journal {
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        records: u64,
+    },
+    /// Runs a command without its output; its time and the most memory that it had.
+    Usage {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// Says that it is there, waits, runs a command, says so, and waits again.
     Gate {
         /// The directory of the four marks: `here`, `go`, `done`, `leave`.
@@ -122,6 +150,10 @@ fn measure(what: What) -> anyhow::Result<()> {
         What::Hooks { of, ms, out } => (hooks::measure(of, Duration::from_millis(ms))?, out),
         What::Stop { side, count, bin } => (stop::measure(side, count, &bin)?, None),
         What::Log { dir, mib } => (log::write(&dir, mib << 20)?, None),
+        What::Append { dir, records } => (append::measure(&dir, records)?, None),
+        What::Records { dir, records } => (records::write(&dir, records)?, None),
+        What::Journal { records } => (journal::measure(records)?, None),
+        What::Usage { command } => (usage::of(&command)?, None),
         What::Gate { marks, command } => return gate::pass(&marks, &command),
         What::Signal { signal, pid } => {
             let signal = match signal {

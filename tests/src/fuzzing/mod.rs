@@ -3,6 +3,7 @@
 //! `cargo xtask fuzz` calls them under libFuzzer (`fuzz/`), `tests/tests/fuzz.rs` with the committed inputs of
 //! `fuzz/corpus/` and with [`mutate`]d ones.
 
+mod audit;
 mod control;
 mod keeper;
 mod mutate;
@@ -22,12 +23,16 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "keeper", run: keeper::run },
     Target { name: "record", run: text::record },
     Target { name: "config", run: text::config },
     Target { name: "control", run: control::run },
     Target { name: "replay", run: text::replay },
+    Target { name: "line", run: audit::line },
+    Target { name: "segment", run: audit::segment },
+    Target { name: "checkpoint", run: audit::checkpoint },
+    Target { name: "bundle", run: audit::bundle },
 ];
 
 /// The target of this name.

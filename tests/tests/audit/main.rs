@@ -1,8 +1,14 @@
 //! The audit log from outside: what `exec` writes, what a killed writer leaves, and who finds what was changed.
 
+mod anchored;
+mod bundles;
+mod corpus;
 mod exec;
 mod full;
+mod golden;
 mod killed;
+mod ocsf;
+mod schema;
 mod tamper;
 mod versions;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use agent_loop::audit::log::{AuditLog, Key, Place, Settings, layout, note};
 use agent_loop::audit::verify::{self, Options};
@@ -294,4 +295,57 @@ fn the_first_bad_line_and_its_place_are_named() {
         assert_eq!(first.file, segment.path.display().to_string());
         fs::write(&segment.path, text).expect("written");
     }
+}
+
+#[test]
+fn without_zstd_the_second_verifier_calls_a_compressed_log_unreadable() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+    let Some(python) = python.ok().and_then(|output| String::from_utf8(output.stdout).ok()) else {
+        skip("without_zstd_the_second_verifier_calls_a_compressed_log_unreadable", "python3 is not installed");
+        return;
+    };
+    let judge = |path: &str| {
+        let mut verify = Command::new(python.trim());
+        verify.arg(root.join("../docs/verify.py")).arg(root.join("data/audit-v1")).env("PATH", path);
+        verify.output().expect("it runs")
+    };
+    let output = judge("/nowhere");
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("zstd is not there"));
+}
+
+#[test]
+fn another_boot_id_is_found_wherever_it_stands() {
+    const OTHER: &str = "7c1e0a52-0000-4000-8000-000000000002";
+    let dir = log(12);
+    let audit = dir.path().join("audit");
+    let mut judges = Judges::new("another_boot_id_is_found_wherever_it_stands");
+    let segments = layout::segments(&audit).expect("segments");
+    for segment in &segments {
+        let text = fs::read_to_string(&segment.path).expect("text");
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        for at in 0..lines.len() {
+            let mut other: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            other[at] = other[at].replace(BOOT, OTHER);
+            let changed = other.concat();
+            assert_eq!(judges.changed(&audit, &segment.path, changed.as_bytes()), 3, "line {at} of {}", segment.first);
+        }
+        let all = text.replace(BOOT, OTHER);
+        assert_eq!(judges.changed(&audit, &segment.path, all.as_bytes()), 3, "all of {}", segment.first);
+    }
+    for file in files(&audit).into_iter().filter(|file| !file.starts_with(audit.join("seg"))) {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        if text.contains(BOOT) {
+            let code = judges.changed(&audit, &file, text.replace(BOOT, OTHER).as_bytes());
+            assert_eq!(code, 3, "{}", file.display());
+        }
+    }
+    // What nothing signs yet: a line of another boot stands in a segment of its own.
+    let last = &segments.last().expect("a segment").path;
+    let whole = fs::read_to_string(last).expect("text");
+    let next = judged(&audit).lines;
+    let tail = |boot: &str| format!("{whole}{{\"seq\":{next},\"kind\":\"x\",\"boot_id\":\"{boot}\"}}\n");
+    assert_eq!(judges.changed(&audit, last, tail(BOOT).as_bytes()), 1, "of this boot");
+    assert_eq!(judges.changed(&audit, last, tail(OTHER).as_bytes()), 3, "of another boot");
 }

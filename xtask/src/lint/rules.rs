@@ -6,12 +6,13 @@ use super::source::{PathUse, Source};
 /// The only module that sends signals (I1).
 const SIGNALS: &str = "agent-loop/src/keeper/signal.rs";
 /// Modules that decide and touch nothing.
-const PURE: [&str; 22] = [
+const PURE: [&str; 26] = [
     "agent-loop/src/model.rs",
     "agent-loop/src/event.rs",
     "agent-loop/src/run.rs",
     "agent-loop/src/track/",
     "agent-loop/src/supervise/",
+    "agent-loop/src/audit/report/",
     "agent-loop/src/config/file.rs",
     "agent-loop/src/work/",
     "agent-loop/src/forge/checks.rs",
@@ -29,6 +30,9 @@ const PURE: [&str; 22] = [
     "agent-loop/src/agent/stream.rs",
     "agent-loop/src/agent/words.rs",
     "agent-loop/src/agent/mod.rs",
+    "agent-loop/src/issues/claim.rs",
+    "agent-loop/src/issues/lines.rs",
+    "agent-loop/src/issues/translate.rs",
 ];
 /// Where `unsafe` may be written.
 const UNSAFE: [&str; 5] = [
@@ -96,13 +100,14 @@ const CGROUP_KILL: &str = concat!("cgroup", ".kill");
 fn pure(file: &str, source: &Source) -> Vec<Finding> {
     const ROOTS: [&str; 5] = ["tokio", "libc", "nix", "aya", "jiff"];
     // Tables of names and the calendar, without an effect.
-    const TABLES: [&str; 6] = [
+    const TABLES: [&str; 7] = [
         "nix::sys::signal::Signal",
         "nix::errno::Errno",
         "jiff::civil::Date",
         "jiff::civil::DateTime",
         "jiff::civil::Time",
         "jiff::SignedDuration",
+        "jiff::Timestamp::from_nanosecond",
     ];
     const OF_STD: [&str; 6] = ["fs", "process", "net", "env", "thread", "os"];
     if !PURE.iter().any(|it| file == *it || file.starts_with(it) && it.ends_with('/')) || is_test_file(file) {

@@ -188,6 +188,11 @@ fn put(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
 
 /// Compresses a closed segment beside itself, then takes the plain one away.
 fn pack(plain: &Path) -> io::Result<()> {
+    pack_then(plain, || ())
+}
+
+/// As [`pack`]; `meanwhile` happens before the compressed one has its name.
+pub(super) fn pack_then(plain: &Path, meanwhile: impl FnOnce()) -> io::Result<()> {
     let packed = plain.with_extension("jsonl.zst");
     let beside = plain.with_extension("jsonl.zst.new");
     let dir = plain.parent().ok_or_else(|| io::Error::other("a segment has a directory"))?;
@@ -204,8 +209,18 @@ fn pack(plain: &Path) -> io::Result<()> {
     encoder.set_pledged_src_size(Some(from.metadata()?.len()))?;
     io::copy(&mut &from, &mut encoder)?;
     encoder.finish()?.sync_all()?;
+    meanwhile();
     fs::rename(&beside, &packed)?;
     File::open(dir)?.sync_all()?;
-    fs::remove_file(plain)?;
+    match fs::remove_file(plain) {
+        // It was removed meanwhile, by both of its names: it must not come back by one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_file(&packed).or_else(gone)?,
+        done => done?,
+    }
     File::open(dir)?.sync_all()
+}
+
+/// What is not there is removed.
+fn gone(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

@@ -8,14 +8,19 @@ use std::time::{Duration, Instant};
 
 use super::layout;
 use super::open::{self, OpenError, Opened};
+use super::retention::{self, Keep};
 use super::thread::{Batch, Message, Writer};
 use super::{Disk, Files};
+use crate::audit::anchor::{Anchor, Anchoring, Outcome};
 use crate::audit::record::{Line, OwnLines, SegmentHead};
-use crate::audit::redact;
+use crate::audit::{past, redact, schema};
 use crate::clock;
 
 /// How long the end waits for the thread, which itself gives a failing disk some seconds.
 const CLOSE_WITHIN: Duration = Duration::from_secs(8);
+
+/// How long the end waits for anchors.
+const ANCHORED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Where a log is.
 #[derive(Clone, Debug)]
@@ -47,12 +52,17 @@ pub struct Settings {
     pub reserve: u64,
     /// With less room than this the disk counts as full, bytes.
     pub low_water: u64,
-    /// How much is kept of closed segments, bytes as they lie there; `None` is all.
-    pub keep: Option<u64>,
+    /// How much is kept of closed segments.
+    pub keep: Keep,
+    /// Who is handed checkpoints.
+    pub anchors: Vec<Arc<dyn Anchor>>,
+    /// How often, where there is a new one; and at the end.
+    pub anchor_every: Duration,
 }
 
 impl Default for Settings {
-    /// 64 MiB or a day for a segment, 64 MiB in memory, 16 MiB in reserve, full below 64 MiB, everything kept.
+    /// 64 MiB or a day for a segment, 64 MiB in memory, 16 MiB in reserve, full below 64 MiB, everything kept; no anchor, ten minutes
+    /// for one.
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
@@ -60,7 +70,9 @@ impl Default for Settings {
             pending_bytes: 64 << 20,
             reserve: 16 << 20,
             low_water: 64 << 20,
-            keep: None,
+            keep: Keep::default(),
+            anchors: Vec::new(),
+            anchor_every: Duration::from_secs(600),
         }
     }
 }
@@ -80,6 +92,8 @@ pub struct Progress {
     pub full: bool,
     /// Bytes that were free then.
     pub free: Option<u64>,
+    /// Files that were to go and could not be removed: each sync tries again.
+    pub unremoved: u64,
     /// Whether the log was closed.
     pub closed: bool,
 }
@@ -124,6 +138,9 @@ pub struct AuditLog {
     shared: Arc<Shared>,
     /// Lines that were refused since the last that was not.
     refused: u64,
+    anchoring: Option<Anchoring>,
+    /// Whether segments were closed since the last look at what may be kept.
+    closed: bool,
     audit: PathBuf,
 }
 
@@ -152,12 +169,18 @@ impl AuditLog {
         let shared = Arc::new(Shared::default());
         shared.change(|progress| (progress.durable, progress.signed) = (size, found.signed));
         let mut head = SegmentHead::new(found.key.origin());
+        head.schema_sha256 = Some(schema::sha256().to_owned());
         head.redaction_sha256 = Some(redact::ours().policy_sha256().to_owned());
         let verifier = found.key.verifier().to_owned();
+        let anchoring = (!settings.anchors.is_empty())
+            .then(|| Anchoring::start(settings.anchors.clone(), settings.anchor_every, size))
+            .transpose()
+            .map_err(|error| OpenError::failed("starting the thread of the anchors", error))?;
         let writer = Writer {
             disk: disk(found.files),
             tree: found.tree,
             key: found.key,
+            anchors: anchoring.as_ref().map(Anchoring::slot),
             boot_id: boot_id.to_owned(),
             settings: settings.clone(),
             shared: Arc::clone(&shared),
@@ -171,6 +194,7 @@ impl AuditLog {
             edge: found.edge,
             keep: false,
             remove: Vec::new(),
+            put: Vec::new(),
             reserved: place.audit.join(layout::RESERVE).exists(),
             lock: Some(found.lock),
             start: Instant::now(),
@@ -189,6 +213,8 @@ impl AuditLog {
             to,
             shared,
             refused: 0,
+            anchoring,
+            closed: true,
             audit: place.audit.clone(),
         };
         if found.opened.lines == 0 {
@@ -223,6 +249,8 @@ impl AuditLog {
             to: channel().0,
             shared,
             refused: 0,
+            anchoring: None,
+            closed: false,
             audit: place.audit.clone(),
         }
     }
@@ -254,6 +282,7 @@ impl AuditLog {
             let gap = self.own.lost(refused, full, clock::both());
             self.write(gap);
         }
+        self.tell_of_anchors();
         let (_, bytes, since) = self.segment;
         if bytes >= self.settings.segment_bytes || since.elapsed() >= self.settings.segment_age {
             self.begin(Some(self.segment.0));
@@ -265,6 +294,7 @@ impl AuditLog {
     fn begin(&mut self, previous: Option<u64>) {
         self.flush();
         self.batch.begins = Some(self.next);
+        self.closed = true;
         self.segment = (self.next, 0, Instant::now());
         let line = self.own.segment(&self.head, self.next, previous, clock::both());
         self.write(line);
@@ -273,6 +303,9 @@ impl AuditLog {
     fn write(&mut self, line: Line) -> (u64, &str) {
         let seq = self.next;
         let class = line.class();
+        if let Some(anchoring) = self.anchoring.as_ref().filter(|_| !line.is_of_anchoring()) {
+            anchoring.wrote(seq + 1);
+        }
         let line = line.numbered(seq);
         let from = self.batch.bytes.len();
         line.write(&mut self.batch.bytes);
@@ -287,8 +320,27 @@ impl AuditLog {
         (seq, self.batch.bytes.get(from..end).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default())
     }
 
+    /// Records what the anchors said since.
+    fn tell_of_anchors(&mut self) {
+        if let Some(anchoring) = &self.anchoring {
+            let outcomes = anchoring.take();
+            self.anchored(outcomes);
+        }
+    }
+
+    fn anchored(&mut self, outcomes: Vec<Outcome>) {
+        for Outcome { to, handed, told } in outcomes {
+            let line = self.own.anchor(to, handed.size, &handed.root, &told, clock::both());
+            self.write(line);
+            if told.is_ok() {
+                self.batch.put.push((layout::kept(handed.size), handed.text.clone()));
+            }
+        }
+    }
+
     /// Hands over what was appended.
     pub fn flush(&mut self) {
+        self.tell_of_anchors();
         if self.batch.ends.is_empty() {
             return;
         }
@@ -331,29 +383,45 @@ impl AuditLog {
         &self.audit
     }
 
-    /// Removes the oldest closed segments where all of them are larger than may be kept, and records that; none that
-    /// holds the line `floor` or a later one goes.
+    /// Whether segments were closed since [`AuditLog::retain`] looked, and may be too many or too old.
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        self.closed && self.settings.keep != Keep::default()
+    }
+
+    /// Removes the oldest closed segments where they are larger or older than may be kept, and records that; none that
+    /// holds the line `floor` or a later one goes. How many went.
     ///
     /// # Errors
-    /// When the segments cannot be listed.
+    /// When the segments cannot be listed, or their heads not be read.
     pub fn retain(&mut self, floor: u64) -> std::io::Result<u64> {
-        let Some(most) = self.settings.keep else { return Ok(0) };
+        self.closed = false;
+        if self.settings.keep == Keep::default() {
+            return Ok(0);
+        }
         let segments = layout::segments(&self.audit)?;
-        let size = |segment: &layout::Segment| std::fs::metadata(&segment.path).map_or(0, |it| it.len());
-        let mut total: u64 = segments.iter().map(size).sum();
+        let size = |segment: &layout::Segment| {
+            // It may be compressed by now.
+            let names = layout::names(segment.first);
+            names.iter().filter_map(|name| std::fs::metadata(self.audit.join(name)).ok()).map(|it| it.len()).min()
+        };
+        let sizes: Vec<u64> = segments.iter().map(|segment| size(segment).unwrap_or(0)).collect();
+        let mut total: u64 = sizes.iter().sum();
+        let now = u64::try_from(clock::both().real_ns / 1_000_000).unwrap_or(0);
         let mut removed = 0;
-        for pair in segments.windows(2) {
+        for (pair, size) in segments.windows(2).zip(sizes) {
             let [segment, next] = pair else { break };
-            if total <= most || next.first > floor || next.first > self.segment.0 {
+            if next.first > floor || next.first > self.segment.0 {
                 break;
             }
-            total -= size(segment).min(total);
-            let line = self.own.retention(segment.first, next.first - segment.first, clock::both());
+            // It ended when the next one began.
+            let Some(reason) = retention::reason(self.settings.keep, total, past::begun(next)?, now) else { break };
+            total -= size.min(total);
+            let line = self.own.retention(segment.first, next.first - segment.first, reason, clock::both());
             if self.append(line).is_none() {
                 break;
             }
-            let name = segment.path.file_name().map(Path::new).unwrap_or(Path::new(""));
-            self.batch.remove.push(Path::new(layout::SEGMENTS).join(name));
+            self.batch.remove.extend(layout::names(segment.first));
             removed += 1;
         }
         self.flush();
@@ -363,6 +431,14 @@ impl AuditLog {
     /// Writes, signs and closes everything, within reason; how far that came.
     pub fn close(&mut self) -> Progress {
         self.flush();
+        if let Some(anchoring) = self.anchoring.take() {
+            let _ = self.to.send(Message::Sign);
+            let next = self.next;
+            self.shared.wait(CLOSE_WITHIN, |progress| progress.signed >= next || progress.failing.is_some());
+            let outcomes = anchoring.close(ANCHORED_WITHIN);
+            self.anchored(outcomes);
+            self.flush();
+        }
         let _ = self.to.send(Message::Close);
         self.shared.wait(CLOSE_WITHIN, |progress| progress.closed);
         self.progress()

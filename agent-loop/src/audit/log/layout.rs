@@ -1,6 +1,8 @@
 //! The names of the files of a log.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The format of the files; readers refuse another one.
@@ -41,6 +43,14 @@ pub fn segment(first: u64) -> String {
     format!("{first:012}.jsonl")
 }
 
+/// The two names that a closed segment may have below the log, plain and compressed: which of them changes at any time.
+#[must_use]
+pub fn names(first: u64) -> [PathBuf; 2] {
+    let plain = Path::new(SEGMENTS).join(segment(first));
+    let packed = plain.with_extension("jsonl.zst");
+    [plain, packed]
+}
+
 /// Reads the name of a segment: its first line, and whether it is compressed.
 #[must_use]
 pub fn read_segment(name: &str) -> Option<(u64, bool)> {
@@ -72,6 +82,21 @@ pub fn segments(audit: &Path) -> io::Result<Vec<Segment>> {
     Ok(found)
 }
 
+/// Opens a segment for reading, with these flags beside; whether it is compressed. One that was plain when the directory
+/// was listed may be compressed by now, and has its other name then.
+///
+/// # Errors
+/// When it is there by neither name, or cannot be opened.
+pub fn open(segment: &Segment, flags: i32) -> io::Result<(File, bool)> {
+    let open = |path: &Path| File::options().read(true).custom_flags(flags).open(path);
+    match open(&segment.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !segment.packed => {
+            Ok((open(&segment.path.with_extension("jsonl.zst"))?, true))
+        }
+        file => Ok((file?, segment.packed)),
+    }
+}
+
 /// The name of a tile: its level, its index there, and how many hashes it holds, 256 for a full one (C2SP tlog-tiles).
 #[must_use]
 pub fn tile(level: u8, index: u64, width: usize) -> PathBuf {
@@ -90,6 +115,12 @@ pub fn tile(level: u8, index: u64, width: usize) -> PathBuf {
         path.push(width.to_string());
     }
     path
+}
+
+/// The name of a checkpoint that is kept.
+#[must_use]
+pub fn kept(size: u64) -> PathBuf {
+    Path::new(CHECKPOINTS).join(size.to_string())
 }
 
 /// The name of the public key of an epoch.
@@ -126,6 +157,20 @@ mod tests {
         ] {
             assert_eq!(read_segment(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_segment_that_was_compressed_meanwhile_is_opened_by_its_other_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join(SEGMENTS)).expect("made");
+        let [plain, packed] = names(7).map(|name| dir.path().join(name));
+        std::fs::write(&plain, "x").expect("written");
+        let listed = segments(dir.path()).expect("listed").remove(0);
+        assert!(!open(&listed, 0).expect("plain").1);
+        std::fs::rename(&plain, &packed).expect("compressed");
+        assert!(open(&listed, 0).expect("by its other name").1);
+        std::fs::remove_file(&packed).expect("removed");
+        assert!(open(&listed, 0).is_err());
     }
 
     #[test]

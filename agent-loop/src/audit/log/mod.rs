@@ -11,6 +11,7 @@ pub mod layout;
 pub mod note;
 mod open;
 mod plan;
+mod retention;
 mod thread;
 pub mod tree;
 
@@ -21,3 +22,4 @@ pub use disk::{Disk, Files};
 pub use front::{AuditLog, Place, Progress, Settings};
 pub use key::{Key, tag_key};
 pub use open::{OpenError, Opened};
+pub use retention::Keep;

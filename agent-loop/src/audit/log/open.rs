@@ -95,7 +95,7 @@ pub(super) struct Found {
     /// Tiles that are not full and lie there.
     pub(super) edge: Vec<PathBuf>,
     pub(super) signed: u64,
-    /// Whether a new segment has to begin: another boot, or another version.
+    /// Whether a new segment has to begin: another boot, another version, or another shape of its lines.
     pub(super) begin: bool,
     pub(super) opened: Opened,
 }
@@ -325,7 +325,7 @@ impl Log<'_> {
         Ok(Some(Torn { bytes: torn.len() as u64, sha256, path }))
     }
 
-    /// Whether the open segment was begun in another boot, or by another version.
+    /// Whether the open segment was begun in another boot, by another version, or with lines of another shape.
     fn is_of_another(&self, last: &Segment) -> Result<bool, OpenError> {
         #[derive(serde::Deserialize)]
         struct Head {
@@ -336,6 +336,7 @@ impl Log<'_> {
         struct Part {
             format: String,
             version: String,
+            schema_sha256: Option<String>,
         }
         let bytes = read(last).map_err(|error| OpenError::failed("reading a segment of the audit log", error))?;
         let Some(line) = bytes.split(|byte| *byte == b'\n').next().filter(|line| !line.is_empty()) else {
@@ -346,7 +347,9 @@ impl Log<'_> {
         if head.segment.format != layout::FORMAT {
             return Err(OpenError::OtherFormat { dir: self.audit.clone(), format: head.segment.format });
         }
-        Ok(head.boot_id != self.boot_id || head.segment.version != env!("CARGO_PKG_VERSION"))
+        let is_ours = head.segment.version == env!("CARGO_PKG_VERSION")
+            && head.segment.schema_sha256.as_deref() == Some(crate::audit::schema::sha256());
+        Ok(head.boot_id != self.boot_id || !is_ours)
     }
 }
 

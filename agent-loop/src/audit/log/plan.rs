@@ -142,4 +142,24 @@ mod tests {
         assert!(!plan.must_sync(ms(1_049)) && plan.must_sync(ms(1_050)));
         assert_eq!(plan.sleep(ms(50)), ms(1_000));
     }
+
+    #[test]
+    fn an_idle_log_signs_once_a_minute_and_wakes_for_nothing_else() {
+        let mut plan = Plan::default();
+        plan.wrote(1, true, true, ms(0));
+        plan.synced();
+        plan.signed(ms(0));
+        // Its clock goes as far as it would sleep.
+        let (mut now, mut wakes, mut signed) = (ms(0), 0, 0);
+        while now < ms(3_600_000) {
+            now += plan.sleep(now);
+            wakes += 1;
+            assert!(!plan.must_sync(now));
+            if plan.must_sign(now) {
+                plan.signed(now);
+                signed += 1;
+            }
+        }
+        assert_eq!((wakes, signed, now), (60, 60, ms(3_600_000)));
+    }
 }

@@ -12,6 +12,7 @@ use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use sha2_11::Sha256;
 
 use super::*;
+use crate::audit::anchor::{Anchor, Handed, Receipt};
 use crate::audit::{Clock, Line, OwnLines, Recorder};
 use crate::model::BootNs;
 
@@ -86,6 +87,10 @@ impl Dir {
         }
         lines
     }
+}
+
+fn size(bytes: u64) -> Keep {
+    Keep { bytes: Some(bytes), age: None }
 }
 
 fn small() -> Settings {
@@ -328,7 +333,7 @@ fn hashes_that_a_crash_lost_are_made_again() {
 #[test]
 fn the_oldest_closed_segments_go_and_none_that_is_needed() {
     let dir = Dir::new();
-    let (mut log, _) = dir.open(Settings { segment_bytes: 5_000, keep: Some(1), ..small() });
+    let (mut log, _) = dir.open(Settings { segment_bytes: 5_000, keep: size(1), ..small() });
     (0..200).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));
     assert!(log.durable(LONG));
     let before = layout::segments(&dir.audit()).expect("segments");
@@ -538,4 +543,205 @@ fn a_log_that_cannot_be_closed_says_how_far_it_came() {
     assert!(opened.torn.is_some());
     let _ = log.close();
     dir.verified();
+}
+
+/// An anchor that keeps what it is handed, fails, or never answers.
+#[derive(Debug, Default)]
+struct Outside {
+    kept: Mutex<Vec<Handed>>,
+    fails: bool,
+    stuck: Option<Mutex<std::sync::mpsc::Receiver<()>>>,
+}
+
+impl Anchor for Outside {
+    fn name(&self) -> &'static str {
+        "outside"
+    }
+
+    fn publish(&self, checkpoint: &Handed) -> io::Result<Receipt> {
+        if let Some(stuck) = &self.stuck {
+            let _ = stuck.lock().expect("ours").recv();
+        }
+        if self.fails {
+            return Err(io::Error::other("no route to it"));
+        }
+        self.kept.lock().expect("ours").push(checkpoint.clone());
+        Ok(Receipt("kept".to_owned()))
+    }
+}
+
+fn anchored(outside: &Arc<Outside>, every: Duration) -> Settings {
+    Settings { anchors: vec![Arc::clone(outside) as Arc<dyn Anchor>], anchor_every: every, ..small() }
+}
+
+fn anchor_records(lines: &[String]) -> Vec<serde_json::Value> {
+    let lines = lines.iter().filter(|line| line.contains("\"kind\":\"anchor\""));
+    lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn checkpoints_are_handed_out_and_the_log_says_so() {
+    let (dir, outside) = (Dir::new(), Arc::new(Outside::default()));
+    let (mut log, _) = dir.open(anchored(&outside, Duration::from_secs(3_600)));
+    (0..30).for_each(|_| assert!(log.append(intent("x")).is_some()));
+    let _ = log.close();
+    let lines = dir.verified();
+    let kept = outside.kept.lock().expect("ours");
+    let last = kept.last().expect("the end is handed out");
+    assert_eq!(last.size, lines.len() as u64 - 1, "all but the record of this handing out");
+    let records = anchor_records(&lines);
+    assert_eq!(records.len(), kept.len());
+    for (record, kept) in records.iter().zip(kept.iter()) {
+        let said = &record["anchor"];
+        assert_eq!(
+            (&said["to"], &said["result"], &said["why"]),
+            (&"outside".into(), &"anchored".into(), &"kept".into())
+        );
+        assert_eq!((&said["size"], &said["root"]), (&kept.size.into(), &kept.root.clone().into()));
+        assert_eq!(fs::read(dir.audit().join(layout::kept(kept.size))).expect("it is kept here too"), kept.text);
+    }
+}
+
+#[test]
+fn an_anchor_that_fails_is_told_and_the_log_goes_on() {
+    let (dir, outside) = (Dir::new(), Arc::new(Outside { fails: true, ..Outside::default() }));
+    let (mut log, _) = dir.open(anchored(&outside, Duration::from_millis(1)));
+    let end = std::time::Instant::now() + LONG;
+    while !String::from_utf8_lossy(&fs::read(dir.plain()).expect("a segment")).contains("no route to it") {
+        assert!(std::time::Instant::now() < end && log.append(intent("x")).is_some());
+        assert!(log.durable(LONG));
+    }
+    let progress = log.close();
+    assert_eq!(progress.failing, None);
+    let records = anchor_records(&dir.verified());
+    assert!(records.iter().all(|record| record["anchor"]["result"] == "failed"));
+}
+
+#[test]
+fn an_anchor_that_never_answers_holds_up_no_line_and_no_end() {
+    let (let_go, stuck) = std::sync::mpsc::channel();
+    let (dir, outside) = (Dir::new(), Arc::new(Outside { stuck: Some(Mutex::new(stuck)), ..Outside::default() }));
+    let (mut log, _) = dir.open(anchored(&outside, Duration::from_millis(1)));
+    for _ in 0..50 {
+        assert!(log.append(intent("x")).is_some() && log.durable(LONG));
+    }
+    let progress = log.close();
+    assert_eq!((progress.durable, progress.closed), (progress.signed, true));
+    let records = anchor_records(&dir.verified());
+    let why = records.last().expect("a record")["anchor"]["why"].as_str().expect("a reason").to_owned();
+    assert!(why.contains("did not answer within"), "{why}");
+    drop(let_go);
+}
+
+#[test]
+fn a_segment_that_is_too_old_goes_with_its_reason() {
+    let dir = Dir::new();
+    let age = Some(Duration::from_millis(1));
+    let (mut log, _) = dir.open(Settings { segment_bytes: 5_000, keep: Keep { bytes: None, age }, ..small() });
+    (0..60).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));
+    assert!(log.durable(LONG) && log.has_closed());
+    std::thread::sleep(Duration::from_millis(5));
+    let closed = layout::segments(&dir.audit()).expect("segments").len() as u64 - 1;
+    assert!(closed > 1);
+    assert_eq!(log.retain(u64::MAX).expect("removed"), closed);
+    assert!(!log.has_closed() || log.next() > 60, "it was looked at");
+    let _ = log.close();
+    let text = fs::read_to_string(dir.plain()).expect("a segment");
+    assert_eq!(text.matches("\"reason\":\"age\"").count() as u64, closed);
+}
+
+/// A disk on which the segments with these names cannot be removed, and are packed as soon as they may be removed.
+struct Sticky {
+    files: Files,
+    stuck: Arc<Mutex<Vec<String>>>,
+    removed: Arc<Mutex<Vec<PathBuf>>>,
+}
+
+impl Disk for Sticky {
+    fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.files.write(bytes, at)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.files.sync()
+    }
+
+    fn begin(&mut self, first: u64) -> io::Result<()> {
+        self.files.begin(first)
+    }
+
+    fn put(&mut self, name: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+        self.files.put(name, bytes, durable)
+    }
+
+    fn remove(&mut self, name: &Path) -> io::Result<()> {
+        let text = name.to_string_lossy();
+        if self.stuck.lock().expect("ours").iter().any(|stuck| text.contains(stuck.as_str())) {
+            return Err(io::Error::other("operation not permitted"));
+        }
+        self.removed.lock().expect("ours").push(name.to_owned());
+        self.files.remove(name)
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reserve(&mut self, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn free(&self) -> Option<(u64, u64)> {
+        None
+    }
+
+    fn pack(&mut self, _first: u64) {}
+}
+
+#[test]
+fn a_segment_that_cannot_be_removed_keeps_no_other_from_going() {
+    let dir = Dir::new();
+    let (stuck, removed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let disk =
+        |files| Box::new(Sticky { files, stuck: Arc::clone(&stuck), removed: Arc::clone(&removed) }) as Box<dyn Disk>;
+    let settings = Settings { segment_bytes: 5_000, keep: size(1), ..small() };
+    let (mut log, _) = AuditLog::open_on(&dir.place(), settings, BOOT, disk).expect("a log");
+    (0..200).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));
+    assert!(log.durable(LONG));
+    let segments = layout::segments(&dir.audit()).expect("segments");
+    let (first, second) = (segments[0].first, segments[1].first);
+    // The packer is at work on the second: it has another name by the time that it goes.
+    let plain = &segments[1].path;
+    let packed = zstd::encode_all(fs::read(plain).expect("a segment").as_slice(), 1).expect("zstd");
+    fs::write(plain.with_extension("jsonl.zst"), packed).expect("written");
+    stuck.lock().expect("ours").push(layout::segment(first));
+    let gone = log.retain(segments[4].first).expect("removed");
+    assert_eq!(gone, 4);
+    assert!(log.durable(LONG));
+    let there = |first: u64| layout::names(first).iter().any(|name| dir.audit().join(name).exists());
+    // They go right after the sync.
+    let end = std::time::Instant::now() + LONG;
+    while log.progress().unremoved != 2 {
+        assert!(std::time::Instant::now() < end, "both names of the first: {:?}", log.progress());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(there(first) && !there(second) && !there(segments[2].first) && !there(segments[3].first));
+    assert_eq!(log.progress().failing, None, "nothing else fails");
+    stuck.lock().expect("ours").clear();
+    log.append(intent("another sync"));
+    assert!(log.durable(LONG));
+    let progress = log.close();
+    assert_eq!(progress.unremoved, 0);
+    assert!(!there(first), "it was tried again");
+    assert!(removed.lock().expect("ours").contains(&layout::names(second)[1]));
+}
+
+#[test]
+fn a_segment_that_was_removed_while_it_was_packed_does_not_come_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let plain = dir.path().join("000000000000.jsonl");
+    fs::write(&plain, "x\n".repeat(1_000)).expect("written");
+    let taken = || fs::remove_file(&plain).expect("retention was first");
+    disk::pack_then(&plain, taken).expect("packed");
+    assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
 }

@@ -17,6 +17,7 @@ use super::layout;
 use super::note::{self, Stamp};
 use super::plan::Plan;
 use super::tree::{TileId, Tree, WIDTH};
+use crate::audit::anchor::{Handed, Slot};
 use crate::clock;
 use crate::store::Lock;
 
@@ -31,6 +32,8 @@ const FULL_LOOK: Duration = Duration::from_secs(1);
 pub(super) enum Message {
     /// Lines, in their order.
     Batch(Batch),
+    /// All that came before is to be signed now.
+    Sign,
     /// Nothing comes any more.
     Close,
 }
@@ -52,6 +55,8 @@ pub(super) struct Batch {
     pub(super) keep: bool,
     /// Closed segments that go once all this is durable.
     pub(super) remove: Vec<PathBuf>,
+    /// Checkpoints that are kept once all this is durable: that an anchor has them is told here.
+    pub(super) put: Vec<(PathBuf, Vec<u8>)>,
 }
 
 /// What the thread is made of.
@@ -59,6 +64,8 @@ pub(super) struct Writer {
     pub(super) disk: Box<dyn Disk>,
     pub(super) tree: Tree,
     pub(super) key: Key,
+    /// Who hands checkpoints out.
+    pub(super) anchors: Option<Arc<Slot>>,
     pub(super) boot_id: String,
     pub(super) settings: Settings,
     pub(super) shared: Arc<Shared>,
@@ -77,6 +84,7 @@ pub(super) struct Writer {
     pub(super) edge: Vec<PathBuf>,
     pub(super) keep: bool,
     pub(super) remove: Vec<PathBuf>,
+    pub(super) put: Vec<(PathBuf, Vec<u8>)>,
     /// Whether the reserve is there, of this writer or of one before it.
     pub(super) reserved: bool,
     /// Held as long as anything is written: another writer is refused.
@@ -94,23 +102,39 @@ impl Writer {
             match from.recv_timeout(if full { sleep.min(FULL_LOOK) } else { sleep }) {
                 Ok(Message::Batch(batch)) => {
                     self.queue.push_back(batch);
-                    let mut closing = false;
+                    let (mut closing, mut signing) = (false, false);
                     // What else waits goes to the disk together with it.
                     while let Ok(message) = from.try_recv() {
                         match message {
                             Message::Batch(batch) => self.queue.push_back(batch),
+                            Message::Sign => signing = true,
                             Message::Close => closing = true,
                         }
                     }
                     if closing {
                         return self.close();
                     }
+                    if signing {
+                        self.finish();
+                    }
                 }
+                Ok(Message::Sign) => self.finish(),
                 Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return self.close(),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.work();
         }
+    }
+
+    /// Writes, makes durable and signs all that came.
+    fn finish(&mut self) {
+        let done = self.write_all().and_then(|()| {
+            if self.plan.unsynced > 0 {
+                self.sync()?;
+            }
+            if self.shared.read().signed < self.tree.size() { self.sign() } else { Ok(()) }
+        });
+        self.tell(done);
     }
 
     /// Writes what waits; makes durable and signs what is due.
@@ -193,6 +217,7 @@ impl Writer {
         self.unsynced.extend_from_slice(&batch.bytes);
         self.keep |= batch.keep;
         self.remove.append(&mut batch.remove);
+        self.put.append(&mut batch.put);
         let now = self.start.elapsed();
         self.plan.wrote(batch.ends.len() as u64, batch.urgent, batch.sign, now);
         Ok(())
@@ -231,10 +256,22 @@ impl Writer {
         self.plan.synced();
         let durable = self.tree.size();
         self.shared.change(|progress| (progress.durable, progress.failing) = (durable, None));
-        for path in std::mem::take(&mut self.remove) {
-            self.disk.remove(&path)?;
+        self.remove_all();
+        while let Some((path, note)) = self.put.last() {
+            self.disk.put(path, note, true)?;
+            self.put.pop();
         }
         Ok(())
+    }
+
+    /// Removes what is to go. What cannot be removed is kept in mind, holds nothing else up, and is no failure to write.
+    fn remove_all(&mut self) {
+        let disk = &mut self.disk;
+        self.remove.retain(|path| disk.remove(path).is_err());
+        let left = self.remove.len() as u64;
+        if self.shared.read().unremoved != left {
+            self.shared.change(|progress| progress.unremoved = left);
+        }
     }
 
     /// Puts the tiles, then the checkpoint over all lines, which are durable.
@@ -263,13 +300,18 @@ impl Writer {
         // In this order: one that is kept and newer than the newest would look like a roll-back.
         self.disk.put(Path::new(layout::CHECKPOINT), &note, true)?;
         if self.keep {
-            self.disk.put(&Path::new(layout::CHECKPOINTS).join(stamp.size.to_string()), &note, true)?;
+            self.disk.put(&layout::kept(stamp.size), &note, true)?;
             self.keep = false;
         }
         for path in std::mem::replace(&mut self.edge, edge) {
             if !self.edge.contains(&path) {
-                self.disk.remove(&path)?;
+                self.remove.push(path);
             }
+        }
+        self.remove_all();
+        if let Some(anchors) = &self.anchors {
+            let root = data_encoding::BASE64.encode(&stamp.root.0);
+            anchors.offer(Handed { origin: self.key.origin().to_owned(), size: stamp.size, root, text: note });
         }
         self.plan.signed(self.start.elapsed());
         self.shared.change(|progress| (progress.signed, progress.signed_ns) = (stamp.size, stamp.boot_ns));

@@ -30,8 +30,13 @@ impl Filter {
             Ok(pid) => format!("\"pid\":{pid}"),
             Err(_) => format!("\"id\":\"{proc}\""),
         });
+        // Of several any may hold.
+        let kind = match self.kinds.as_slice() {
+            [kind] => Some(format!("\"kind\":\"{kind}")),
+            [] | [_, _, ..] => None,
+        };
         let needles: Vec<Finder<'static>> =
-            [run, proc].into_iter().flatten().map(|needle| Finder::new(needle.as_bytes()).into_owned()).collect();
+            [run, proc, kind].into_iter().flatten().map(|needle| Finder::new(needle.as_bytes()).into_owned()).collect();
         move |line| needles.iter().all(|needle| needle.find(line).is_some())
     }
 
@@ -86,6 +91,8 @@ mod tests {
             Filter { proc: text("12"), ..Filter::default() },
             Filter { proc: text("XY"), ..Filter::default() },
             Filter { kinds: vec!["gap".to_owned(), "proc".to_owned()], ..Filter::default() },
+            Filter { kinds: vec!["proc".to_owned()], ..Filter::default() },
+            Filter { kinds: vec!["proc.exit".to_owned()], ..Filter::default() },
             Filter { since: time("2026-11-22T14:00:00Z"), until: time("2026-11-22T15:00:00Z"), ..Filter::default() },
         ];
         for filter in yes {

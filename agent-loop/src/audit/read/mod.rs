@@ -8,5 +8,5 @@ mod record;
 mod source;
 
 pub use filter::Filter;
-pub use record::{Exec, Exit, NotARecord, Proc, Record, To};
+pub use record::{Exec, Exit, Gap, Host, NotARecord, Proc, Record, Retention, Segment, Stats, To};
 pub use source::{ReadError, Source};

@@ -2,10 +2,18 @@
 
 use serde::Deserialize;
 
-/// A line that is no record.
+use crate::audit::Counts;
+
+/// Why a line is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NotARecord(pub String);
+pub enum NotARecord {
+    /// It is none; the parser says why.
+    #[error("{0}")]
+    Not(String),
+    /// It names a newer major of the shape: nothing after it is to be read either.
+    #[error("its records have shape {0}, and this agent-loop reads up to {MAJOR}: use a newer one")]
+    Newer(String),
+}
 
 /// A record. A field that a kind does not have, or that is not known, is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -31,6 +39,8 @@ pub struct Record {
     pub proc: Option<Proc>,
     /// Who forked it.
     pub parent: Option<Proc>,
+    /// The number of its parent, who may not be tracked.
+    pub parent_pid: Option<u32>,
     /// As which user.
     pub uid: Option<u32>,
     /// What was executed.
@@ -68,13 +78,19 @@ pub struct Record {
     /// Processes that outlived the command.
     pub leftovers: Option<u64>,
     /// A stretch in which something was lost.
-    pub gap: Option<serde_json::Value>,
+    pub gap: Option<Gap>,
     /// By which gap it was inferred.
     pub inferred: Option<u64>,
     /// The head of a segment.
-    pub segment: Option<Head>,
+    pub segment: Option<Segment>,
     /// What a host offers.
-    pub host: Option<Head>,
+    pub host: Option<Host>,
+    /// How far our own clock is ahead of that of `proc` lines, nanoseconds.
+    pub clock_ahead_ns: Option<i64>,
+    /// The sum of a run.
+    pub stats: Option<Stats>,
+    /// What a retention removed.
+    pub retention: Option<Retention>,
 }
 
 /// A process.
@@ -108,6 +124,8 @@ pub struct Exit {
     pub signal: Option<u8>,
     /// Whether it left a core.
     pub core: Option<bool>,
+    /// Whether the out-of-memory killer did it.
+    pub oom: Option<bool>,
     /// Who caused it.
     pub cause: Option<String>,
     /// Who said so.
@@ -125,10 +143,90 @@ pub struct To {
     pub cgroup: Option<u64>,
 }
 
-/// What names the version of the records' shape.
+/// A stretch in which something was lost. What it does not say is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Head {
-    schema: Option<String>,
+pub struct Gap {
+    /// Why, by a word.
+    pub cause: String,
+    /// Records of the kernel that are lost.
+    pub lost: Option<Counts>,
+    /// Processes that were never tracked.
+    pub untracked: Option<u64>,
+    /// Runs of a hook that the kernel skipped.
+    pub missed: Option<u64>,
+    /// Lines of the log that are lost.
+    pub lines: Option<u64>,
+    /// Bytes that were moved aside.
+    pub bytes: Option<u64>,
+    /// Not before, CLOCK_BOOTTIME in nanoseconds.
+    pub from_ns: Option<u64>,
+    /// Not after.
+    pub to_ns: Option<u64>,
+    /// What a repair inferred.
+    pub inferred: Option<Counts>,
+    /// Whether what lives is known again.
+    pub repaired: Option<bool>,
+}
+
+/// What a host offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Host {
+    /// The version of agent-loop that wrote.
+    #[serde(default)]
+    pub version: String,
+    /// The kernel's release.
+    #[serde(default)]
+    pub kernel: String,
+    /// How processes were watched.
+    #[serde(default)]
+    pub backend: String,
+    /// What was missing on the host.
+    #[serde(default)]
+    pub degraded: Vec<String>,
+    /// The version of the records' shape.
+    #[serde(default)]
+    pub schema: String,
+}
+
+/// The sum that the kernel and the log must agree on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Stats {
+    /// What the hooks counted.
+    pub seen: Counts,
+    /// What stands in the log.
+    pub written: Counts,
+    /// What was left out on purpose.
+    pub filtered: Counts,
+    /// What came after it had been inferred.
+    pub late: Counts,
+    /// What is declared lost.
+    pub lost: Counts,
+}
+
+/// The head of a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Segment {
+    /// The format of the files.
+    pub format: Option<String>,
+    /// The version of the records' shape.
+    pub schema: Option<String>,
+    /// The version of agent-loop that wrote.
+    pub version: Option<String>,
+    /// The log's id.
+    pub log: Option<String>,
+    /// The policy by which secrets were taken out.
+    pub redaction_sha256: Option<String>,
+}
+
+/// What a retention removed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Retention {
+    /// The first line.
+    pub first_seq: Option<u64>,
+    /// How many.
+    pub lines: Option<u64>,
+    /// Why, by a word.
+    pub reason: Option<String>,
 }
 
 /// The newest major of the shape that is read.
@@ -140,16 +238,20 @@ impl Record {
     /// # Errors
     /// When it is none, or of a newer major of the shape.
     pub fn read(line: &[u8]) -> Result<Self, NotARecord> {
-        let record: Self = serde_json::from_slice(line).map_err(|error| NotARecord(error.to_string()))?;
-        let schema = record.segment.as_ref().or(record.host.as_ref()).and_then(|head| head.schema.as_deref());
-        let major = schema.and_then(|schema| schema.split('.').next()?.parse::<u64>().ok());
+        let record: Self = serde_json::from_slice(line).map_err(|error| NotARecord::Not(error.to_string()))?;
+        let of_segment = record.segment.as_ref().and_then(|segment| segment.schema.as_deref());
+        let schema = of_segment.or(record.host.as_ref().map(|host| host.schema.as_str())).unwrap_or_default();
+        let major = schema.split('.').next().and_then(|major| major.parse::<u64>().ok());
         match major {
-            Some(newer) if newer > MAJOR => Err(NotARecord(format!(
-                "its records have shape {}, and this agent-loop reads up to {MAJOR}: use a newer one",
-                schema.unwrap_or_default()
-            ))),
+            Some(newer) if newer > MAJOR => Err(NotARecord::Newer(schema.to_owned())),
             Some(_) | None => Ok(record),
         }
+    }
+
+    /// When it was, nanoseconds since 1970 by the wall clock of the host; `None` where its time cannot be read.
+    #[must_use]
+    pub fn moment(&self) -> Option<i64> {
+        i64::try_from(self.time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()
     }
 
     /// How its process ended, in words.
@@ -179,7 +281,9 @@ mod tests {
         let line = br#"{"seq":1,"kind":"a.kind.of.the.future","run":null,"more":{"x":[1]},"host":{"schema":"1.7"}}"#;
         assert_eq!(Record::read(line).map(|record| record.seq), Ok(1));
         let newer = br#"{"seq":0,"kind":"log.segment","run":null,"segment":{"schema":"2.0"}}"#;
-        assert!(Record::read(newer).is_err_and(|error| error.0.contains("use a newer one")));
+        assert_eq!(Record::read(newer), Err(NotARecord::Newer("2.0".to_owned())));
+        let of_host = br#"{"seq":0,"kind":"host.start","host":{"schema":"2.1"}}"#;
+        assert_eq!(Record::read(of_host), Err(NotARecord::Newer("2.1".to_owned())));
         for bad in [&b"{"[..], b"", b"[]", b"{\"kind\":\"x\"}", b"{\"seq\":1,\"kind\":\"\xff\"}"] {
             assert!(Record::read(bad).is_err());
         }

@@ -1,10 +1,9 @@
 //! Where lines come from: a log with its segments, or one file.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use crate::audit::log::layout;
+use crate::audit::log::layout::{self, Segment};
 
 /// The longest line that is looked at, bytes; events files of older versions had longer ones than a log has.
 const LONGEST: u64 = 4 << 20;
@@ -21,7 +20,7 @@ pub struct ReadError {
 
 /// The lines of a log, in order.
 pub struct Source {
-    files: std::vec::IntoIter<(PathBuf, bool)>,
+    files: std::vec::IntoIter<Segment>,
     open: Option<(PathBuf, BufReader<Box<dyn Read>>)>,
     line: Vec<u8>,
 }
@@ -34,15 +33,15 @@ impl Source {
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let failed = |error| ReadError { path: path.to_owned(), error };
         let files = match layout::find(path) {
-            Some(audit) => {
-                let segments = layout::segments(&audit).map_err(failed)?;
-                segments.into_iter().map(|segment| (segment.path, segment.packed)).collect()
-            }
+            Some(audit) => layout::segments(&audit).map_err(failed)?,
             None if path.is_dir() => {
                 let error = io::Error::other("it is no audit log: neither it nor `audit` in it holds `seg`");
                 return Err(failed(error));
             }
-            None => vec![(path.to_owned(), path.extension().is_some_and(|end| end == "zst"))],
+            None => {
+                let packed = path.extension().is_some_and(|end| end == "zst");
+                vec![Segment { first: 0, packed, path: path.to_owned() }]
+            }
         };
         Ok(Self { files: files.into_iter(), open: None, line: Vec::new() })
     }
@@ -54,9 +53,9 @@ impl Source {
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, ReadError> {
         loop {
             let Some((path, from)) = &mut self.open else {
-                let Some((path, packed)) = self.files.next() else { return Ok(None) };
-                let from = open(&path, packed).map_err(|error| ReadError { path: path.clone(), error })?;
-                self.open = Some((path, from));
+                let Some(segment) = self.files.next() else { return Ok(None) };
+                let from = open(&segment).map_err(|error| ReadError { path: segment.path.clone(), error })?;
+                self.open = Some((segment.path, from));
                 continue;
             };
             self.line.clear();
@@ -73,8 +72,8 @@ impl Source {
     }
 }
 
-fn open(path: &Path, packed: bool) -> io::Result<BufReader<Box<dyn Read>>> {
-    let file = File::open(path)?;
+fn open(segment: &Segment) -> io::Result<BufReader<Box<dyn Read>>> {
+    let (file, packed) = layout::open(segment, 0)?;
     let from: Box<dyn Read> = if packed { Box::new(zstd::Decoder::new(file)?) } else { Box::new(file) };
     Ok(BufReader::with_capacity(1 << 20, from))
 }

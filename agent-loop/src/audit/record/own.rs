@@ -42,6 +42,7 @@ impl Class {
 
 /// `log.segment`: what the lines of a segment are.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub(super) struct Segment {
     format: &'static str,
     schema: &'static str,
@@ -55,6 +56,7 @@ pub(super) struct Segment {
 
 /// `key`: a key comes into use.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub(super) struct Key {
     epoch: u32,
     verifier: String,
@@ -63,15 +65,29 @@ pub(super) struct Key {
 
 /// `retention`: a closed segment goes.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub(super) struct Retention {
     first_seq: u64,
     lines: u64,
     reason: &'static str,
 }
 
+/// `anchor`: a checkpoint was handed out, or could not be.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub(super) struct Anchor {
+    to: String,
+    size: u64,
+    root: String,
+    result: &'static str,
+    /// What the other side said, or why it failed.
+    why: String,
+}
+
 /// The gap of a line: in what the kernel recorded, or in what was written.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub(super) enum AnyGap {
     Kernel(GapBody),
     Torn { cause: &'static str, bytes: u64, sha256: String },
@@ -174,10 +190,21 @@ impl OwnLines {
         Line { uid: Some(Some(uid)), why: Some(what), ..self.line("admin", clock) }
     }
 
-    /// A closed segment that goes.
+    /// A checkpoint of this size and root that was handed to the anchor `to`; what that said, or why it failed.
     #[must_use]
-    pub fn retention(&self, first: u64, lines: u64, clock: Clock) -> Line {
-        let retention = Retention { first_seq: first, lines, reason: "size" };
+    pub fn anchor(&self, to: &str, size: u64, root: &str, told: &Result<String, String>, clock: Clock) -> Line {
+        let (result, why) = match told {
+            Ok(receipt) => ("anchored", receipt),
+            Err(why) => ("failed", why),
+        };
+        let anchor = Anchor { to: to.to_owned(), size, root: root.to_owned(), result, why: why.clone() };
+        Line { anchor: Some(anchor), ..self.line("anchor", clock) }
+    }
+
+    /// A closed segment that goes, since all of them are too large or it is too old: `size` or `age`.
+    #[must_use]
+    pub fn retention(&self, first: u64, lines: u64, reason: &'static str, clock: Clock) -> Line {
+        let retention = Retention { first_seq: first, lines, reason };
         Line { retention: Some(retention), ..self.line("retention", clock) }
     }
 }
@@ -193,6 +220,12 @@ impl Line {
             | "key" | "log.segment" | "retention" => Class::First,
             _ => Class::Soon,
         }
+    }
+
+    /// Whether it tells of anchoring alone, which is not worth anchoring for itself.
+    #[must_use]
+    pub fn is_of_anchoring(&self) -> bool {
+        self.kind == "anchor"
     }
 
     /// Gives it its number.

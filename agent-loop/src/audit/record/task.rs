@@ -61,6 +61,7 @@ pub struct TaskLine {
 
 /// A task, as a line shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct TaskBody {
     /// The word of its state.
     pub state: &'static str,
@@ -82,6 +83,7 @@ pub struct TaskBody {
 
 /// A write, as a line shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct WriteBody {
     /// `claim`, `label`, `comment`, `push`, `merge` and so on.
     pub what: &'static str,
@@ -99,6 +101,7 @@ pub struct WriteBody {
 
 /// A verdict, as a line shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct CiBody {
     /// The commit.
     pub head: String,

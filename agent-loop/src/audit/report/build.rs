@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::line::{self, Line};
 use super::model::{
     Act, Boot, Checkpoint, Evidence, File, Gap, Killed, Lane, Leftover, Moment, Outcome, Report, Run, Sending,
     Verification,
 };
+use crate::audit::read::{self, NotARecord, Record};
 
 /// What of a log is shown; nothing in it shows all.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,7 @@ pub struct Selection {
 /// How many lines that are no record are listed.
 const LISTED: usize = 20;
 /// How far the two clocks may drift apart within a boot before a reader is told: one second.
-const STEP: i64 = 1_000_000_000;
+const STEP: u64 = 1_000_000_000;
 
 /// A report in the making.
 #[derive(Debug, Default)]
@@ -79,26 +79,31 @@ impl Builder {
     }
 
     /// Takes a line, without its end.
-    pub fn line(&mut self, bytes: &[u8]) {
+    ///
+    /// # Errors
+    /// Where it is of a newer major of the shape: then nothing of the log is to be shown. What is no record is counted.
+    pub fn line(&mut self, bytes: &[u8]) -> Result<(), NotARecord> {
         let evidence = &mut self.report.evidence;
         evidence.lines += 1;
         let number = evidence.files.last_mut().map_or(0, |file| {
             file.lines += 1;
             file.lines
         });
-        match serde_json::from_slice::<Line<'_>>(bytes) {
+        match Record::read(bytes) {
             Ok(line) => self.take(line),
-            Err(error) => {
+            Err(newer @ NotARecord::Newer(_)) => return Err(newer),
+            Err(NotARecord::Not(why)) => {
                 evidence.unreadable_total += 1;
                 if evidence.unreadable.len() < LISTED {
                     let file = evidence.files.len().saturating_sub(1);
-                    evidence.unreadable.push((file, number, error.to_string()));
+                    evidence.unreadable.push((file, number, why));
                 }
             }
         }
+        Ok(())
     }
 
-    fn take(&mut self, line: Line<'_>) {
+    fn take(&mut self, line: Record) {
         let evidence = &mut self.report.evidence;
         let first = evidence.seqs.map_or(line.seq, |(first, _)| first);
         evidence.seqs = Some((first, line.seq));
@@ -111,29 +116,30 @@ impl Builder {
         }
         let run = match line.run.as_deref() {
             None | Some("") => None,
-            Some(id) => Some(self.run(id, line.issue.as_ref(), at)),
+            Some(id) => Some(self.run(id, &line, at)),
         };
         self.record(line, at, run);
     }
 
     /// The moment of a line: its boot clock, laid beside the wall clock where the boot begins.
-    fn moment(&mut self, line: &Line<'_>) -> Option<Moment> {
+    fn moment(&mut self, line: &Record) -> Option<Moment> {
         let boot_ns = i64::try_from(line.boot_ns).ok()?;
-        if !self.clocks.contains_key(line.boot_id.as_ref()) {
-            let wall = wall(&line.time)?;
+        if !self.clocks.contains_key(line.boot_id.as_str()) {
+            let wall = line.moment()?;
             let ahead = line.clock_ahead_ns.unwrap_or(0);
-            let clock = BootClock { wall_minus_boot: wall - boot_ns, ahead, stepped: false };
-            self.clocks.insert(line.boot_id.to_string(), clock);
-            self.report.boots.push(Boot { id: line.boot_id.to_string(), from: wall });
+            let clock = BootClock { wall_minus_boot: wall.saturating_sub(boot_ns), ahead, stepped: false };
+            self.clocks.insert(line.boot_id.clone(), clock);
+            self.report.boots.push(Boot { id: line.boot_id.clone(), from: possible(wall) });
         }
-        let clock = self.clocks.get_mut(line.boot_id.as_ref())?;
+        let clock = self.clocks.get_mut(line.boot_id.as_str())?;
         if let Some(ahead) = line.clock_ahead_ns {
             clock.ahead = ahead;
         }
         let of_kernel = line.kind.starts_with("proc.");
-        let at = boot_ns + clock.wall_minus_boot + if of_kernel { clock.ahead } else { 0 };
+        let at = boot_ns.saturating_add(clock.wall_minus_boot);
+        let at = possible(at.saturating_add(if of_kernel { clock.ahead } else { 0 }));
         // Reading the wall time of each of a million births would be most of the work.
-        if !clock.stepped && !of_kernel && wall(&line.time).is_some_and(|wall| (wall - at).abs() > STEP) {
+        if !clock.stepped && !of_kernel && line.moment().is_some_and(|wall| wall.abs_diff(at) > STEP) {
             clock.stepped = true;
             self.report.note_once(
                 "the wall clock was set while the host ran: times here follow the clock of the boot from its first line on, \
@@ -143,7 +149,7 @@ impl Builder {
         Some(at)
     }
 
-    fn run(&mut self, id: &str, issue: Option<&line::Issue>, at: Moment) -> usize {
+    fn run(&mut self, id: &str, line: &Record, at: Moment) -> usize {
         let place = self.by_id.get(id).copied().unwrap_or_else(|| {
             let place = self.report.runs.len();
             self.report.runs.push(Run { id: id.to_owned(), lines: (at, at), ..Run::default() });
@@ -154,15 +160,15 @@ impl Builder {
         let run = &mut self.report.runs[place];
         run.lines = (run.lines.0.min(at), run.lines.1.max(at));
         if run.issue.is_none() {
-            run.issue = issue.map(ToString::to_string);
+            run.issue = issue(line);
         }
         place
     }
 
-    fn record(&mut self, line: Line<'_>, at: Moment, run: Option<usize>) {
+    fn record(&mut self, line: Record, at: Moment, run: Option<usize>) {
         let Some(place) = run else { return self.of_no_run(line, at) };
         let (Some(run), Some(live)) = (self.report.runs.get_mut(place), self.live.get_mut(place)) else { return };
-        match line.kind.as_ref() {
+        match line.kind.as_str() {
             "run.intent" => {
                 run.intended = Some(at);
                 run.argv = line.argv.unwrap_or_default();
@@ -196,7 +202,7 @@ impl Builder {
             "signal.intent" => run.intent(&line, at),
             "signal.result" | "signal.refused" => run.result(&line, at),
             "run.killed" => {
-                let Line { reason, survivors, tree, elapsed_ms, .. } = line;
+                let Record { reason, survivors, tree, elapsed_ms, .. } = line;
                 run.killed = Some(Killed { at, reason, survivors, tree, elapsed_ms });
             }
             "run.exit" => run.end(line, at),
@@ -215,9 +221,9 @@ impl Builder {
         }
     }
 
-    fn of_no_run(&mut self, line: Line<'_>, at: Moment) {
+    fn of_no_run(&mut self, line: Record, at: Moment) {
         let evidence = &mut self.report.evidence;
-        match line.kind.as_ref() {
+        match line.kind.as_str() {
             "host.start" => evidence.host(line.host),
             "gap" => self.gap(line, at, None),
             "log.segment" => {
@@ -246,12 +252,12 @@ impl Builder {
         }
     }
 
-    fn gap(&mut self, line: Line<'_>, at: Moment, run: Option<usize>) {
+    fn gap(&mut self, line: Record, at: Moment, run: Option<usize>) {
         let Some(gap) = line.gap else { return };
-        let ahead = self.clocks.get(line.boot_id.as_ref());
+        let ahead = self.clocks.get(line.boot_id.as_str());
         let moment = |ns: Option<u64>| {
             let ns = i64::try_from(ns?).ok()?;
-            Some(ns + ahead?.wall_minus_boot)
+            Some(possible(ns.saturating_add(ahead?.wall_minus_boot)))
         };
         let to = moment(gap.to_ns).unwrap_or(at);
         let from = moment(gap.from_ns).unwrap_or(to).min(to);
@@ -357,7 +363,7 @@ impl Report {
 }
 
 impl Evidence {
-    fn host(&mut self, host: Option<line::Host>) {
+    fn host(&mut self, host: Option<read::Host>) {
         let Some(host) = host else { return };
         add(&mut self.schemas, Some(host.schema.clone()).filter(|it| !it.is_empty()));
         add(&mut self.hosts, Some(host));
@@ -370,7 +376,7 @@ impl Run {
         self.births.push(at);
     }
 
-    fn death(&mut self, live: &mut Live, proc: Option<line::Proc>, exit: Option<line::Exit>, at: Moment) {
+    fn death(&mut self, live: &mut Live, proc: Option<read::Proc>, exit: Option<read::Exit>, at: Moment) {
         self.counted.exit += 1;
         self.deaths.push(at);
         let Some(proc) = proc else { return };
@@ -393,13 +399,13 @@ impl Run {
         }
     }
 
-    fn intent(&mut self, line: &Line<'_>, at: Moment) {
+    fn intent(&mut self, line: &Record, at: Moment) {
         self.signals.intended += 1;
         self.act(line, at, None);
     }
 
-    fn result(&mut self, line: &Line<'_>, at: Moment) {
-        let sent = match (line.kind.as_ref(), line.result.as_deref()) {
+    fn result(&mut self, line: &Record, at: Moment) {
+        let sent = match (line.kind.as_str(), line.result.as_deref()) {
             ("signal.refused", _) | (_, Some("refused")) => {
                 self.signals.refused += 1;
                 Sending::Refused(line.why.clone())
@@ -418,7 +424,7 @@ impl Run {
         let pid = line.to.as_ref().and_then(|to| to.pid);
         let same = |act: &&mut Act| {
             let target = act.to.is_some() && act.to.as_deref() == id || act.to.is_none() && act.pid == pid;
-            act.result.is_none() && act.signal == line.signal && target
+            act.result.is_none() && act.signal == signal(line) && target
         };
         match self.acts.iter_mut().rev().find(same) {
             Some(act) => {
@@ -430,7 +436,7 @@ impl Run {
         }
     }
 
-    fn act(&mut self, line: &Line<'_>, at: Moment, result: Option<Sending>) {
+    fn act(&mut self, line: &Record, at: Moment, result: Option<Sending>) {
         let refused = matches!(result, Some(Sending::Refused(_)));
         if self.acts.len() >= if refused { 2 * Self::ACTS } else { Self::ACTS } {
             return;
@@ -441,14 +447,14 @@ impl Run {
             to: line.to.as_ref().and_then(|to| to.id.clone()),
             pid: line.to.as_ref().and_then(|to| to.pid),
             cgroup: line.to.as_ref().and_then(|to| to.cgroup),
-            signal: line.signal,
+            signal: signal(line),
             proof: line.proof.clone(),
             reason: line.reason.clone(),
             result,
         });
     }
 
-    fn end(&mut self, line: Line<'_>, at: Moment) {
+    fn end(&mut self, line: Record, at: Moment) {
         self.ended = Some(at);
         let status = line.exit.as_ref().map(|exit| (exit.code, exit.signal));
         self.outcome = match (line.outcome.as_deref(), status) {
@@ -495,7 +501,19 @@ fn add<T: PartialEq>(list: &mut Vec<T>, new: Option<T>) {
     }
 }
 
-/// The moment that an RFC 3339 text names.
-fn wall(time: &str) -> Option<Moment> {
-    i64::try_from(time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()
+/// The nearest moment that can be: none is before 1970, and the span between two can always be told.
+fn possible(at: Moment) -> Moment {
+    at.clamp(0, Moment::MAX / 2)
+}
+
+/// An issue as it is shown: a number gets its sign.
+fn issue(line: &Record) -> Option<String> {
+    let issue = line.issue()?;
+    let is_number = !issue.is_empty() && issue.bytes().all(|byte| byte.is_ascii_digit());
+    Some(if is_number { format!("#{issue}") } else { issue })
+}
+
+/// The signal that a line is about.
+fn signal(line: &Record) -> Option<u8> {
+    line.signal.and_then(|signal| u8::try_from(signal).ok())
 }

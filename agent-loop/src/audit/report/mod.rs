@@ -7,7 +7,6 @@
 mod build;
 mod draw;
 mod escape;
-mod line;
 mod look;
 mod model;
 mod page;

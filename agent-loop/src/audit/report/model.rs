@@ -4,7 +4,8 @@
 
 use crate::audit::verify;
 
-pub use super::line::{Counts, Exit, Host, Stats};
+pub use crate::audit::Counts;
+pub use crate::audit::read::{Exit, Host, Stats};
 
 /// A moment: nanoseconds since 1970.
 pub type Moment = i64;

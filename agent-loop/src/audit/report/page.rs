@@ -63,9 +63,11 @@ fn head(page: &mut Html, report: &Report) {
             page.raw("</span></li>\n");
         }
     }
-    let sum = |of: fn(&Run) -> u64| number(report.runs.iter().map(of).sum());
+    // The numbers are the log's: they may be any.
+    let sum = |of: fn(&Run) -> u64| number(report.runs.iter().map(of).fold(0, u64::saturating_add));
     let left = sum(|run| run.leftovers.unwrap_or(u64_of(run.left.len())));
-    let lost = report.gaps.iter().filter_map(|gap| gap.lost).map(|lost| lost.fork + lost.exec + lost.exit).sum();
+    let lost = report.gaps.iter().filter_map(|gap| gap.lost).flat_map(|lost| [lost.fork, lost.exec, lost.exit]);
+    let lost = lost.fold(0, u64::saturating_add);
     let tiles = [
         (sum(|run| run.counted.fork), "births", ""),
         (sum(|run| run.counted.exit), "deaths", ""),
@@ -615,7 +617,8 @@ fn sums(page: &mut Html, report: &Report) {
 fn adds_up(run: &Run) -> bool {
     let Some(stats) = &run.stats else { return false };
     let sum = |of: fn(&super::model::Counts) -> u64| {
-        of(&stats.seen) == of(&stats.written) + of(&stats.filtered) + of(&stats.late) + of(&stats.lost)
+        let parts = [&stats.written, &stats.filtered, &stats.late, &stats.lost];
+        u128::from(of(&stats.seen)) == parts.into_iter().map(|part| u128::from(of(part))).sum()
     };
     sum(|counts| counts.fork) && sum(|counts| counts.exec) && sum(|counts| counts.exit)
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::model::{Outcome, Sending};
 use super::{Builder, Report, Selection, html};
+use crate::audit::read::NotARecord;
 
 /// A line `ms` milliseconds after midnight.
 fn line(ms: u64, kind: &str, run: &str, mut more: Value) -> String {
@@ -40,7 +41,7 @@ fn ended(ms: u64, run: &str, outcome: &str, exit: &Value) -> String {
 fn build(lines: &[String], selection: &Selection) -> Report {
     let mut builder = Builder::default();
     builder.file("seg/000000000000.jsonl".to_owned(), 1);
-    lines.iter().for_each(|line| builder.line(line.as_bytes()));
+    lines.iter().for_each(|line| builder.line(line.as_bytes()).expect("of this shape"));
     builder.finish(selection)
 }
 
@@ -215,7 +216,7 @@ fn no_text_of_the_log_is_markup_wherever_it_stands() {
     builder.file(EVIL.to_owned(), 1);
     builder.checkpoint(&format!("{EVIL}\n1\n{EVIL}\ntime {EVIL}\n"));
     builder.key(EVIL.to_owned());
-    lines.iter().for_each(|line| builder.line(line.as_bytes()));
+    lines.iter().for_each(|line| builder.line(line.as_bytes()).expect("of this shape"));
     let page = html(&builder.finish(&Selection::default()));
     for never in ["<script", "<img", "\u{202e}", "\u{0}", "'><"] {
         let own = page.matches(never).count();
@@ -229,12 +230,12 @@ fn no_text_of_the_log_is_markup_wherever_it_stands() {
 fn a_page_does_not_grow_with_births_that_are_denser_than_pixels() {
     let page = |births: u64| {
         let mut builder = Builder::default();
-        builder.line(born(0, "r", json!(null), &["sh"]).as_bytes());
+        builder.line(born(0, "r", json!(null), &["sh"]).as_bytes()).expect("of this shape");
         for number in 0..births {
             let ms = number * 1_000_000 / births;
             let text =
                 line(ms, "proc.fork", "r", json!({ "proc": { "id": number.to_string(), "pid": 1, "start_ns": 1 } }));
-            builder.line(text.as_bytes());
+            builder.line(text.as_bytes()).expect("of this shape");
         }
         html(&builder.finish(&Selection::default())).len()
     };
@@ -254,4 +255,12 @@ fn the_policy_allows_the_one_style_and_nothing_else() {
     assert!(
         !page.contains(" style=") && !page.contains("http:") && !page.contains("https:") && !page.contains("@import")
     );
+}
+
+#[test]
+fn a_log_of_a_newer_major_of_the_shape_is_refused() {
+    let head = |schema: &str| line(0, "log.segment", "", json!({ "segment": { "schema": schema } }));
+    let mut builder = Builder::default();
+    assert_eq!(builder.line(head("1.9").as_bytes()), Ok(()));
+    assert_eq!(builder.line(head("2.0").as_bytes()), Err(NotARecord::Newer("2.0".to_owned())));
 }

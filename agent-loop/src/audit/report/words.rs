@@ -1,7 +1,6 @@
 //! Times, durations, sizes and signals as people read them.
 
-use super::line::Exit;
-use super::model::Moment;
+use super::model::{Exit, Moment};
 
 const SECOND: i64 = 1_000_000_000;
 

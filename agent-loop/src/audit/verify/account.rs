@@ -98,6 +98,7 @@ impl Accounts {
             };
             drawn += 1;
             for (name, of) in KINDS {
+                let of = |counts: &Counts| u128::from(of(counts));
                 let (written, declared) = (of(&account.written), of(&account.declared));
                 let (filtered, late, lost) = (of(&sum.filtered), of(&sum.late), of(&sum.lost));
                 let accounted = written + declared + filtered + late + lost;
@@ -118,5 +119,9 @@ impl Accounts {
 }
 
 const fn add(one: Counts, other: Counts) -> Counts {
-    Counts { fork: one.fork + other.fork, exec: one.exec + other.exec, exit: one.exit + other.exit }
+    Counts {
+        fork: one.fork.saturating_add(other.fork),
+        exec: one.exec.saturating_add(other.exec),
+        exit: one.exit.saturating_add(other.exit),
+    }
 }

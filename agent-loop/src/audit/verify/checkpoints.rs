@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::lines::Read;
 use super::{Options, Report};
+use crate::audit::anchor;
 use crate::audit::log::layout;
 use crate::audit::log::note::{self, Stamp, Unverified};
 
@@ -58,6 +59,9 @@ pub(super) fn read(audit: &Path, options: &Options, report: &mut Report) -> io::
             }
             all.signed.push((path, stamp));
         }
+    }
+    for dir in &options.hoards {
+        all.hoard(dir, report)?;
     }
     for path in &options.anchors {
         let bytes = fs::read(path)?;
@@ -134,6 +138,42 @@ impl Checkpoints {
         Some((stamp, &epoch.key))
     }
 
+    /// Takes what anchors kept of this log. What others than root could have put there proves nothing by being wrong.
+    fn hoard(&mut self, dir: &Path, report: &mut Report) -> io::Result<()> {
+        let hoard = anchor::read(dir)?;
+        let ours = self.epochs.first().and_then(|epoch| epoch.key.split('+').next()).map(str::to_owned);
+        let (mut none, mut of_others, mut not_signed) = (hoard.others, 0_u64, 0_u64);
+        for found in hoard.found {
+            let Ok(read) = note::read(&found.bytes) else {
+                none += 1;
+                continue;
+            };
+            if Some(&read.origin) != ours.as_ref() {
+                of_others += 1;
+                continue;
+            }
+            let path = PathBuf::from(found.place);
+            match self.key_of(&read) {
+                Ok(stamp) => {
+                    report.checkpoints += 1;
+                    self.anchors.push((path, stamp));
+                }
+                Err(why) if found.of_root => report.damaged(&path, None, None, why),
+                Err(_) => not_signed += 1,
+            }
+        }
+        for (count, what) in [
+            (none, "that hold no checkpoint"),
+            (of_others, "that are of another log: one that was begun anew under another name has no anchors"),
+            (not_signed, "that the key of the log did not sign: anybody may write to a journal"),
+        ] {
+            if count > 0 {
+                report.unchecked.push(format!("{count} of what is in {} {what}", dir.display()));
+            }
+        }
+        Ok(())
+    }
+
     fn verified(&self, path: &Path, bytes: &[u8], report: &mut Report) -> Option<Stamp> {
         let read = match note::read(bytes) {
             Ok(read) => read,
@@ -186,6 +226,7 @@ impl Checkpoints {
             judge(path, stamp, sound, read, report);
         }
         let anchored = self.anchors.iter().filter(|(_, stamp)| read.roots.get(&stamp.size) == Some(&stamp.root));
+        report.anchors = anchored.clone().count() as u64;
         report.anchored = anchored.map(|(_, stamp)| stamp.size).max();
         let kept = self.signed.iter().map(|(_, stamp)| stamp.size).max().unwrap_or(0);
         if kept > self.newest() {
@@ -198,8 +239,13 @@ impl Checkpoints {
             None => report.unchecked.push(format!(
                 "no anchor outside of the host: who had its key could have rewritten all of it until {since}"
             )),
-            Some(anchored) if anchored < report.signed => report.unchecked.push(format!(
+            Some(anchored) if anchored < report.to_anchor() => report.unchecked.push(format!(
                 "no anchor covers lines {anchored} to {}: who had its key could have rewritten them until {since}",
+                report.signed - 1
+            )),
+            Some(anchored) if anchored < report.signed => report.unchecked.push(format!(
+                "no anchor covers lines {anchored} to {}, which tell of anchoring alone: who had its key could have put \
+                 others there until {since}",
                 report.signed - 1
             )),
             Some(_) => {}

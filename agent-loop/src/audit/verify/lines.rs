@@ -1,7 +1,7 @@
 //! The lines of a log, one after the other: their form, their numbers, their hashes, what they declare.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -42,6 +42,7 @@ pub(super) struct Tiles {
 struct Head {
     seq: u64,
     kind: String,
+    boot_id: Option<String>,
     segment: Option<SegmentPart>,
     gap: Option<serde_json::Value>,
     retention: Option<Retention>,
@@ -89,6 +90,7 @@ pub(super) fn read(
         holes: Vec::new(),
         retentions: BTreeMap::new(),
         first: 0,
+        boot: None,
         file: Path::new("").into(),
         before: Before::Nothing,
         report,
@@ -128,8 +130,9 @@ struct Reading<'a> {
     holes: Vec<(u64, u64)>,
     /// Lines that a retention says to have removed: from, how many.
     retentions: BTreeMap<u64, u64>,
-    /// The first line of the segment that is read, and its file.
+    /// The first line of the segment that is read, the boot that it is of, and its file.
     first: u64,
+    boot: Option<String>,
     file: Rc<Path>,
     before: Before,
     report: &'a mut Report,
@@ -156,10 +159,10 @@ impl Reading<'_> {
         if segment.first > expected {
             self.before = Before::Removed;
         }
-        self.first = segment.first;
+        (self.first, self.boot) = (segment.first, None);
         self.file = segment.path.as_path().into();
-        let file = File::open(&segment.path)?;
-        let left = if segment.packed {
+        let (file, packed) = layout::open(segment, 0)?;
+        let left = if packed {
             match zstd::Decoder::new(file) {
                 Ok(decoder) => self.stream(decoder, segment),
                 Err(error) => Err(error),
@@ -175,7 +178,7 @@ impl Reading<'_> {
                 let what = "its last line has no end".to_owned();
                 self.report.damaged(&segment.path, Some(self.tree.size()), None, what);
             }
-            Err(error) if segment.packed => {
+            Err(error) if packed => {
                 let what = format!("it cannot be decompressed: {error}");
                 self.report.damaged(&segment.path, Some(self.tree.size()), None, what);
             }
@@ -266,11 +269,17 @@ impl Reading<'_> {
         let is_first = seq == self.first;
         let kind = kind(line, seq);
         let concerns = kind.is_none_or(|kind| matches!(kind, b"log.segment" | b"gap" | b"retention" | b"key"));
+        if kind.is_some_and(|kind| kind != b"anchor") {
+            self.report.of_others = seq + 1;
+        }
         // What no checkpoint covers is read in full: nothing else vouches for its form.
         if concerns || is_first || seq >= self.newest {
             let head: Head = serde_json::from_slice(line).map_err(|error| format!("it is no record: {error}"))?;
             if head.seq != seq {
                 return Err(format!("it says to be line {}", head.seq));
+            }
+            if kind.is_none() && head.kind != "anchor" {
+                self.report.of_others = seq + 1;
             }
             self.declares(&head, is_first, seq)?;
         }
@@ -285,6 +294,11 @@ impl Reading<'_> {
     fn declares(&mut self, head: &Head, is_first: bool, seq: u64) -> Result<(), String> {
         if is_first != (head.kind == "log.segment") {
             return Err("a segment begins with its head, and with nothing else".to_owned());
+        }
+        if is_first {
+            self.boot.clone_from(&head.boot_id);
+        } else if head.boot_id.is_some() && head.boot_id != self.boot {
+            return Err("it is of another boot than its segment, and every boot begins one".to_owned());
         }
         if let Some(segment) = &head.segment {
             if segment.format != layout::FORMAT {
@@ -332,6 +346,7 @@ impl Reading<'_> {
         }
         self.holes.push((from, to));
         self.report.removed += to - from;
+        self.report.of_others = to;
         let removed: Rc<Path> = Path::new("(removed)").into();
         for hash in hashes {
             self.recent.push_back((0, Rc::clone(&removed)));

@@ -25,6 +25,8 @@ pub struct Options {
     pub pubkey: Option<String>,
     /// Files with checkpoints that were handed out of the log.
     pub anchors: Vec<PathBuf>,
+    /// Directories of what anchors kept, of this log and of others.
+    pub hoards: Vec<PathBuf>,
     /// Whether the sum of the kernel's records is drawn.
     pub account: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -163,8 +163,8 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> ProveError {
 
 /// Calls with every whole line of a segment and its number.
 fn each_line(segment: &Segment, take: &mut impl FnMut(u64, &[u8])) -> io::Result<()> {
-    let file = File::open(&segment.path)?;
-    let mut from: Box<dyn BufRead> = if segment.packed {
+    let (file, packed) = layout::open(segment, 0)?;
+    let mut from: Box<dyn BufRead> = if packed {
         Box::new(BufReader::new(zstd::Decoder::new(file)?))
     } else {
         Box::new(BufReader::with_capacity(1 << 20, file))

@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Intact, and an anchor outside of the log covers its newest checkpoint.
+    /// Intact, and an anchor outside of the log covers all of its newest checkpoint but the records of anchoring after it.
     Anchored,
     /// Intact; its tail is unsigned, or it is not anchored.
     Intact,
@@ -74,6 +74,10 @@ pub struct Report {
     pub checkpoints: u64,
     /// How many lines the newest anchor covers; `None` without one.
     pub anchored: Option<u64>,
+    /// How many anchors were verified.
+    pub anchors: u64,
+    /// How many lines there are up to the last that does not tell of anchoring alone.
+    pub of_others: u64,
     /// Gaps that the log declares, in words.
     pub gaps: Vec<String>,
     /// Lines that a retention took away: they are proven by nothing but the tree.
@@ -100,11 +104,16 @@ impl Report {
             Verdict::Unaccounted
         } else if !self.gaps.is_empty() || self.torn > 0 {
             Verdict::Gaps
-        } else if self.anchored.is_none_or(|anchored| anchored < self.signed) || self.lines > self.signed {
+        } else if self.anchored.is_none_or(|anchored| anchored < self.to_anchor()) || self.lines > self.signed {
             Verdict::Intact
         } else {
             Verdict::Anchored
         }
+    }
+
+    /// How many lines an anchor has to cover: the records of the last anchoring come after it.
+    pub(super) fn to_anchor(&self) -> u64 {
+        self.signed.min(self.of_others)
     }
 
     pub(super) fn damaged(&mut self, file: &std::path::Path, seq: Option<u64>, offset: Option<u64>, what: String) {

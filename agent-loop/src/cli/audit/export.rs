@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::select::Select;
-use crate::audit::export::{Chrome, Csv};
+use crate::audit::export::{Chrome, Csv, Ocsf};
 
 /// Writes records in another format.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   agent-loop audit export --format csv --since 24h -o night.csv
+  agent-loop audit export --format ocsf --since 24h | your-collector
   agent-loop audit export --format chrome --run 01M8 -o run.json    # opens in https://ui.perfetto.dev")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -34,6 +35,8 @@ enum Format {
     Csv,
     /// A trace for a timeline viewer.
     Chrome,
+    /// Events of the Open Cybersecurity Schema Framework 1.8.0, class process activity, one a line.
+    Ocsf,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), String> {
@@ -53,6 +56,11 @@ pub(super) fn run(args: &Args) -> Result<(), String> {
             let mut table = Csv::new(to).map_err(failed)?;
             args.select.each(|_, record| table.record(&record).map_err(failed))?;
             table.end().map_err(failed)
+        }
+        Format::Ocsf => {
+            let mut events = Ocsf::new(to);
+            args.select.each(|_, record| events.record(&record).map_err(failed))?;
+            events.end().map_err(failed)
         }
         Format::Chrome => {
             let mut trace = Chrome::new(to).map_err(failed)?;

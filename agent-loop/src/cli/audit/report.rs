@@ -113,13 +113,18 @@ fn read(builder: &mut Builder, name: String, path: &Path, packed: bool) -> Resul
     let file = BufReader::with_capacity(1 << 18, file);
     if packed {
         let unpacked = zstd::Decoder::with_buffer(file).map_err(failed)?;
-        return lines(BufReader::with_capacity(1 << 18, unpacked), |line| builder.line(line)).map_err(failed);
+        return lines(BufReader::with_capacity(1 << 18, unpacked), |line| take(builder, line)).map_err(failed);
     }
-    lines(file, |line| builder.line(line)).map_err(failed)
+    lines(file, |line| take(builder, line)).map_err(failed)
+}
+
+/// Hands a line on; one of a newer major ends the reading.
+fn take(builder: &mut Builder, line: &[u8]) -> io::Result<()> {
+    builder.line(line).map_err(|newer| io::Error::new(io::ErrorKind::InvalidData, newer))
 }
 
 /// Hands out the whole lines of a file; of one that is too long only its beginning, which is no record then.
-fn lines(mut from: impl BufRead, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+fn lines(mut from: impl BufRead, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -135,7 +140,7 @@ fn lines(mut from: impl BufRead, mut take: impl FnMut(&[u8])) -> io::Result<()> 
             // Room that the writer made beforehand.
             return Ok(());
         }
-        take(&line);
+        take(&line)?;
     }
 }
 
@@ -165,7 +170,11 @@ mod tests {
 
     fn all(text: &[u8]) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        lines(text, |line| all.push(line.to_vec())).expect("memory reads");
+        lines(text, |line| {
+            all.push(line.to_vec());
+            Ok(())
+        })
+        .expect("memory reads");
         all
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
 
-use crate::audit::read::{Filter, Record, Source};
+use crate::audit::read::{Filter, NotARecord, Record, Source};
 use crate::config::Config;
 
 /// Which records of which log.
@@ -89,8 +89,8 @@ pub(super) fn each(
         match Record::read(line) {
             Ok(record) if filter.takes(&record) => take(line, record)?,
             Ok(_) => {}
-            Err(error) if error.0.contains("use a newer one") => return Err(error.0),
-            Err(_) => bad += 1,
+            Err(error @ NotARecord::Newer(_)) => return Err(error.to_string()),
+            Err(NotARecord::Not(_)) => bad += 1,
         }
     }
     if bad > 0 {

@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 
 use super::query::{named, write};
 use super::select;
-use crate::audit::read::{Filter, Record};
+use crate::audit::read::{Filter, Gap, Record};
 
 /// Says what ended a run, by whom and on what evidence, from the records alone.
 #[derive(Debug, ClapArgs)]
@@ -43,13 +43,8 @@ struct Which {
 impl Which {
     /// The records of the one run that is meant.
     fn records(&self) -> Result<Vec<Record>, String> {
-        let mut records: Vec<Record> = Vec::new();
         let filter = Filter { run: Some(self.run.clone()), ..Filter::default() };
-        let mut take = |_: &[u8], record: Record| {
-            records.push(record);
-            Ok(())
-        };
-        select::each(select::source(self.log.as_deref())?, &filter, &mut take)?;
+        let records = self.all(&filter)?;
         let Some(first) = records.first().and_then(|record| record.run.clone()) else {
             return Err(format!(
                 "{} has no run {}; `audit query --kind run` lists them",
@@ -66,10 +61,28 @@ impl Which {
             None => Ok(records),
         }
     }
+
+    /// The gaps of the log itself: any run may have lost something in one of them.
+    fn gaps(&self) -> Result<Vec<Record>, String> {
+        let mut gaps = self.all(&Filter { kinds: vec!["gap".to_owned()], ..Filter::default() })?;
+        gaps.retain(|gap| gap.run.is_none());
+        Ok(gaps)
+    }
+
+    fn all(&self, filter: &Filter) -> Result<Vec<Record>, String> {
+        let mut records: Vec<Record> = Vec::new();
+        let mut take = |_: &[u8], record: Record| {
+            records.push(record);
+            Ok(())
+        };
+        select::each(select::source(self.log.as_deref())?, filter, &mut take)?;
+        Ok(records)
+    }
 }
 
 pub(super) fn why(args: &WhyArgs) -> Result<(), String> {
-    write(&told(&args.which.records()?))
+    let records = args.which.records()?;
+    write(&told(&records, &args.which.gaps()?))
 }
 
 pub(super) fn tree(args: &TreeArgs) -> Result<(), String> {
@@ -77,7 +90,7 @@ pub(super) fn tree(args: &TreeArgs) -> Result<(), String> {
 }
 
 /// The story of a run in sentences, each with the lines it rests on.
-fn told(records: &[Record]) -> String {
+fn told(records: &[Record], gaps: &[Record]) -> String {
     let of = |kind: &'static str| records.iter().filter(move |record| record.kind == kind);
     let mut text = String::new();
     let run = records.first().and_then(|record| record.run.as_deref()).unwrap_or_default();
@@ -134,10 +147,23 @@ fn told(records: &[Record]) -> String {
         );
     }
     for gap in of("gap") {
-        let what = gap.gap.as_ref().map_or_else(String::new, ToString::to_string);
+        let what = gap.gap.as_ref().map_or_else(|| "it does not say what".to_owned(), lost);
         let _ = writeln!(text, "Something was lost: {} ({}).", visible(&what), at(gap));
     }
-    match of("run.exit").next_back() {
+    let end = of("run.exit").next_back();
+    let begun = records.first().map_or(0, |record| record.seq);
+    // What is lost after its last line may be its end.
+    let within = |gap: &&Record| gap.seq > begun && end.is_none_or(|end| gap.seq < end.seq);
+    for gap in gaps.iter().filter(within) {
+        let what = gap.gap.as_ref().map_or_else(|| "it does not say what".to_owned(), lost);
+        let _ = writeln!(
+            text,
+            "The log itself lost something meanwhile, which may be of this run: {} ({}).",
+            visible(&what),
+            at(gap)
+        );
+    }
+    match end {
         Some(exit) => {
             let outcome = exit.outcome.as_deref().unwrap_or("unknown").replace('_', " ");
             let status = exit.status().unwrap_or_else(|| "its status is not known".to_owned());
@@ -166,6 +192,27 @@ fn told(records: &[Record]) -> String {
         None => text.push_str("Its end does not stand in this log.\n"),
     }
     text
+}
+
+/// What a gap says, in words.
+fn lost(gap: &Gap) -> String {
+    let counted = gap.lost.map(|lost| [(lost.fork, "births"), (lost.exec, "execs"), (lost.exit, "deaths")]);
+    let own = [
+        (gap.untracked, "processes never tracked"),
+        (gap.missed, "runs of a hook skipped"),
+        (gap.lines, "lines of the log"),
+        (gap.bytes, "bytes of a torn line"),
+    ];
+    let own = own.into_iter().filter_map(|(count, what)| Some((count?, what)));
+    let all = counted.into_iter().flatten().chain(own).filter(|(count, _)| *count > 0);
+    let all: Vec<String> = all.map(|(count, what)| format!("{count} {what}")).collect();
+    let what = if all.is_empty() { "how much is not known".to_owned() } else { all.join(", ") };
+    let repaired = match gap.repaired {
+        Some(true) => "; what lives is known again",
+        Some(false) => "; what lives was not known again",
+        None => "",
+    };
+    format!("{}: {what}{repaired}", gap.cause.replace('_', " "))
 }
 
 /// A process as it is drawn.
@@ -297,12 +344,34 @@ agent-loop sent signal 15 once since operator, by the proof pidfs_ino (line 8, T
 It is over: operator; signal 15, as told by waitid (line 10, T6).
 3 processes were born in its tree and 3 died; 0 outlived its command; its tree: empty.
 ";
-        assert_eq!(told(&records()), expected);
-        let unknown = told(&records()[1..5]);
+        assert_eq!(told(&records(), &[]), expected);
+        let unknown = told(&records()[1..5], &[]);
         assert!(
             unknown.contains("its birth does not stand") && unknown.contains("Its end does not stand"),
             "{unknown}"
         );
+    }
+
+    #[test]
+    fn a_gap_of_the_log_itself_is_told_where_it_may_concern_the_run() {
+        let gap = |seq: u64, gap: &str| {
+            let line = format!(r#"{{"seq":{seq},"kind":"gap","time":"T","run":null,"gap":{gap}}}"#);
+            Record::read(line.as_bytes()).expect("a record")
+        };
+        let gaps = [
+            gap(2, r#"{"cause":"torn_tail","bytes":9}"#),
+            gap(9, r#"{"cause":"disk_full","lines":4}"#),
+            gap(11, r#"{"cause":"torn_tail","bytes":17}"#),
+        ];
+        let whole = told(&records(), &gaps);
+        assert!(whole.contains("may be of this run: disk full: 4 lines of the log (line 9, T)."), "{whole}");
+        assert_eq!(
+            whole.matches("may be of this run").count(),
+            1,
+            "what was before its birth and after its end is not"
+        );
+        let cut = told(&records()[..5], &gaps);
+        assert!(cut.contains("torn tail: 17 bytes of a torn line (line 11, T)."), "its end may have been lost: {cut}");
     }
 
     #[test]

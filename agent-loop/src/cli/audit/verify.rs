@@ -28,6 +28,10 @@ pub(super) struct Args {
     /// A file with a checkpoint that was handed out of the log; it must be one of it.
     #[arg(long, value_name = "FILE")]
     anchor: Vec<PathBuf>,
+    /// A directory of what anchors kept: files that were dropped, and entries of a journal (`journalctl -o json`) in files
+    /// that end in `.json`. A log that was rolled back below one of them is tampered with.
+    #[arg(long, value_name = "DIR")]
+    anchors: Vec<PathBuf>,
     /// Print one JSON object instead of lines for people.
     #[arg(long)]
     json: bool,
@@ -41,7 +45,8 @@ pub(super) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   agent-loop audit verify /var/log/agent-loop
-  agent-loop audit verify --account --pubkey epoch-1.pub --anchor anchors/81920 /mnt/copy/audit
+  agent-loop audit verify --account --pubkey epoch-1.pub --anchors /mnt/anchors /mnt/copy/audit
+  journalctl -o json AGENT_LOOP_CHECKPOINT > kept.json; agent-loop audit verify --anchors kept.json
 
 Exit codes: 0 intact, and an anchor covers its newest checkpoint; 1 intact, its tail unsigned or not anchored; 2 intact,
 with gaps that it declares itself; 3 tampered with; 4 not readable; 5 the sum of the kernel's records does not add up.";
@@ -68,7 +73,7 @@ pub(super) fn run(args: &Args) -> u8 {
 fn judge(args: &Args) -> Result<Report, String> {
     let dir = super::dir(args.dir.as_deref())?;
     let pubkey = args.pubkey.as_deref().map(pubkey).transpose()?;
-    let options = Options { pubkey, anchors: args.anchor.clone(), account: args.account };
+    let options = Options { pubkey, anchors: args.anchor.clone(), hoards: args.anchors.clone(), account: args.account };
     let bar = bar(&dir, !args.quiet && !args.json);
     let report = verify::verify(&dir, &options, &mut |bytes| bar.inc(bytes));
     bar.finish_and_clear();
@@ -128,7 +133,7 @@ fn human(report: &Report) -> String {
         );
     }
     if let Some(anchored) = report.anchored {
-        let _ = writeln!(text, "anchored: {anchored} lines");
+        let _ = writeln!(text, "anchored: {anchored} lines, by {} anchors", report.anchors);
     }
     if let Some(sums) = &report.sums {
         let _ = writeln!(text, "sums: {} runs, {} wrong", report.runs, sums.len());

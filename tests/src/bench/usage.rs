@@ -1,0 +1,21 @@
+//! What a command takes: its time and its memory.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use nix::sys::resource::{UsageWho, getrusage};
+use serde_json::{Value, json};
+
+/// Runs it, its output thrown away; its time and the most memory that it had.
+pub(super) fn of(command: &[String]) -> anyhow::Result<Value> {
+    let (program, args) = command.split_first().context("no command")?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
+    let began = Instant::now();
+    let status = command.status().with_context(|| format!("starting {program}"))?;
+    let seconds = began.elapsed().as_secs_f64();
+    // It is the only child.
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("reading what it took")?;
+    Ok(json!({ "code": status.code(), "seconds": seconds, "peak_kib": usage.max_rss() }))
+}

@@ -1,0 +1,86 @@
+//! The lines that are written are those of the committed schema.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use agent_loop::audit::log::layout;
+use agent_loop::audit::schema;
+use agent_loop_tests::harness::Exec;
+use agent_loop_tests::needs;
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+use super::{corpus, state};
+
+fn validator() -> (Value, Validator) {
+    let schema: Value = serde_json::from_str(schema::JSON).expect("JSON");
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    (schema, validator)
+}
+
+/// What is wrong with a line, in words.
+fn wrong(validator: &Validator, line: &Value) -> Vec<String> {
+    validator.iter_errors(line).map(|error| format!("{}: {error}", error.instance_path())).collect()
+}
+
+#[test]
+fn a_line_of_every_kind_is_valid_and_no_kind_is_left_out() {
+    let (schema, validator) = validator();
+    let mut seen = BTreeSet::new();
+    for text in corpus::texts() {
+        let line: Value = serde_json::from_str(&text).expect("JSON");
+        assert!(text.len() < layout::LONGEST_LINE);
+        assert_eq!(wrong(&validator, &line), Vec::<String>::new(), "{text}");
+        seen.insert(line["kind"].as_str().expect("a kind").to_owned());
+    }
+    let kinds: BTreeSet<String> = serde_json::from_value(schema["properties"]["kind"]["enum"].clone()).expect("kinds");
+    assert_eq!(seen, kinds);
+}
+
+#[test]
+fn what_is_no_line_is_not_valid() {
+    let (_, validator) = validator();
+    let good: Vec<Value> = corpus::texts().iter().map(|text| serde_json::from_str(text).expect("JSON")).collect();
+    for line in &good {
+        let kind = &line["kind"];
+        for (field, value) in line.as_object().expect("an object") {
+            if ["issue", "run"].contains(&field.as_str()) {
+                continue;
+            }
+            let mut other = line.clone();
+            other[field] = match value {
+                Value::String(_) => json!(7),
+                Value::Null => json!([]),
+                Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => json!("7"),
+            };
+            assert!(!wrong(&validator, &other).is_empty(), "{kind}: {field} of another type");
+            let is_extra = ["proof", "why", "clock_ahead_ns", "argv_cut"].contains(&field.as_str());
+            let mut less = line.clone();
+            less.as_object_mut().expect("an object").remove(field);
+            assert!(is_extra || !wrong(&validator, &less).is_empty(), "{kind}: without {field}");
+        }
+        let mut more = line.clone();
+        more["unheard_of"] = json!(1);
+        assert!(!wrong(&validator, &more).is_empty(), "{kind}: a field more");
+    }
+    let mut other = good[0].clone();
+    other["kind"] = json!("proc.unheard_of");
+    assert!(!wrong(&validator, &other).is_empty(), "another kind");
+}
+
+#[test]
+fn every_line_of_a_real_run_is_valid_and_its_segment_names_the_schema() {
+    needs!(bpf, cgroup);
+    let dir = state();
+    let script = "/bin/true; sleep 300 & sh -c 'kill -SEGV $$'; exit 3";
+    let outcome = Exec::new().arg("--state-dir").arg(dir.path()).cmd(["sh", "-c", script]).run();
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    let (_, validator) = validator();
+    let log = fs::read_to_string(dir.path().join("audit/seg/000000000000.jsonl")).expect("a log");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines.len() > 15, "{} lines", lines.len());
+    for line in &lines {
+        assert_eq!(wrong(&validator, line), Vec::<String>::new(), "{line}");
+    }
+    assert_eq!(lines[0]["segment"]["schema_sha256"], schema::sha256());
+}
