@@ -12,6 +12,8 @@ pub enum Role {
     Daemon,
     /// `keeper`.
     Keeper,
+    /// The issue loop of `serve`: before and after each thing that it remembers or writes.
+    Issues,
 }
 
 /// Passes a step.
@@ -30,6 +32,7 @@ pub fn step(role: Role) {
         let role = match role {
             "daemon" => Role::Daemon,
             "keeper" => Role::Keeper,
+            "issues" => Role::Issues,
             _ => return None,
         };
         Some((role, number.parse().ok()?, parts.next().map(Into::into)))

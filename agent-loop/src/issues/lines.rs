@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::audit::{Area, CiBody, TaskBody, TaskKind, TaskLine, WriteBody};
-use crate::work::{self, Check, Ci, CiRules, Required, Reply, Says, Sha, State, Task, Verdict, Write};
+use crate::work::{self, Check, Ci, CiRules, Reply, Required, Says, Sha, State, Task, Verdict, Write};
 
 /// A task came to another state.
 pub(super) fn state(task: &Task) -> TaskLine {
@@ -58,10 +58,7 @@ pub(super) fn verdict(task: &Task, head: &Sha, ci: &Ci, rules: &CiRules) -> Task
         Required::Unknown(_) | Required::Queue => None,
     };
     let checks = ci.checks.iter().map(check).collect();
-    TaskLine {
-        ci: Some(CiBody { head: head.to_string(), verdict, required, checks }),
-        ..line(TaskKind::Verdict, task)
-    }
+    TaskLine { ci: Some(CiBody { head: head.to_string(), verdict, required, checks }), ..line(TaskKind::Verdict, task) }
 }
 
 fn check(it: &Check) -> String {

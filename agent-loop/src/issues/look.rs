@@ -61,7 +61,8 @@ impl Repo {
         for issue in issues {
             let author = issue.author.map(|login| login.0).unwrap_or_default();
             let allowed = order.allowed.iter().any(|it| it.eq_ignore_ascii_case(&author));
-            let labeller = if allowed { None } else { self.labeller(issue.number, &order).await.map_err(|it| it.to_string())? };
+            let labeller =
+                if allowed { None } else { self.labeller(issue.number, &order).await.map_err(|it| it.to_string())? };
             candidates.push(Candidate {
                 key: IssueKey { repo: self.settings.name.clone(), number: issue.number.0 },
                 labels: issue.labels,

@@ -56,7 +56,8 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => other.with_context(|| format!("making {}", self.clone().display()))?,
         }
-        let known = fs::symlink_metadata(self.clone()).with_context(|| format!("looking at {}", self.clone().display()))?;
+        let known =
+            fs::symlink_metadata(self.clone()).with_context(|| format!("looking at {}", self.clone().display()))?;
         anyhow::ensure!(known.is_dir(), "{} is not a directory", self.clone().display());
         // Below a directory that only root changes: nobody can put a link in its place.
         std::os::unix::fs::lchown(self.clone(), Some(owner.uid), Some(owner.gid))
@@ -172,7 +173,7 @@ mod tests {
     fn scratch() -> (tempfile::TempDir, Place) {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let (state, work) = (dir.path().join("state"), dir.path().join("work"));
-        [&state, &work].map(|it| fs::create_dir(it).expect("a directory"));
+        [&state, &work].into_iter().for_each(|it| fs::create_dir(it).expect("a directory"));
         let place = Place::of(&state, &work, &"o/r#7".parse().expect("an issue"));
         (dir, place)
     }

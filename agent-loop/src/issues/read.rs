@@ -48,7 +48,9 @@ impl Repo {
             Need::Issue => {
                 let issue = self.forge.issue(number).await?;
                 let known = translate::issue(&issue);
-                Part::Issue(known.ok_or_else(|| ReadError::Odd(format!("{} is in a state that is not known", task.key)))?)
+                Part::Issue(
+                    known.ok_or_else(|| ReadError::Odd(format!("{} is in a state that is not known", task.key)))?,
+                )
             }
             Need::Claim => Part::Claim(self.claim_of(task).await?),
             Need::Comments => {
@@ -77,7 +79,10 @@ impl Repo {
             let known = task.pull == Some(summary.number);
             // A stranger's branch of that name, or a request that somebody else made of ours, is none of the task's.
             let ours = summary.author.as_ref() == Some(&self.us.login)
-                && summary.head_repository.as_deref().is_some_and(|it| it.eq_ignore_ascii_case(&task.key.repo.to_string()));
+                && summary
+                    .head_repository
+                    .as_deref()
+                    .is_some_and(|it| it.eq_ignore_ascii_case(&task.key.repo.to_string()));
             let open = summary.state == crate::forge::PullState::Open;
             if !known && !(ours && open) {
                 continue;
@@ -91,10 +96,13 @@ impl Repo {
             let state = match self.forge.merged(summary.number, &head).await? {
                 MergeSeen::Merged(proof) => PullState::Merged(proof),
                 MergeSeen::NotProven(again) if again.merged => {
-                    let why = format!("pull request {} is said to be merged, by no commit that is named", summary.number);
+                    let why =
+                        format!("pull request {} is said to be merged, by no commit that is named", summary.number);
                     return Err(ReadError::Odd(why));
                 }
-                MergeSeen::NotProven(again) if again.summary.state == crate::forge::PullState::Closed => PullState::Closed,
+                MergeSeen::NotProven(again) if again.summary.state == crate::forge::PullState::Closed => {
+                    PullState::Closed
+                }
                 MergeSeen::NotProven(_) => {
                     return Err(ReadError::Odd(format!("pull request {} changes while it is read", summary.number)));
                 }

@@ -52,7 +52,10 @@ impl Repo {
                 }
                 (_, status) => {
                     let status = status.map_or_else(|| "its status is not known".to_owned(), |it| it.to_string());
-                    last = format!("run {} ended with {status}; `agent-loop logs {} --stderr` says more", record.id, record.id);
+                    last = format!(
+                        "run {} ended with {status}; `agent-loop logs {} --stderr` says more",
+                        record.id, record.id
+                    );
                     // A failure of its own does not go away by itself.
                     if matches!(end.outcome, RunOutcome::Finished(Outcome::Ended)) {
                         break;

@@ -8,7 +8,10 @@ use super::read::agent_part;
 use super::repo::{Handle, Repo, say, time};
 use super::write::area;
 use crate::control::api::TaskView;
-use crate::work::{Act, At, Kind, Part, PullState, Reply, Seen, Sha, State, Step, Task, Verdict, Write, decide, verdict};
+use crate::fault::{self, Role};
+use crate::work::{
+    Act, At, Kind, Part, PullState, Reply, Seen, Sha, State, Step, Task, Verdict, Write, decide, verdict,
+};
 
 /// How long what could not be read or remembered waits before it is tried again, at first.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -96,10 +99,12 @@ impl Tender {
         if task == self.task {
             return true;
         }
+        fault::step(Role::Issues);
         if let Err(error) = self.repo.host.link.remember(&task).await {
             self.fails(&error.to_string());
             return false;
         }
+        fault::step(Role::Issues);
         let is_new = task.step != self.task.step;
         self.task = task;
         if is_new {
@@ -122,19 +127,17 @@ impl Tender {
             self.seen.forget();
             return;
         }
-        crate::fault::step(crate::fault::Role::Daemon);
+        fault::step(Role::Issues);
         let reply = self.repo.write(&self.task, write).await;
-        crate::fault::step(crate::fault::Role::Daemon);
+        fault::step(Role::Issues);
         if let Some(area) = area {
             let _ = self.repo.host.link.note(lines::result(&self.task, area, write, &reply)).await;
         }
         self.trouble = match &reply {
             Reply::Done => None,
-            Reply::Conflict(why)
-            | Reply::NotNow(why)
-            | Reply::Refused(why)
-            | Reply::Doubt(why)
-            | Reply::Local(why) => Some(why.clone()),
+            Reply::Conflict(why) | Reply::NotNow(why) | Reply::Refused(why) | Reply::Doubt(why) | Reply::Local(why) => {
+                Some(why.clone())
+            }
             Reply::Limited(until) => Some(format!("the forge asks to wait until {}", time(*until))),
         };
         if let Some(why) = &self.trouble {

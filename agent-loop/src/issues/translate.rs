@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use crate::forge::{
-    self, CheckRun, CheckStatus, CommitStatus, Conclusion, IssueState, MergeState, PullRequest, PullState, Requirements,
-    StatusState, WorkflowRun,
+    self, CheckRun, CheckStatus, CommitStatus, Conclusion, IssueState, MergeState, PullRequest, PullState,
+    Requirements, StatusState, WorkflowRun,
 };
 use crate::work::{self, Check, Ci, IssueKey, Mergeable, Required, Says, Sha};
 
@@ -218,10 +218,18 @@ mod tests {
             Some(Conclusion::StartupFailure),
             Some(Conclusion::Other("passed".to_owned())),
         ] {
-            assert_ne!(judged(&[run("t", None, done.clone(), conclusion.clone())], &none), Verdict::Green, "{conclusion:?}");
+            assert_ne!(
+                judged(&[run("t", None, done.clone(), conclusion.clone())], &none),
+                Verdict::Green,
+                "{conclusion:?}"
+            );
         }
         for status in [CheckStatus::Queued, CheckStatus::Waiting, CheckStatus::Other("done".to_owned())] {
-            assert_ne!(judged(&[run("t", None, status.clone(), Some(Conclusion::Success))], &none), Verdict::Green, "{status:?}");
+            assert_ne!(
+                judged(&[run("t", None, status.clone(), Some(Conclusion::Success))], &none),
+                Verdict::Green,
+                "{status:?}"
+            );
         }
     }
 

@@ -201,8 +201,7 @@ impl Repo {
             Purpose::FixConflict { head } => self.host.templates.render(&subject, &Ask::FixConflict { head }),
             Purpose::FixChecks { head, failed } => {
                 let logs = self.logs(head, failed).await?;
-                let failed: Vec<FailedCheck<'_>> =
-                    logs.iter().map(|(name, log)| FailedCheck { name, log }).collect();
+                let failed: Vec<FailedCheck<'_>> = logs.iter().map(|(name, log)| FailedCheck { name, log }).collect();
                 self.host.templates.render(&subject, &Ask::FixChecks { head, failed: &failed })
             }
         };
@@ -231,8 +230,10 @@ impl Repo {
                 continue;
             }
             for job in self.forge.jobs(run.id).await? {
-                let says_no =
-                    matches!(job.conclusion, Some(Conclusion::Failure | Conclusion::TimedOut | Conclusion::StartupFailure));
+                let says_no = matches!(
+                    job.conclusion,
+                    Some(Conclusion::Failure | Conclusion::TimedOut | Conclusion::StartupFailure)
+                );
                 let Some((_, log)) = logs.iter_mut().find(|(name, log)| *name == job.name && log.is_empty()) else {
                     continue;
                 };

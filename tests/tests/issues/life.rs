@@ -34,7 +34,9 @@ fn an_issue_is_brought_to_a_verified_merge_and_closed() {
     // Each write has its intent before it, and the merge is proven before the issue is closed.
     let log = scene.log();
     let of = |kind: &str, what: &str| {
-        log.iter().position(|line| line["kind"] == kind && line["write"]["what"] == what && line["issue"] == scene.key(number))
+        log.iter().position(|line| {
+            line["kind"] == kind && line["write"]["what"] == what && line["issue"] == scene.key(number)
+        })
     };
     for what in ["claim", "label", "push", "open", "close", "clean", "release"] {
         let (intent, result) = (of("forge.intent", what), of("forge.result", what));

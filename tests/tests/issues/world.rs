@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_loop_tests::fake_github::FakeGitHub;
@@ -15,7 +16,7 @@ pub(crate) const WORKS: &str = "cat > /dev/null\necho \"work on $1, attempt $2\"
 /// A host, a forge and a script.
 pub(crate) struct Scene {
     pub(crate) host: Host,
-    pub(crate) forge: FakeGitHub,
+    pub(crate) forge: Arc<FakeGitHub>,
 }
 
 /// How long a whole life may take in a build without optimisation, on a busy machine.
@@ -29,7 +30,12 @@ impl Scene {
 
     /// The same, with more settings after the repository's.
     pub(crate) fn with(script: &str, more: &str) -> Self {
-        let scene = Self { host: Host::new(), forge: FakeGitHub::start() };
+        Self::on(Arc::new(FakeGitHub::start()), script, more)
+    }
+
+    /// Another host of the same repository.
+    pub(crate) fn on(forge: Arc<FakeGitHub>, script: &str, more: &str) -> Self {
+        let scene = Self { host: Host::new(), forge };
         scene.script(script);
         scene.configure(more);
         scene
@@ -38,8 +44,11 @@ impl Scene {
     pub(crate) fn configure(&self, more: &str) {
         let work = self.host.path("work");
         let script = self.host.path("agent.sh");
+        // Where the script leaves what a test looks at.
+        let left = self.host.path("agents");
         let agent = format!(
-            "user = \"nobody\"\nkind = \"command\"\ncommand = [\"/bin/sh\", {script:?}, \"{{number}}\", \"{{attempt}}\"]\n"
+            "user = \"nobody\"\nkind = \"command\"\n\
+             command = [\"/bin/sh\", {script:?}, \"{{number}}\", \"{{attempt}}\", {left:?}]\n"
         );
         let repo = format!(
             "[[repo]]\nname = {:?}\napi = {:?}\ntoken_file = {:?}\nallowed = [\"alice\"]\npoll = \"1s\"\n{more}\n",
@@ -59,6 +68,23 @@ impl Scene {
 
     pub(crate) fn serving(&self) -> Daemon {
         self.host.serving()
+    }
+
+    /// Waits for the end of a daemon that is to be killed at a boundary; whether it lives to the end of the task.
+    pub(crate) fn lives(&self, daemon: &mut Daemon, number: u64) -> bool {
+        let begun = Instant::now();
+        loop {
+            if daemon.ended() {
+                return false;
+            }
+            let over = !self.forge.world().issues[&number].open
+                && self.forge.world().at(&format!("refs/agent-loop/claims/{number}")).is_none();
+            if over && self.host.ask(["queue"]).status.success() && self.task(number).is_none() {
+                return true;
+            }
+            assert!(begun.elapsed() < LIFE, "a daemon neither ends nor comes to an end: {}", self.said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Opens an issue that is ready.
@@ -90,11 +116,29 @@ impl Scene {
                 return found;
             }
             if begun.elapsed() > LIFE {
-                let log = fs::read_to_string(self.host.path("serve.log")).unwrap_or_default();
-                panic!("waiting for {what}: {:#}\n{log}\nheard {:#?}", self.repo(), self.tail());
+                panic!("waiting for {what}: {:#}\n{}\nheard {:#?}", self.repo(), self.said(), self.tail());
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// What the daemons of this host said.
+    pub(crate) fn said(&self) -> String {
+        let files = fs::read_dir(self.host.path("")).unwrap().map(|it| it.unwrap().path());
+        let logs = files.filter(|path| path.extension().is_some_and(|it| it == "log"));
+        logs.filter_map(|path| fs::read_to_string(path).ok()).collect()
+    }
+
+    /// A file that an agent's script left.
+    pub(crate) fn left(&self, name: &str) -> String {
+        fs::read_to_string(self.host.path("agents").join(name)).unwrap_or_default()
+    }
+
+    /// The texts of comments of ours on an issue, oldest first.
+    pub(crate) fn comments(&self, number: u64) -> Vec<String> {
+        let world = self.forge.world();
+        let ours = world.comments.values().filter(|it| it.author == world.login && it.issue == number);
+        ours.map(|it| it.body.clone()).collect()
     }
 
     fn tail(&self) -> Vec<String> {
