@@ -3,6 +3,7 @@
 mod crashes;
 mod disks;
 mod events;
+mod evidence;
 mod keeper;
 mod leaks;
 mod limits;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::audit::read::{Exit, Proc, Record};
 
@@ -25,29 +25,43 @@ enum Activity {
 /// Events on their way, one JSON object a line.
 pub struct Ocsf<W: io::Write> {
     to: W,
-    /// The log's id and the version of who wrote it, once it was named.
-    log: Option<String>,
-    version: Option<String>,
-    /// The kernel's release, once it was named.
-    kernel: Option<String>,
+    of: Origin,
     /// What is known of processes that live: an exit says only who it was.
     alive: HashMap<String, Life>,
 }
 
-#[derive(Clone, Debug, Default)]
+/// Where the records are from, as far as they have said.
+#[derive(Default)]
+struct Origin {
+    log: Option<String>,
+    version: Option<String>,
+    kernel: Option<String>,
+}
+
+#[derive(Default)]
 struct Life {
     created_ms: Option<i64>,
-    argv: Vec<String>,
+    /// The command, and the name of its program.
+    command: Option<String>,
+    name: Option<String>,
     exe: Option<String>,
     cwd: Option<String>,
-    uid: Option<u32>,
+    uid: Option<String>,
     user: Option<String>,
+}
+
+impl Life {
+    fn executes(&mut self, argv: &[String]) {
+        self.command = (!argv.is_empty()).then(|| argv.join(" "));
+        let path = self.exe.as_ref().or(argv.first());
+        self.name = path.map(|path| path.rsplit('/').next().unwrap_or(path).to_owned());
+    }
 }
 
 impl<W: io::Write> Ocsf<W> {
     /// Begins.
     pub fn new(to: W) -> Self {
-        Self { to, log: None, version: None, kernel: None, alive: HashMap::new() }
+        Self { to, of: Origin::default(), alive: HashMap::new() }
     }
 
     /// Takes a record; what is no fork, exec or exit is no event.
@@ -55,127 +69,40 @@ impl<W: io::Write> Ocsf<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn record(&mut self, record: &Record) -> io::Result<()> {
-        if let Some(segment) = &record.segment {
-            (self.log, self.version) = (segment.log.clone(), segment.version.clone());
-        }
-        if let Some(host) = &record.host {
-            self.kernel = Some(host.kernel.clone()).filter(|kernel| !kernel.is_empty());
-            self.version = Some(host.version.clone()).filter(|version| !version.is_empty()).or(self.version.take());
-        }
+        self.of.learn(record);
         let Some(proc) = &record.proc else { return Ok(()) };
         let time = record.moment().map(|ns| ns / 1_000_000);
+        let dead;
         let (activity, life) = match record.kind.as_str() {
             "run.born" | "proc.fork" => {
-                let life = Life {
+                let mut life = Life {
                     created_ms: time,
-                    argv: record.argv.clone().unwrap_or_default(),
-                    uid: record.uid,
+                    uid: record.uid.map(|uid| uid.to_string()),
                     user: record.user.clone(),
                     ..Life::default()
                 };
-                self.alive.insert(proc.id.clone(), life.clone());
-                (Activity::Fork, life)
+                life.executes(record.argv.as_deref().unwrap_or_default());
+                (Activity::Fork, &*self.alive.entry(proc.id.clone()).insert_entry(life).into_mut())
             }
             "proc.exec" => {
                 let life = self.alive.entry(proc.id.clone()).or_default();
                 if let Some(exec) = &record.exec {
-                    life.argv.clone_from(&exec.argv);
                     life.exe = Some(exec.exe.clone()).filter(|exe| !exe.is_empty());
                     life.cwd.clone_from(&exec.cwd);
+                    life.executes(&exec.argv);
                 }
-                life.uid = record.uid.or(life.uid);
-                (Activity::Exec, life.clone())
+                life.uid = record.uid.map(|uid| uid.to_string()).or(life.uid.take());
+                (Activity::Exec, &*life)
             }
-            "proc.exit" => (Activity::Exit, self.alive.remove(&proc.id).unwrap_or_default()),
+            "proc.exit" => {
+                dead = self.alive.remove(&proc.id).unwrap_or_default();
+                (Activity::Exit, &dead)
+            }
             _ => return Ok(()),
         };
-        let event = self.event(record, proc, &life, activity, time.unwrap_or(0));
+        let event = Event::new(&self.of, record, proc, life, activity, time.unwrap_or(0));
         serde_json::to_writer(&mut self.to, &event)?;
         self.to.write_all(b"\n")
-    }
-
-    fn event(&self, record: &Record, proc: &Proc, life: &Life, activity: Activity, time: i64) -> Value {
-        let (id, name) = match activity {
-            Activity::Fork | Activity::Exec => (1, "Launch"),
-            Activity::Exit => (2, "Terminate"),
-        };
-        let mut event = json!({
-            "activity_id": id,
-            "activity_name": name,
-            "category_name": "System Activity",
-            "category_uid": 1,
-            "class_name": "Process Activity",
-            "class_uid": CLASS,
-            "type_name": format!("Process Activity: {name}"),
-            "type_uid": CLASS * 100 + id,
-            // Nothing here judges what an agent does.
-            "severity": "Informational",
-            "severity_id": 1,
-            "time": time,
-            "actor": actor(record, proc, life, activity),
-            "device": self.device(record),
-            "metadata": self.metadata(record),
-            "process": process(proc, life),
-            "unmapped": unmapped(record),
-        });
-        let launch = match activity {
-            Activity::Fork => Some((2, "Fork")),
-            Activity::Exec => Some((3, "Exec")),
-            Activity::Exit => None,
-        };
-        if let Some((id, name)) = launch {
-            event["launch_type_id"] = json!(id);
-            event["launch_type"] = json!(name);
-        }
-        if let (Activity::Exit, Some(exit)) = (activity, &record.exit) {
-            event["process"]["terminated_time"] = json!(time);
-            event["status_detail"] = json!(detail(record, exit));
-            let (id, name) = match (exit.code, exit.signal) {
-                (Some(0), _) => (1, "Success"),
-                (Some(_), _) | (None, Some(_)) => (2, "Failure"),
-                // Not seen is never success.
-                (None, None) => (0, "Unknown"),
-            };
-            event["status_id"] = json!(id);
-            event["status"] = json!(name);
-            if let Some(code) = exit.code {
-                event["exit_code"] = json!(code);
-            }
-        }
-        event
-    }
-
-    /// The host: a log does not hold its name, but ids that no other has.
-    fn device(&self, record: &Record) -> Value {
-        let mut os = json!({ "name": "Linux", "type": "Linux", "type_id": 200 });
-        if let Some(kernel) = &self.kernel {
-            os["kernel_release"] = json!(kernel);
-        }
-        let uid = self.log.as_deref().unwrap_or(&record.boot_id);
-        json!({ "type": "Unknown", "type_id": 0, "uid": uid, "boot_uid": record.boot_id, "os": os })
-    }
-
-    fn metadata(&self, record: &Record) -> Value {
-        let mut product = json!({ "name": "agent-loop" });
-        if let Some(version) = &self.version {
-            product["version"] = json!(version);
-        }
-        let mut metadata = json!({
-            "version": VERSION,
-            "profiles": ["host"],
-            "product": product,
-            "event_code": record.kind,
-            "original_time": record.time,
-            "sequence": record.seq,
-        });
-        if let Some(log) = &self.log {
-            metadata["log_name"] = json!(log);
-            metadata["uid"] = json!(format!("{log}/{}", record.seq));
-        }
-        if let Some(run) = &record.run {
-            metadata["correlation_uid"] = json!(run);
-        }
-        metadata
     }
 
     /// Writes what is left.
@@ -187,41 +114,275 @@ impl<W: io::Write> Ocsf<W> {
     }
 }
 
-/// Who did it: a parent forks, a process executes and exits by itself, we launch and stop; else it is not known.
-fn actor(record: &Record, proc: &Proc, life: &Life, activity: Activity) -> Value {
-    let is = |cause: &str| record.exit.as_ref().is_some_and(|exit| exit.cause.as_deref() == Some(cause));
-    match activity {
-        Activity::Fork if record.kind == "run.born" => json!({ "app_name": "agent-loop" }),
-        Activity::Fork => match (&record.parent, record.parent_pid) {
-            (Some(parent), _) => json!({ "process": { "pid": parent.pid, "uid": parent.id } }),
-            (None, Some(pid)) => json!({ "process": { "pid": pid } }),
-            (None, None) => json!({ "app_name": "unknown" }),
-        },
-        Activity::Exec => json!({ "process": process(proc, life) }),
-        Activity::Exit if is("exited") => json!({ "process": process(proc, life) }),
-        Activity::Exit if is("stopped_by_us") => json!({ "app_name": "agent-loop" }),
-        Activity::Exit => json!({ "app_name": "unknown" }),
+impl Origin {
+    fn learn(&mut self, record: &Record) {
+        if let Some(segment) = &record.segment {
+            self.log.clone_from(&segment.log);
+            self.version.clone_from(&segment.version);
+        }
+        if let Some(host) = &record.host {
+            self.kernel = Some(host.kernel.clone()).filter(|kernel| !kernel.is_empty());
+            self.version = Some(host.version.clone()).filter(|version| !version.is_empty()).or(self.version.take());
+        }
     }
 }
 
-fn process(proc: &Proc, life: &Life) -> Value {
-    let mut process = Map::new();
-    process.insert("pid".to_owned(), json!(proc.pid));
-    process.insert("uid".to_owned(), json!(proc.id));
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            process.insert(name.to_owned(), value);
+/// An event of the class.
+#[derive(Serialize)]
+struct Event<'a> {
+    activity_id: u64,
+    activity_name: &'static str,
+    category_name: &'static str,
+    category_uid: u64,
+    class_name: &'static str,
+    class_uid: u64,
+    type_name: &'static str,
+    type_uid: u64,
+    severity: &'static str,
+    severity_id: u64,
+    time: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    launch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    launch_type_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u8>,
+    actor: Actor<'a>,
+    device: Device<'a>,
+    metadata: Metadata<'a>,
+    process: Process<'a>,
+    unmapped: Unmapped<'a>,
+}
+
+#[derive(Serialize)]
+struct Actor<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_name: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<Process<'a>>,
+}
+
+/// The host: a log does not hold its name, but ids that no other has.
+#[derive(Serialize)]
+struct Device<'a> {
+    r#type: &'static str,
+    type_id: u64,
+    uid: &'a str,
+    boot_uid: &'a str,
+    os: Os<'a>,
+}
+
+#[derive(Serialize)]
+struct Os<'a> {
+    name: &'static str,
+    r#type: &'static str,
+    type_id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel_release: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    version: &'static str,
+    profiles: [&'static str; 1],
+    product: Product<'a>,
+    event_code: &'a str,
+    original_time: &'a str,
+    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_uid: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Product<'a> {
+    name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Process<'a> {
+    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmd_line: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    working_directory: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terminated_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<User<'a>>,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+}
+
+/// What the class has no field for, by our own names.
+#[derive(Serialize)]
+struct Unmapped<'a> {
+    boot_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issue: Option<&'a serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inferred: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    core: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    argv: Option<&'a [String]>,
+}
+
+impl<'a> Event<'a> {
+    fn new(of: &'a Origin, record: &'a Record, proc: &'a Proc, life: &'a Life, activity: Activity, time: i64) -> Self {
+        let (activity_id, activity_name, type_name) = match activity {
+            Activity::Fork | Activity::Exec => (1, "Launch", "Process Activity: Launch"),
+            Activity::Exit => (2, "Terminate", "Process Activity: Terminate"),
+        };
+        let (launch_type_id, launch_type) = match activity {
+            Activity::Fork => (Some(2), Some("Fork")),
+            Activity::Exec => (Some(3), Some("Exec")),
+            Activity::Exit => (None, None),
+        };
+        let exit = record.exit.as_ref().filter(|_| matches!(activity, Activity::Exit));
+        let (status_id, status) = match exit.map(|exit| (exit.code, exit.signal)) {
+            None => (None, None),
+            Some((Some(0), _)) => (Some(1), Some("Success")),
+            Some((Some(_), _) | (None, Some(_))) => (Some(2), Some("Failure")),
+            // Not seen is never success.
+            Some((None, None)) => (Some(0), Some("Unknown")),
+        };
+        let terminated_time = exit.map(|_| time);
+        Self {
+            activity_id,
+            activity_name,
+            category_name: "System Activity",
+            category_uid: 1,
+            class_name: "Process Activity",
+            class_uid: CLASS,
+            type_name,
+            type_uid: CLASS * 100 + activity_id,
+            // Nothing here judges what an agent does.
+            severity: "Informational",
+            severity_id: 1,
+            time,
+            launch_type,
+            launch_type_id,
+            status,
+            status_id,
+            status_detail: exit.map(|exit| detail(record, exit)),
+            exit_code: exit.and_then(|exit| exit.code),
+            actor: actor(record, proc, life, activity),
+            device: Device {
+                r#type: "Unknown",
+                type_id: 0,
+                uid: of.log.as_deref().unwrap_or(&record.boot_id),
+                boot_uid: &record.boot_id,
+                os: Os { name: "Linux", r#type: "Linux", type_id: 200, kernel_release: of.kernel.as_deref() },
+            },
+            metadata: Metadata {
+                version: VERSION,
+                profiles: ["host"],
+                product: Product { name: "agent-loop", version: of.version.as_deref() },
+                event_code: &record.kind,
+                original_time: &record.time,
+                sequence: record.seq,
+                log_name: of.log.as_deref(),
+                uid: of.log.as_ref().map(|log| format!("{log}/{}", record.seq)),
+                correlation_uid: record.run.as_deref(),
+            },
+            process: Process { terminated_time, ..process(proc, life) },
+            unmapped: Unmapped {
+                boot_ns: record.boot_ns,
+                issue: record.issue.as_ref(),
+                inferred: record.inferred,
+                signal: exit.and_then(|exit| exit.signal),
+                core: exit.and_then(|exit| exit.core),
+                cause: exit.and_then(|exit| exit.cause.as_deref()),
+                source: exit.and_then(|exit| exit.source.as_deref()),
+                argv: record.exec.as_ref().map(|exec| exec.argv.as_slice()),
+            },
         }
+    }
+}
+
+/// Who did it: a parent forks, a process executes and exits by itself, we launch and stop; else it is not known.
+fn actor<'a>(record: &'a Record, proc: &'a Proc, life: &'a Life, activity: Activity) -> Actor<'a> {
+    let app = |name| Actor { app_name: Some(name), process: None };
+    let of = |process| Actor { app_name: None, process: Some(process) };
+    let is = |cause: &str| record.exit.as_ref().is_some_and(|exit| exit.cause.as_deref() == Some(cause));
+    match activity {
+        Activity::Fork if record.kind == "run.born" => app("agent-loop"),
+        Activity::Fork => match (&record.parent, record.parent_pid) {
+            (Some(parent), _) => of(Process { uid: Some(&parent.id), ..numbered(parent.pid) }),
+            (None, Some(pid)) => of(numbered(pid)),
+            (None, None) => app("unknown"),
+        },
+        Activity::Exec => of(process(proc, life)),
+        Activity::Exit if is("exited") => of(process(proc, life)),
+        Activity::Exit if is("stopped_by_us") => app("agent-loop"),
+        Activity::Exit => app("unknown"),
+    }
+}
+
+fn process<'a>(proc: &'a Proc, life: &'a Life) -> Process<'a> {
+    // The user id says more than the name that a run was asked for with.
+    let user = match (life.uid.as_deref(), life.user.as_deref()) {
+        (None, None) => None,
+        (Some(uid), _) => Some(User { uid: Some(uid), name: None }),
+        (None, name) => Some(User { uid: None, name }),
     };
-    let first = life.exe.as_ref().or(life.argv.first());
-    put("name", first.map(|path| json!(path.rsplit('/').next().unwrap_or(path))));
-    put("path", life.exe.as_ref().map(|exe| json!(exe)));
-    put("cmd_line", (!life.argv.is_empty()).then(|| json!(life.argv.join(" "))));
-    put("working_directory", life.cwd.as_ref().map(|cwd| json!(cwd)));
-    put("created_time", life.created_ms.map(|ms| json!(ms)));
-    let uid = life.uid.map(|uid| json!({ "uid": uid.to_string() }));
-    put("user", uid.or_else(|| life.user.as_ref().map(|user| json!({ "name": user }))));
-    Value::Object(process)
+    Process {
+        uid: Some(&proc.id),
+        name: life.name.as_deref(),
+        path: life.exe.as_deref(),
+        cmd_line: life.command.as_deref(),
+        working_directory: life.cwd.as_deref(),
+        created_time: life.created_ms,
+        user,
+        ..numbered(proc.pid)
+    }
+}
+
+/// A process of which nothing is known but its number.
+fn numbered(pid: u32) -> Process<'static> {
+    Process {
+        pid,
+        uid: None,
+        name: None,
+        path: None,
+        cmd_line: None,
+        working_directory: None,
+        created_time: None,
+        terminated_time: None,
+        user: None,
+    }
 }
 
 /// How it ended, in words that tell what the class cannot.
@@ -239,23 +400,10 @@ fn detail(record: &Record, exit: &Exit) -> String {
     detail
 }
 
-/// What the class has no field for, by our own names.
-fn unmapped(record: &Record) -> Value {
-    let mut unmapped = json!({ "boot_ns": record.boot_ns, "issue": record.issue, "inferred": record.inferred });
-    if let Some(exit) = &record.exit {
-        unmapped["signal"] = json!(exit.signal);
-        unmapped["core"] = json!(exit.core);
-        unmapped["cause"] = json!(exit.cause);
-        unmapped["source"] = json!(exit.source);
-    }
-    if let Some(exec) = &record.exec {
-        unmapped["argv"] = json!(exec.argv);
-    }
-    unmapped
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn events(lines: &[&str]) -> Vec<Value> {
