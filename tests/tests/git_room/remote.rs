@@ -105,8 +105,10 @@ async fn i12_a_forge_that_says_nothing_holds_nobody_up() {
     between.set(Rule::HoldWrites);
     let short = std::time::Duration::from_secs(2);
     room.repository = room.repository.with_patience(Patience { remote: short, ..Patience::default() });
+    let begun = std::time::Instant::now();
     let pushed = room.push(&head, None).await;
     assert!(matches!(pushed, Ok(Pushed::Doubt(_))), "{pushed:?}");
+    assert!(begun.elapsed() < short * 10, "long before curl gives up: {:?}", begun.elapsed());
     // It goes on, with what it needs; other work does not wait for it.
     room.fetch("main").await.expect("it answers").expect("it is there");
     between.set(Rule::Pass);
