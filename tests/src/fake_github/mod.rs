@@ -77,6 +77,12 @@ pub struct FakeGitHub {
     token_file: tempfile::NamedTempFile,
 }
 
+impl std::fmt::Debug for FakeGitHub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FakeGitHub").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 impl FakeGitHub {
     /// Serves an empty repository on a free port of the loopback interface.
     ///

@@ -4,6 +4,7 @@
 //! - [`Event`] is one JSON line of `--events`
 //! - [`Claude`] is the real `claude` command under it
 //! - [`Host`] has a daemon and a keeper of its own, [`Daemon`] is one of them
+//! - [`Scene`] is a host that takes issues of a fake forge
 //! - [`host`] is what the kernel says of processes, cgroups and pins afterwards
 //! - [`cgroup`] finds cgroup v2
 //!
@@ -16,6 +17,7 @@ mod events;
 mod exec;
 pub mod host;
 mod outcome;
+mod scene;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ pub use daemon::{Daemon, Host};
 pub use events::{Event, Proc};
 pub use exec::{Exec, Running};
 pub use outcome::Outcome;
+pub use scene::{Scene, WORKS};
 
 /// How long a test waits for a fact before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agent_loop_tests::needs;
 
-use crate::world::{Scene, WORKS};
+use agent_loop_tests::harness::{Scene, WORKS};
 
 #[test]
 fn i13_two_hosts_of_one_repository_never_work_on_one_issue() {

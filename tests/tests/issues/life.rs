@@ -2,7 +2,7 @@
 
 use agent_loop_tests::needs;
 
-use crate::world::{Scene, WORKS};
+use agent_loop_tests::harness::{Scene, WORKS};
 
 #[test]
 fn an_issue_is_brought_to_a_verified_merge_and_closed() {

@@ -3,5 +3,5 @@
 mod crashes;
 mod hosts;
 mod life;
+mod real;
 mod stories;
-mod world;

@@ -3,7 +3,7 @@
 use agent_loop_tests::fake_github::{Answer, Ci, Fault, TOKEN, When};
 use agent_loop_tests::needs;
 
-use crate::world::{Scene, WORKS};
+use agent_loop_tests::harness::{Scene, WORKS};
 
 #[test]
 fn checks_that_fail_are_mended_by_the_agent_that_is_told_of_them() {

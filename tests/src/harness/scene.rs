@@ -1,22 +1,27 @@
-//! A host with one repository of the fake GitHub, and agents that do what a script says.
+//! A host whose daemon takes issues of one repository of the fake GitHub, and agents that do what a script says.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_loop_tests::fake_github::FakeGitHub;
-use agent_loop_tests::harness::{Daemon, Host};
 use serde_json::Value;
 
+use super::{Daemon, Host, claude};
+use crate::fake_github::FakeGitHub;
+use crate::stand_in::StandIn;
+
 /// What an agent does that does its work: one commit.
-pub(crate) const WORKS: &str = "cat > /dev/null\necho \"work on $1, attempt $2\" >> work.txt\ngit add work.txt\n\
+pub const WORKS: &str = "cat > /dev/null\necho \"work on $1, attempt $2\" >> \"work-$1.txt\"\ngit add \"work-$1.txt\"\n\
                                 git commit --quiet -m \"work on $1\"\n";
 
 /// A host, a forge and a script.
-pub(crate) struct Scene {
-    pub(crate) host: Host,
-    pub(crate) forge: Arc<FakeGitHub>,
+#[derive(Debug)]
+pub struct Scene {
+    /// The host.
+    pub host: Host,
+    /// The forge, which several hosts may share.
+    pub forge: Arc<FakeGitHub>,
 }
 
 /// How long a whole life may take in a build without optimisation, on a busy machine.
@@ -24,25 +29,40 @@ const LIFE: Duration = Duration::from_secs(180);
 
 impl Scene {
     /// Agents run this script with the number of the issue and of the attempt.
-    pub(crate) fn new(script: &str) -> Self {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn new(script: &str) -> Self {
         Self::with(script, "")
     }
 
     /// The same, with more settings after the repository's.
-    pub(crate) fn with(script: &str, more: &str) -> Self {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn with(script: &str, more: &str) -> Self {
         Self::on(Arc::new(FakeGitHub::start()), script, more)
     }
 
     /// Another host of the same repository.
-    pub(crate) fn on(forge: Arc<FakeGitHub>, script: &str, more: &str) -> Self {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn on(forge: Arc<FakeGitHub>, script: &str, more: &str) -> Self {
         let scene = Self { host: Host::new(), forge };
         scene.script(script);
         scene.configure(more);
         scene
     }
 
-    pub(crate) fn configure(&self, more: &str) {
-        let work = self.host.path("work");
+    /// Writes the configuration, with more settings after the repository's.
+    ///
+    /// # Panics
+    /// When that cannot be.
+    pub fn configure(&self, more: &str) {
         let script = self.host.path("agent.sh");
         // Where the script leaves what a test looks at.
         let left = self.host.path("agents");
@@ -50,28 +70,81 @@ impl Scene {
             "user = \"nobody\"\nkind = \"command\"\n\
              command = [\"/bin/sh\", {script:?}, \"{{number}}\", \"{{attempt}}\", {left:?}]\n"
         );
+        self.configure_agent(&agent, more);
+    }
+
+    fn configure_agent(&self, agent: &str, more: &str) {
+        let work = self.host.path("work");
         let repo = format!(
             "[[repo]]\nname = {:?}\napi = {:?}\ntoken_file = {:?}\nallowed = [\"alice\"]\npoll = \"1s\"\n{more}\n",
             self.forge.repository(),
             self.forge.api(),
             self.forge.token_file(),
         );
-        self.host.configure(&format!("work_dir = {work:?}\nmax_agents = 4\n"), &agent, &repo);
+        self.host.configure(&format!("work_dir = {work:?}\nmax_agents = 4\n"), agent, &repo);
+    }
+
+    /// Has the real `claude` work on issues, with a stand-in for the model.
+    ///
+    /// # Panics
+    /// When there is no `claude`.
+    ///
+    /// # Panics
+    /// When that cannot be.
+    pub fn use_claude(&mut self, stand_in: &StandIn) {
+        let bin = self.host.path("bin");
+        fs::create_dir(&bin).expect("a fresh directory");
+        let from = claude().expect("claude was fetched");
+        // Where the agents' user may reach it.
+        fs::hard_link(&from, bin.join("claude"))
+            .or_else(|_| fs::copy(&from, bin.join("claude")).map(drop))
+            .expect("room");
+        let config = self.host.path("agents/claude");
+        fs::create_dir(&config).expect("a fresh directory");
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o777)).expect("our directory");
+        let set = [
+            ("ANTHROPIC_BASE_URL", stand_in.url()),
+            ("ANTHROPIC_API_KEY", "any".to_owned()),
+            ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+            ("CLAUDE_CONFIG_DIR", config.display().to_string()),
+            ("CLAUDE_CODE_TMPDIR", config.display().to_string()),
+        ];
+        let names: Vec<&str> = set.iter().map(|(name, _)| *name).chain(["PATH"]).collect();
+        let names = format!("{names:?}");
+        for (name, value) in set {
+            self.host.set_env(name, value);
+        }
+        let agent = format!(
+            "user = \"nobody\"\nenv = {names}\ncommand = [{:?}, \"--allowedTools\", \"Bash\"]\n",
+            bin.join("claude")
+        );
+        self.configure_agent(&agent, "");
     }
 
     /// Writes what agents do.
-    pub(crate) fn script(&self, text: &str) {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    pub fn script(&self, text: &str) {
         let path = self.host.path("agent.sh");
-        fs::write(&path, format!("set -e\n{text}")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&path, format!("set -e\n{text}")).expect("ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
     }
 
-    pub(crate) fn serving(&self) -> Daemon {
+    /// Starts a daemon and waits until it answers.
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn serving(&self) -> Daemon {
         self.host.serving()
     }
 
     /// Waits for the end of a daemon that is to be killed at a boundary; whether it lives to the end of the task.
-    pub(crate) fn lives(&self, daemon: &mut Daemon, number: u64) -> bool {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    pub fn lives(&self, daemon: &mut Daemon, number: u64) -> bool {
         let begun = Instant::now();
         loop {
             if daemon.ended() {
@@ -88,28 +161,43 @@ impl Scene {
     }
 
     /// Opens an issue that is ready.
-    pub(crate) fn issue(&self, title: &str) -> u64 {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    pub fn issue(&self, title: &str) -> u64 {
         self.forge.world().open_issue(title, "alice", &["State/Ready"])
     }
 
     /// The name of an issue.
-    pub(crate) fn key(&self, number: u64) -> String {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn key(&self, number: u64) -> String {
         format!("{}#{number}", self.forge.repository())
     }
 
     /// The repository as people are shown it.
-    pub(crate) fn repo(&self) -> Value {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn repo(&self) -> Value {
         self.host.asked(["queue"])["repos"][0].clone()
     }
 
     /// The task of an issue as people are shown it.
-    pub(crate) fn task(&self, number: u64) -> Option<Value> {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn task(&self, number: u64) -> Option<Value> {
         let key = self.key(number);
         self.repo()["tasks"].as_array()?.iter().find(|task| task["issue"] == key.as_str()).cloned()
     }
 
     /// Waits for something in the life of a task.
-    pub(crate) fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    pub fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
             if let Some(found) = look() {
@@ -123,19 +211,31 @@ impl Scene {
     }
 
     /// What the daemons of this host said.
-    pub(crate) fn said(&self) -> String {
-        let files = fs::read_dir(self.host.path("")).unwrap().map(|it| it.unwrap().path());
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let files = fs::read_dir(self.host.path("")).expect("ours").map(|it| it.expect("ours").path());
         let logs = files.filter(|path| path.extension().is_some_and(|it| it == "log"));
         logs.filter_map(|path| fs::read_to_string(path).ok()).collect()
     }
 
     /// A file that an agent's script left.
-    pub(crate) fn left(&self, name: &str) -> String {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn left(&self, name: &str) -> String {
         fs::read_to_string(self.host.path("agents").join(name)).unwrap_or_default()
     }
 
     /// The texts of comments of ours on an issue, oldest first.
-    pub(crate) fn comments(&self, number: u64) -> Vec<String> {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn comments(&self, number: u64) -> Vec<String> {
         let world = self.forge.world();
         let ours = world.comments.values().filter(|it| it.author == world.login && it.issue == number);
         ours.map(|it| it.body.clone()).collect()
@@ -148,14 +248,20 @@ impl Scene {
     }
 
     /// Waits until a task is in this state.
-    pub(crate) fn in_state(&self, number: u64, state: &str) -> Value {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    pub fn in_state(&self, number: u64, state: &str) -> Value {
         self.until(&format!("{} to be {state}", self.key(number)), || {
             self.task(number).filter(|task| task["state"] == state)
         })
     }
 
     /// Waits until nothing of a task is left.
-    pub(crate) fn over(&self, number: u64) {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    pub fn over(&self, number: u64) {
         self.until(&format!("the end of {}", self.key(number)), || {
             let looked = !self.repo()["looked"].is_null();
             let closed = !self.forge.world().issues[&number].open;
@@ -164,18 +270,26 @@ impl Scene {
     }
 
     /// The lines of the audit log of this kind.
-    pub(crate) fn lines(&self, kind: &str) -> Vec<Value> {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn lines(&self, kind: &str) -> Vec<Value> {
         self.log().into_iter().filter(|line| line["kind"] == kind).collect()
     }
 
     /// All lines of the audit log.
-    pub(crate) fn log(&self) -> Vec<Value> {
+    ///
+    /// # Panics
+    /// When that cannot be.
+    #[must_use]
+    pub fn log(&self) -> Vec<Value> {
         let mut lines = Vec::new();
         let mut segments: Vec<_> =
-            fs::read_dir(self.host.path("log/audit/seg")).unwrap().map(|it| it.unwrap().path()).collect();
+            fs::read_dir(self.host.path("log/audit/seg")).expect("ours").map(|it| it.expect("ours").path()).collect();
         segments.sort();
         for segment in segments {
-            let text = fs::read_to_string(segment).unwrap();
+            let text = fs::read_to_string(segment).expect("ours");
             lines.extend(text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
         }
         lines
