@@ -214,7 +214,8 @@ fn protocol(url: &str) -> Result<&'static str, GitError> {
     let known = |c: char| c.is_ascii_alphanumeric() || "-._~/:[]%+".contains(c);
     let host = rest.split('/').next().unwrap_or_default();
     let loopback = ["127.0.0.1", "localhost", "[::1]"].iter().any(|it| {
-        host.strip_prefix(it).is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(|it| it != ""))
+        host.strip_prefix(it)
+            .is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(|it| !it.is_empty()))
     });
     if !host.is_empty() && rest.chars().all(known) && (protocol == "https" || loopback) {
         return Ok(protocol);
