@@ -56,7 +56,8 @@ impl Repo {
             }
         }
         let order = self.settings.order();
-        let issues = self.forge.open_issues(&[order.ready.clone()]).await.map_err(|error| error.to_string())?;
+        let issues =
+            self.forge.open_issues(std::slice::from_ref(&order.ready)).await.map_err(|error| error.to_string())?;
         let mut candidates = Vec::with_capacity(issues.len());
         for issue in issues {
             let author = issue.author.map(|login| login.0).unwrap_or_default();

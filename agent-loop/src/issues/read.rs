@@ -84,7 +84,7 @@ impl Repo {
                     .as_deref()
                     .is_some_and(|it| it.eq_ignore_ascii_case(&task.key.repo.to_string()));
             let open = summary.state == crate::forge::PullState::Open;
-            if !known && !(ours && open) {
+            if !(known || ours && open) {
                 continue;
             }
             let read = self.forge.pull(summary.number).await?;
@@ -132,7 +132,7 @@ impl Repo {
         Ok(translate::ci(head, &runs, &statuses, &workflows, &requirements))
     }
 
-    async fn run(&self, task: &Task) -> Result<Run, ReadError> {
+    pub(super) async fn run(&self, task: &Task) -> Result<Run, ReadError> {
         if task.attempt == 0 {
             return Ok(Run::Never);
         }

@@ -210,14 +210,12 @@ impl Repo {
 
     /// Why the attempt before did not succeed.
     async fn last_reason(&self, task: &Task) -> Result<String, Failed> {
-        let run = self.read(task, &work::Need::Run).await.map_err(|error| Failed(error.to_string()))?;
+        let run = self.run(task).await.map_err(|error| Failed(error.to_string()))?;
         Ok(match run {
-            work::Part::Run(work::Run::Over(end)) => match end {
-                RunEnd::Worked => "it ended without a commit that could be taken".to_owned(),
-                RunEnd::Failed(why) | RunEnd::Stopped(why) | RunEnd::Infrastructure(why) => why,
-                RunEnd::WaitUntil(_) => "a limit of its provider was reached".to_owned(),
-            },
-            _ => "nothing is known of it".to_owned(),
+            work::Run::Over(RunEnd::Worked) => "it ended without a commit that could be taken".to_owned(),
+            work::Run::Over(RunEnd::Failed(why) | RunEnd::Stopped(why) | RunEnd::Infrastructure(why)) => why,
+            work::Run::Over(RunEnd::WaitUntil(_)) => "a limit of its provider was reached".to_owned(),
+            work::Run::Never | work::Run::Alive | work::Run::Unproven => "nothing is known of it".to_owned(),
         })
     }
 

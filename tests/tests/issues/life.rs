@@ -22,7 +22,7 @@ fn an_issue_is_brought_to_a_verified_merge_and_closed() {
     assert_eq!(pulls.len(), 1, "{pulls:?}");
     let (commit, by) = pulls[0].merged.clone().expect("merged");
     assert_eq!(by, world.login);
-    assert!(world.is_ancestor(&commit, &world.at("refs/heads/main").unwrap()));
+    assert!(world.is_ancestor(&commit, &world.at("refs/heads/main").expect("it is there")));
     assert_eq!(world.at(&format!("refs/heads/{}", pulls[0].head_branch)), None, "the branch went");
     assert_eq!(world.at(&format!("refs/agent-loop/claims/{number}")), None, "the claim was given up");
     let ours: Vec<_> = world.comments.values().filter(|it| it.author == world.login).collect();
@@ -46,11 +46,11 @@ fn an_issue_is_brought_to_a_verified_merge_and_closed() {
     let merged = log.iter().position(|line| line["kind"] == "merge.result" && line["write"]["answer"] == "proven");
     assert!(of("merge.intent", "merge") < merged && merged < of("forge.intent", "close"), "{merged:?}");
     let verdicts: Vec<_> = scene.lines("ci.verdict").iter().map(|line| line["ci"]["verdict"].clone()).collect();
-    assert_eq!(verdicts.last().unwrap(), "green");
+    assert_eq!(verdicts.last().expect("it is there"), "green");
     let states: Vec<_> = scene.lines("task.state").iter().map(|line| line["task"]["state"].clone()).collect();
-    assert_eq!(states.last().unwrap(), "cleaned", "{states:?}");
+    assert_eq!(states.last().expect("it is there"), "cleaned", "{states:?}");
     // The agent's own lines say which issue they are for.
     let born = scene.lines("run.born");
     assert!(born.len() >= 3 && born.iter().all(|line| line["issue"] == scene.key(number)), "{born:#?}");
-    assert_eq!(std::fs::read_dir(scene.host.path("work")).unwrap().count(), 0, "the clone was put away");
+    assert_eq!(std::fs::read_dir(scene.host.path("work")).expect("it is there").count(), 0, "the clone was put away");
 }
