@@ -5,6 +5,8 @@ use std::fs;
 
 use agent_loop::audit::log::layout;
 use agent_loop::audit::schema;
+use agent_loop::audit::{Area, CiBody, Clock, OwnLines, TaskBody, TaskKind, TaskLine, WriteBody};
+use agent_loop::model::BootNs;
 use agent_loop_tests::harness::Exec;
 use agent_loop_tests::needs;
 use jsonschema::Validator;
@@ -23,11 +25,32 @@ fn wrong(validator: &Validator, line: &Value) -> Vec<String> {
     validator.iter_errors(line).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
+/// The lines of the corpus, and one of each kind of the issue loop.
+fn texts() -> Vec<String> {
+    let areas = [Area::Comment, Area::Merge, Area::Forge];
+    let writes = areas.into_iter().flat_map(|area| [TaskKind::Intent(area), TaskKind::Result(area)]);
+    let clock = Clock { boot: BootNs(5), real_ns: 1_800_000_000_000_000_000 };
+    let lines = [TaskKind::State, TaskKind::Verdict].into_iter().chain(writes).map(|kind| {
+        let of_write = matches!(kind, TaskKind::Intent(_) | TaskKind::Result(_));
+        let line = TaskLine {
+            kind,
+            issue: "o/r#7".to_owned(),
+            task: TaskBody { state: "merging", branch: "issue-7-fix".to_owned(), ..TaskBody::default() },
+            write: of_write.then(|| WriteBody { what: "merge", answer: Some("done"), ..WriteBody::default() }),
+            ci: (kind == TaskKind::Verdict).then(|| CiBody { verdict: "green", ..CiBody::default() }),
+        };
+        let mut bytes = Vec::new();
+        OwnLines::new("7c1e0d8e-0000-4000-8000-000000000000").task(line, clock).write(&mut bytes);
+        String::from_utf8(bytes).expect("text")
+    });
+    corpus::texts().into_iter().chain(lines).collect()
+}
+
 #[test]
 fn a_line_of_every_kind_is_valid_and_no_kind_is_left_out() {
     let (schema, validator) = validator();
     let mut seen = BTreeSet::new();
-    for text in corpus::texts() {
+    for text in texts() {
         let line: Value = serde_json::from_str(&text).expect("JSON");
         assert!(text.len() < layout::LONGEST_LINE);
         assert_eq!(wrong(&validator, &line), Vec::<String>::new(), "{text}");
@@ -40,7 +63,7 @@ fn a_line_of_every_kind_is_valid_and_no_kind_is_left_out() {
 #[test]
 fn what_is_no_line_is_not_valid() {
     let (_, validator) = validator();
-    let good: Vec<Value> = corpus::texts().iter().map(|text| serde_json::from_str(text).expect("JSON")).collect();
+    let good: Vec<Value> = texts().iter().map(|text| serde_json::from_str(text).expect("JSON")).collect();
     for line in &good {
         let kind = &line["kind"];
         for (field, value) in line.as_object().expect("an object") {
