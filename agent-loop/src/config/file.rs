@@ -259,8 +259,10 @@ impl Context<'_> {
 
     fn agent(&self, it: AgentSection) -> Result<Agent, ConfigError> {
         let default = Agent::default();
+        let words = it.command.as_ref().and_then(|words| words.first()).map(Spanned::span);
+        let kind = it.kind.as_ref().map(Spanned::span);
         let allow_root = it.allow_root.unwrap_or(default.allow_root);
-        Ok(Agent {
+        let agent = Agent {
             user: self.checked("agent.user", it.user, |user| {
                 known_name(user)?;
                 if user == "root" && !allow_root {
@@ -291,7 +293,12 @@ impl Context<'_> {
                 command: self.list("agent.command", it.command, word)?.unwrap_or_default(),
                 prompts: self.directory("agent.prompts", it.prompts)?,
             },
-        })
+        };
+        match (agent.command.agent(), words.or(kind)) {
+            (Err(error), Some(place)) => Err(self.wrong("agent.command", &place, error.to_string())),
+            // What is not written is what we wrote.
+            (Ok(_), _) | (Err(_), None) => Ok(agent),
+        }
     }
 
     fn limits(&self, it: LimitsSection) -> Result<Limits, ConfigError> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::agent::{AgentCommand, CommandError};
 use crate::forge::MergeMethod;
 use crate::forge::github::Login;
 use crate::work::{Accept, Branch, Budgets, CiRules, Labels, Order, RepoName, Rules};
@@ -146,6 +147,27 @@ pub struct Command {
     pub command: Vec<String>,
     /// A directory of templates for the prompts: those that are not in it are the built-in ones.
     pub prompts: Option<PathBuf>,
+}
+
+/// What `claude` is started with where nothing is written: it may edit and commit, and run what it is allowed.
+const CLAUDE: [&str; 5] = ["claude", "--permission-mode", "acceptEdits", "--allowedTools", "Bash(git:*)"];
+
+impl Command {
+    /// What is run as an agent.
+    ///
+    /// # Errors
+    /// Where the words make no command.
+    pub fn agent(&self) -> Result<AgentCommand, CommandError> {
+        match self.kind {
+            AgentKind::Claude => {
+                let built_in = CLAUDE.map(str::to_owned);
+                let words = if self.command.is_empty() { &built_in[..] } else { &self.command };
+                let (program, extra) = words.split_first().ok_or(CommandError::Empty)?;
+                AgentCommand::claude(program, extra.to_vec())
+            }
+            AgentKind::Command => AgentCommand::other(&self.command, None),
+        }
+    }
 }
 
 /// What kind of agent it is.

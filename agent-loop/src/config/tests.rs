@@ -105,7 +105,6 @@ fn every_key_that_is_written_is_read() {
         ("[audit]\nanchor_dir = \"/x\"", "audit.anchor_dir"),
         ("[audit]\nanchor_journal = true", "audit.anchor_journal"),
         ("[audit]\nanchor_every = \"10s\"", "audit.anchor_every"),
-        ("[agent]\nkind = \"command\"", "agent.kind"),
         ("[agent]\ncommand = [\"x\"]", "agent.command"),
         ("[agent]\nprompts = \"/x\"", "agent.prompts"),
         ("[ci]\nrequired = [\"x\"]", "ci.required"),
@@ -156,10 +155,21 @@ fn a_repository_says_all_that_is_needed_and_nothing_twice() {
         ("`repo.max_tasks`: write a number from 1 to 64", with("base = \"main\"", "max_tasks = 0")),
         ("`repo.poll`: \"1ms\": write at least", with("base = \"main\"", "poll = \"1ms\"")),
         ("`claim.stale`: write at least three times", wrong("[claim]\nstale = \"20m\"")),
+        ("`agent.command`: the command is empty", wrong("[agent]\nkind = \"command\"")),
+        ("`agent.command`: \"{x}\"", wrong("[agent]\nkind = \"command\"\ncommand = [\"a\", \"{x}\"]")),
+        ("`agent.command`: \"--resume\" is written by", wrong("[agent]\ncommand = [\"claude\", \"--resume\"]")),
         ("`ci.accept`: \"failure\": write", wrong("[ci]\naccept = [\"failure\"]")),
     ] {
         assert!(text.starts_with("c.toml:") && text.contains(said), "{text}\n{said}");
     }
+}
+
+#[test]
+fn a_kind_of_agent_is_read_with_its_command() {
+    let config = Config::parse("[agent]\nkind = \"command\"\ncommand = [\"make\"]", "c.toml").expect("it is good");
+    let changes = Config::default().difference(&config);
+    assert!(changes.len() == 2 && changes[0].starts_with("agent.kind: "), "{changes:?}");
+    assert_eq!(Config::default().reloaded(&config), Config::default(), "that needs a restart");
 }
 
 #[test]

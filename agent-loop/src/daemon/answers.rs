@@ -10,8 +10,8 @@ use super::look_up::Waits;
 use super::shell::{Daemon, now};
 use crate::config::OnFull;
 use crate::control::api::{
-    Answer, Ask, Caller, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest, StatusView,
-    TreeView,
+    Answer, Ask, Caller, IssueQuestion, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest,
+    StatusView, TreeView,
 };
 use crate::event::Outcome;
 use crate::model::{StopReason, WaitStatus};
@@ -61,11 +61,11 @@ impl Daemon {
             (Some(answer), _) => answer,
             (None, Ask::Start(request)) if request.cwd.is_none() && self.setup.config.agent.user.is_some() => {
                 let user = self.setup.config.agent.user.clone().unwrap_or_default();
-                return self.accounts.account(user, Waits::Start(Question { ask: Ask::Start(request), from, reply }));
+                return self.accounts.account(user, Waits::Start { request, from, reply });
             }
             (None, Ask::Start(request)) => self.start_run(&request, from).await,
             (None, Ask::Kill { run, reason, dry_run }) => self.kill(&run, &reason, dry_run, from),
-            (None, Ask::Issues(ask)) => return self.hand_over(Question { ask: Ask::Issues(ask), from, reply }),
+            (None, Ask::Issues(ask)) => return self.hand_over(IssueQuestion { ask, from, reply }),
             (None, Ask::Within(within)) => return self.within(within, reply).await,
             (None, Ask::Status | Ask::Runs { .. } | Ask::Run(_) | Ask::Tree(_) | Ask::Logs(_) | Ask::Events) => return,
         };

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use tokio::sync::mpsc;
 
 use super::shell::Daemon;
-use crate::control::api::{Answer, Ask, Problem, Question};
+use super::within::Reply;
+use crate::control::api::{Caller, Problem, StartRequest};
 use crate::run::RunName;
 use crate::supervise::fleet::{FleetEvent, StepFailed};
 
@@ -35,7 +36,14 @@ pub(super) enum Waits {
     /// The launch of a run.
     Launch(RunName),
     /// A submission that names no working directory.
-    Start(Question),
+    Start {
+        /// What is asked for.
+        request: Box<StartRequest>,
+        /// By whom.
+        from: Caller,
+        /// Where the answer goes.
+        reply: Reply,
+    },
 }
 
 /// What was looked up, and for what.
@@ -82,28 +90,16 @@ impl Daemon {
                 };
                 self.queue.push_back(FleetEvent::Launched { id: name.id, result });
             }
-            Waits::Start(Question { ask, from, reply }) => {
-                let answer = match (ask, found) {
-                    (Ask::Start(mut request), Ok(account)) => {
+            Waits::Start { mut request, from, reply } => {
+                let answer = match found {
+                    Ok(account) => {
                         request.cwd = Some(account.home);
                         self.start_run(&request, from).await
                     }
-                    (Ask::Start(_), Err(why)) => Err(Problem::Bad(why)),
-                    (
-                        Ask::Status
-                        | Ask::Runs { .. }
-                        | Ask::Run(_)
-                        | Ask::Tree(_)
-                        | Ask::Logs(_)
-                        | Ask::Events
-                        | Ask::Issues(_)
-                        | Ask::Within(_)
-                        | Ask::Kill { .. },
-                        _,
-                    ) => return,
+                    Err(why) => Err(Problem::Bad(why)),
                 };
                 // Who asked may have gone.
-                let _: Result<(), Result<Answer, Problem>> = reply.send(answer);
+                let _ = reply.send(answer);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::shell::Daemon;
-use crate::control::api::{Answer, Caller, Given, Order, Problem, Question, StartRequest, Within};
+use crate::control::api::{Answer, Caller, Given, IssueQuestion, Order, Problem, StartRequest, Within};
 use crate::run::{Part, RunId, RunRecord, Stage};
 use crate::store::Store as _;
 
@@ -16,7 +16,7 @@ const NOTE_WITHIN: Duration = Duration::from_secs(2);
 pub(super) type Reply = oneshot::Sender<Result<Answer, Problem>>;
 
 /// What reaches the issue loop.
-pub type Desk = mpsc::Sender<Question>;
+pub type Desk = mpsc::Sender<IssueQuestion>;
 
 impl Daemon {
     /// Answers the issue loop.
@@ -56,19 +56,17 @@ impl Daemon {
     }
 
     /// Hands a question of a person to the issue loop.
-    pub(super) fn hand_over(&mut self, question: Question) {
-        let Question { ask, from, reply } = question;
+    pub(super) fn hand_over(&mut self, question: IssueQuestion) {
         let Some(desk) = &self.issues else {
             let why = "no repository is configured: write `[[repo]]` into the configuration, see `config check`";
-            return drop(reply.send(Err(Problem::Conflict(why.to_owned()))));
+            return drop(question.reply.send(Err(Problem::Conflict(why.to_owned()))));
         };
-        if let Err(error) = desk.try_send(Question { ask, from, reply }) {
-            let (question, why) = match error {
-                mpsc::error::TrySendError::Full(question) => (question, "the issue loop is busy; try again"),
-                mpsc::error::TrySendError::Closed(question) => (question, "the issue loop has ended: a defect"),
-            };
-            let _ = question.reply.send(Err(Problem::Unavailable(why.to_owned())));
-        }
+        let (question, why) = match desk.try_send(question) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(question)) => (question, "the issue loop is busy; try again"),
+            Err(mpsc::error::TrySendError::Closed(question)) => (question, "the issue loop has ended: a defect"),
+        };
+        let _ = question.reply.send(Err(Problem::Unavailable(why.to_owned())));
     }
 
     async fn submit(&mut self, order: Order) -> Result<Given, Problem> {

@@ -10,11 +10,8 @@ use super::claim::Holder;
 use super::link::Link;
 use super::place::Owner;
 use crate::agent::{AgentCommand, Templates};
-use crate::config::{AgentKind, Config};
+use crate::config::Config;
 use crate::store::StateDir;
-
-/// What `claude` is started with where the configuration says nothing: it may edit and commit, and run what it is allowed.
-const CLAUDE: [&str; 5] = ["claude", "--permission-mode", "acceptEdits", "--allowedTools", "Bash(git:*)"];
 
 /// What all tasks share.
 #[derive(Debug)]
@@ -47,7 +44,7 @@ impl Host {
         let name = config.agent.user.as_deref().context("no `user` is set in [agent]: nobody to run agents as")?;
         let user = nix::unistd::User::from_name(name).context("looking the agent's user up")?;
         let user = user.with_context(|| format!("there is no user {name}, which [agent] names"))?;
-        let command = command(&config)?;
+        let command = config.agent.command.agent().context("`command` of [agent]")?;
         let templates = match &config.agent.command.prompts {
             Some(dir) => Templates::load(dir)?,
             None => Templates::built_in()?,
@@ -60,24 +57,6 @@ impl Host {
         let owner = Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
         Ok(Self { link, config, owner, holder, command, templates, tools })
     }
-}
-
-/// What is run as an agent.
-///
-/// # Errors
-/// Where the configuration's words make no command.
-pub(super) fn command(config: &Config) -> anyhow::Result<AgentCommand> {
-    let words = &config.agent.command.command;
-    let made = match config.agent.command.kind {
-        AgentKind::Claude => {
-            let built_in: Vec<String> = CLAUDE.map(str::to_owned).to_vec();
-            let words = if words.is_empty() { &built_in } else { words };
-            let (program, extra) = words.split_first().context("no command")?;
-            AgentCommand::claude(program, extra.to_vec())
-        }
-        AgentKind::Command => AgentCommand::other(words, None),
-    };
-    made.context("`command` of [agent]")
 }
 
 fn tool(name: &str) -> anyhow::Result<PathBuf> {

@@ -33,7 +33,8 @@ use self::host::Host;
 use self::link::Link;
 use self::repo::{Board, Repo, say};
 use crate::config::Config;
-use crate::control::api::{Answer, Ask, IssueAsk, Problem, Question, Questions, QueueView, TaskVerb, TaskView};
+use crate::control::api::{Answer, IssueAsk, IssueQuestion, Problem, Questions, QueueView, TaskVerb, TaskView};
+use crate::daemon::Desk;
 use crate::work::{IssueKey, RepoName, Task};
 
 /// How many questions of people may wait.
@@ -43,7 +44,7 @@ const QUESTIONS: usize = 64;
 ///
 /// # Errors
 /// Where no thread can be had.
-pub fn start(config: Config, daemon: Questions) -> io::Result<mpsc::Sender<Question>> {
+pub fn start(config: Config, daemon: Questions) -> io::Result<Desk> {
     let (desk, asked) = mpsc::channel(QUESTIONS);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("issues".to_owned()).spawn(move || {
@@ -53,17 +54,9 @@ pub fn start(config: Config, daemon: Questions) -> io::Result<mpsc::Sender<Quest
     Ok(desk)
 }
 
-/// Whether the issue loop could be started by this configuration, as far as that shows without asking anybody.
-///
-/// # Errors
-/// What is missing, and what to do about it.
-pub fn check(config: &Config) -> anyhow::Result<()> {
-    host::command(config).map(drop)
-}
-
 type Boards = BTreeMap<RepoName, Rc<Board>>;
 
-async fn run(config: Config, link: Link, mut asked: mpsc::Receiver<Question>) {
+async fn run(config: Config, link: Link, mut asked: mpsc::Receiver<IssueQuestion>) {
     let boards: Boards = config.repos.iter().map(|repo| (repo.name.clone(), Rc::default())).collect();
     match Host::new(config, link) {
         Ok(host) => {
@@ -89,32 +82,23 @@ async fn run(config: Config, link: Link, mut asked: mpsc::Receiver<Question>) {
     }
 }
 
-async fn refuse(boards: &Boards, why: &str, asked: &mut mpsc::Receiver<Question>) {
+async fn refuse(boards: &Boards, why: &str, asked: &mut mpsc::Receiver<IssueQuestion>) {
     say(&format!("no issue is taken: {why}"));
     boards.values().for_each(|board| board.state.borrow_mut().trouble = Some(why.to_owned()));
     serve(boards, asked).await;
 }
 
-async fn serve(boards: &Boards, asked: &mut mpsc::Receiver<Question>) {
-    while let Some(Question { ask, from, reply }) = asked.recv().await {
+async fn serve(boards: &Boards, asked: &mut mpsc::Receiver<IssueQuestion>) {
+    while let Some(IssueQuestion { ask, from, reply }) = asked.recv().await {
         let answer = match ask {
-            Ask::Issues(IssueAsk::Queue) => {
+            IssueAsk::Queue => {
                 let repos = boards.iter().map(|(name, board)| board.view(&name.to_string())).collect();
                 Ok(Answer::Queue(QueueView { repos }))
             }
-            Ask::Issues(IssueAsk::Act(..)) if !from.may_write => {
+            IssueAsk::Act(..) if !from.may_write => {
                 Err(Problem::Forbidden("only root and the owner of the configuration steer tasks".to_owned()))
             }
-            Ask::Issues(IssueAsk::Act(key, verb)) => act(boards, &key, verb).map(|view| Answer::Task(Box::new(view))),
-            Ask::Status
-            | Ask::Runs { .. }
-            | Ask::Run(_)
-            | Ask::Tree(_)
-            | Ask::Logs(_)
-            | Ask::Events
-            | Ask::Start(_)
-            | Ask::Kill { .. }
-            | Ask::Within(_) => Err(Problem::Bad("this is asked of the daemon, not of its issue loop".to_owned())),
+            IssueAsk::Act(key, verb) => act(boards, &key, verb).map(|view| Answer::Task(Box::new(view))),
         };
         // Who asked may have gone.
         let _ = reply.send(answer);

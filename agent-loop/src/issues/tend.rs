@@ -41,6 +41,9 @@ impl Tender {
 
     /// Tends it until nothing of it is left.
     pub(super) async fn tend(mut self) {
+        if self.task.attempt > 0 {
+            self.know_the_run().await;
+        }
         self.show();
         loop {
             if !self.wishes().await {
@@ -144,9 +147,15 @@ impl Tender {
             say(&format!("{}: {why}", self.task.key));
         }
         if write.kind() == Kind::Launch {
-            self.run = None;
+            self.know_the_run().await;
         }
         self.seen.written(write.kind(), self.task.step, reply);
+    }
+
+    /// Learns which run the attempt is, for people.
+    async fn know_the_run(&mut self) {
+        let part = agent_part(&self.task, self.task.attempt);
+        self.run = self.repo.host.link.run_of(part).await.ok().flatten().map(|record| record.id);
     }
 
     /// What a read proves goes into the log: a verdict that is another one, a merge.

@@ -64,10 +64,8 @@ fn an_issue_that_a_person_closes_has_its_agent_stopped_and_everything_put_away()
     let number = scene.issue("mend the door");
     let _daemon = scene.serving();
     scene.in_state(number, "running");
-    let run = scene.until("the agent", || {
-        let runs = scene.host.asked(["ps"])["runs"].as_array()?.clone();
-        runs.iter().find(|run| run["state"] == "running").and_then(|run| run["run"].as_str().map(str::to_owned))
-    });
+    let run = scene.until("the agent's run", || scene.task(number)?["run"].as_str().map(str::to_owned));
+    scene.host.in_state(&run, "running");
     scene.forge.world().close(number);
     scene.over(number);
     let run = scene.host.ended(&run);

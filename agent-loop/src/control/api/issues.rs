@@ -1,7 +1,9 @@
 //! What people ask of the issue loop, and what they are shown.
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
+use super::{Answer, Caller, Problem};
 use crate::work::IssueKey;
 
 /// A question to the issue loop.
@@ -11,6 +13,17 @@ pub enum IssueAsk {
     Queue,
     /// `POST /v1/tasks`
     Act(IssueKey, TaskVerb),
+}
+
+/// A question on its way to the issue loop.
+#[derive(Debug)]
+pub struct IssueQuestion {
+    /// What is asked.
+    pub ask: IssueAsk,
+    /// Who asks.
+    pub from: Caller,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Answer, Problem>>,
 }
 
 /// What is to be done with a task.

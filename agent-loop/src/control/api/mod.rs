@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::feed::Follower;
 
-pub use self::issues::{IssueAsk, QueueView, RepoView, SkippedView, TaskRequest, TaskVerb, TaskView};
+pub use self::issues::{IssueAsk, IssueQuestion, QueueView, RepoView, SkippedView, TaskRequest, TaskVerb, TaskView};
 pub use self::view::{
     ErrorBody, ErrorView, KillView, MissedView, OutputView, ProcessView, RunView, RunsView, StartedView, StatusView,
     TreeView,
