@@ -65,7 +65,10 @@ impl Programs {
         let at: Vec<usize> = (1..bytes.len() - 20).filter(|at| is_object(&bytes[*at..])).collect();
         assert_eq!(at.len(), 1, "the eBPF program is inside once");
         bytes[at[0] + 1] = b'X';
-        fs::write(&path, bytes).expect("the copy");
+        // By another process again: a descriptor of ours that writes to it may be inherited by what other tests start.
+        let damaged = self.path("damaged");
+        fs::write(&damaged, bytes).expect("room");
+        host::copy_program(&damaged, &path);
         self
     }
 }

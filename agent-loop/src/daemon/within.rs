@@ -100,7 +100,12 @@ impl Daemon {
             Ok(Some(record)) if matches!(record.stage, Stage::Ended(_)) => {
                 let _ = reply.send(Ok(Answer::Given(Given::Run(Some(Box::new(record))))));
             }
-            Ok(Some(_)) => self.awaited.entry(run).or_default().push(reply),
+            Ok(Some(_)) => {
+                let waiting = self.awaited.entry(run).or_default();
+                // Who waits only for so long asks again and again.
+                waiting.retain(|reply| !reply.is_closed());
+                waiting.push(reply);
+            }
             Ok(None) => drop(reply.send(Err(Problem::NotFound(format!("there is no run {run}"))))),
             Err(error) => drop(reply.send(Err(Problem::Unavailable(error.to_string())))),
         }

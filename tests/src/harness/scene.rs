@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Daemon, Host, claude};
+use super::{Daemon, Host, claude, host};
 use crate::fake_github::FakeGitHub;
 use crate::stand_in::StandIn;
 
@@ -96,9 +96,7 @@ impl Scene {
         fs::create_dir(&bin).expect("a fresh directory");
         let from = claude().expect("claude was fetched");
         // Where the agents' user may reach it.
-        fs::hard_link(&from, bin.join("claude"))
-            .or_else(|_| fs::copy(&from, bin.join("claude")).map(drop))
-            .expect("room");
+        host::copy_program(&from, &bin.join("claude"));
         let config = self.host.path("agents/claude");
         fs::create_dir(&config).expect("a fresh directory");
         fs::set_permissions(&config, fs::Permissions::from_mode(0o777)).expect("our directory");

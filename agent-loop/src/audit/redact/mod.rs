@@ -25,8 +25,9 @@ pub use names::UserName;
 pub use shapes::{Policy, UserPattern};
 pub use tag::TagKey;
 
-/// How often a text is looked at again after something in it was replaced: a mark may bare what stood beside it.
-const ROUNDS: usize = 4;
+/// How often a text is looked at again after something in it was replaced, at most: a mark may bare what stood beside it,
+/// and that again. It ends as soon as nothing is found.
+const ROUNDS: usize = 32;
 
 /// A part of a text that a rule found to be secret.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -111,3 +111,10 @@ fn rules_of_the_configuration_hold_beside_the_built_in_ones_and_change_the_polic
     assert_ne!(redactor.policy_sha256(), Policy::built_in().sha256());
     assert!(UserPattern::parse("a*").is_err() && UserPattern::parse("(").is_err());
 }
+
+#[test]
+fn what_a_mark_bares_is_looked_at_until_nothing_is_found() {
+    let redactor = Redactor::passing();
+    let once = redactor.words(&words(&["Authorization: \u{fb30}\\a&\\0;'\u{3a3}"]), false);
+    assert_eq!(redactor.words(&once, false), once);
+}
