@@ -163,8 +163,8 @@ impl Core {
         stop.rung = Rung::Terminate { until: Some(now.after(self.settings.grace)) };
         let targets = self.living_keys();
         // A birth may still be unread where the tree shows the process already.
-        let mut strangers = self.look.members.clone().unwrap_or_default();
-        strangers.retain(|member| self.tracker.registry().by_tgid(member.pid).is_none());
+        let registry = self.tracker.registry();
+        let strangers: Vec<_> = self.left().filter(|member| registry.by_tgid(member.pid).is_none()).cloned().collect();
         self.step(Step::Terminate, targets.len() + strangers.len(), out);
         for (key, ino) in targets {
             self.signal(key, ino, SIGTERM, reason, out);

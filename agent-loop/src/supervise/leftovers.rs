@@ -7,7 +7,7 @@ use super::Leftovers;
 use super::ladder::Goal;
 use super::run::{Core, State};
 use super::sweep::LOOK_MAX;
-use crate::event::{Action, Fact, GapCause, Phase, Tree};
+use crate::event::{Action, Fact, GapCause, Member, Phase, Tree};
 use crate::model::{BootNs, Live, PidfsIno, ProcessKey, StopReason};
 
 /// Looks at a tree that is waited for are at most this far apart: a death record comes sooner.
@@ -47,8 +47,7 @@ impl Core {
             State::Failed { .. } => self.look.later(now, LOOK_MAX),
             State::Draining { told, .. } => {
                 let told = *told;
-                let found = self.look.members.as_ref().is_some_and(|members| !members.is_empty());
-                if found && !told {
+                if !told && self.left().next().is_some() {
                     self.tell_leftovers(now, &[], out);
                 }
                 self.look_on(now);
@@ -115,6 +114,16 @@ impl Core {
         outside
     }
 
+    /// Those found in the tree, but for a main process on its way out: its death is recorded a moment before the
+    /// kernel takes it out of its cgroup (`do_exit`, 6.18). One that stays is stopped with the tree all the same.
+    pub(super) fn left(&self) -> impl Iterator<Item = &Member> {
+        let dead = self.main.as_ref().map(|main| main.key).filter(|_| self.main_dead());
+        let dying = move |member: &Member| {
+            dead.is_some_and(|main| member.pid == main.tgid && member.key.is_none_or(|key| key == main))
+        };
+        self.look.members.iter().flatten().filter(move |member| !dying(member))
+    }
+
     /// Whether processes of the run may live elsewhere than where they were found.
     fn is_missing_some(&self) -> bool {
         let Some(found) = &self.look.members else { return false };
@@ -130,7 +139,7 @@ impl Core {
         let registry = self.tracker.registry();
         let mut leftovers: HashMap<ProcessKey, String> = HashMap::new();
         let mut nameless = 0u64;
-        for member in self.look.members.iter().flatten() {
+        for member in self.left() {
             let entry = registry.by_tgid(member.pid);
             let name = entry.and_then(|entry| entry.name.as_deref()).or(member.comm.as_deref()).unwrap_or("?");
             match member.key.or(entry.map(|entry| entry.key)) {

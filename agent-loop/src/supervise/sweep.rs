@@ -65,19 +65,20 @@ impl Core {
     pub(super) fn sweep(&mut self, now: BootNs, out: &mut Vec<Action>) {
         let members = self.look.members.clone();
         let found = members.as_deref().unwrap_or_default();
+        let left: Vec<_> = self.left().cloned().collect();
         let (State::Stopping(stop) | State::Unkillable(stop)) = &mut self.state else { return };
         let reason = stop.reason;
         match &mut stop.rung {
             Rung::Interrupt { .. } => {
-                if self.main_dead() && !found.is_empty() {
+                if self.main_dead() && !left.is_empty() {
                     self.terminate(now, out);
                 }
             }
             Rung::Terminate { until: Some(_) } => {}
             Rung::Terminate { until } => {
                 *until = Some(now.after(self.settings.grace));
-                self.step(Step::Terminate, found.len(), out);
-                for member in found {
+                self.step(Step::Terminate, left.len(), out);
+                for member in &left {
                     self.signal_member(member, SIGTERM, reason, out);
                 }
             }

@@ -412,6 +412,27 @@ fn started(traced: bool) -> Core {
 }
 
 #[test]
+fn a_main_process_on_its_way_out_is_no_leftover_and_gets_no_signal() {
+    let mut core = started(true);
+    let main = ProcessKey::new(100, 2);
+    core.handle(BootNs(10), Event::MainHeld(Some(WaitStatus::Exited(31))));
+    let listed =
+        |pid, key| Event::Tree(Tree::Populated(vec![Member { pid, key, state: None, wchan: None, comm: None }]));
+    // Its death is recorded, and the kernel lists it still.
+    let mut actions = core.handle(BootNs(11), listed(main.tgid, None));
+    actions.extend(core.handle(BootNs(12), listed(main.tgid, Some(main))));
+    let told = |actions: &[Action]| {
+        actions.iter().any(|action| {
+            matches!(action, Action::SignalMember { .. } | Action::Log(Fact::Phase(Phase::Draining { .. })))
+        })
+    };
+    assert!(!told(&actions), "{actions:?}");
+    // Who else is there is one, though it had the same number.
+    let actions = core.handle(BootNs(13), listed(main.tgid, Some(ProcessKey::new(main.tgid, 9))));
+    assert!(told(&actions), "{actions:?}");
+}
+
+#[test]
 fn without_ebpf_the_tree_says_whom_to_stop_and_the_end_is_not_proven() {
     let mut core = started(false);
     let actions = core.handle(BootNs(10), Event::StopRequested(OPERATOR));
