@@ -116,6 +116,10 @@ fn told(records: &[Record], gaps: &[Record]) -> String {
             at(adopted)
         );
     }
+    for stuck in of("run.unkillable") {
+        let _ =
+            writeln!(text, "{} ({}).", sentence(stuck.why.as_deref().unwrap_or("not dead after SIGKILL")), at(stuck));
+    }
     let intents: Vec<&Record> = of("signal.intent").collect();
     let mut reasons: BTreeMap<(Option<i64>, &str, &str), Vec<&Record>> = BTreeMap::new();
     for intent in &intents {
