@@ -1,6 +1,6 @@
 //! `exec` on a terminal: the command has it, its keys reach it, and the caller gets it back.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use std::thread;
 
 use agent_loop_tests::harness::{Exec, Outcome, Running, agent_loop, eventually};
 use agent_loop_tests::oracle::Status;
-use agent_loop_tests::{needs, sys};
+use agent_loop_tests::{needs, night, sys};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
 
@@ -441,4 +441,22 @@ fn ctrl_c_ends_a_pipeline_with_exec_in_it() {
     shell.wait_for("begun\r\n");
     shell.press(CTRL_C);
     shell.ends();
+}
+
+#[test]
+fn a_long_reading_shows_how_far_it_is_and_leaves_the_terminal_clean() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let log = dir.path().join("events.jsonl");
+    let text = night::lines(20, 10_000);
+    fs::write(&log, text.repeat((8 << 20) / text.len() + 1)).expect("a scratch file");
+    for verb in ["export", "query"] {
+        let to = dir.path().join(verb);
+        let terminal = Terminal::new();
+        let mut command = Command::new(agent_loop());
+        command.args(["audit", verb, "--kind", "run"]).arg(&log);
+        terminal.attach(&mut command).stdout(File::create(&to).expect("a scratch file"));
+        assert!(command.spawn().expect("it starts").wait().expect("our child").success());
+        terminal.wait_until("a bar that went away", |shown| shown.contains(" MiB of ") && !shown.contains('\n'));
+        assert!(fs::metadata(&to).expect("the output").len() > 1_000);
+    }
 }

@@ -75,7 +75,7 @@ impl Which {
             records.push(record);
             Ok(())
         };
-        select::each(select::source(self.log.as_deref())?, filter, &mut take)?;
+        select::each(select::source(self.log.as_deref())?, filter, false, &mut take)?;
         Ok(records)
     }
 }
