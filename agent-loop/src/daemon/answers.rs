@@ -125,11 +125,11 @@ impl Daemon {
         }
     }
 
-    /// What is wrong with the audit log, if anything is.
-    fn audit_state(&self) -> Option<String> {
+    /// What is wrong with the audit log.
+    fn audit_state(&self) -> Vec<String> {
         let progress = self.audit.progress();
         let lost = self.audit.refused();
-        match (progress.failing, progress.full, lost) {
+        let state = match (progress.failing, progress.full, lost) {
             (None, false, 0) => None,
             (Some(why), ..) => {
                 Some(format!("the audit log cannot be written: {why}; nothing is launched, {lost} lines are lost"))
@@ -139,7 +139,11 @@ impl Daemon {
             }
             (None, true, _) => Some("the disk of the audit log is full: nothing is launched".to_owned()),
             (None, false, lost) => Some(format!("{lost} lines of the audit log found no room and are to be declared")),
-        }
+        };
+        let left = (progress.unremoved > 0).then(|| {
+            format!("{} files of the audit log that are kept no longer cannot be removed; look at their directory's mode and mount", progress.unremoved)
+        });
+        state.into_iter().chain(left).collect()
     }
 
     /// Processes of agents that nobody launched through us.

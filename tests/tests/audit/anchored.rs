@@ -51,7 +51,8 @@ fn verify(dir: &Path, more: &[&str]) -> (Option<i32>, String) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verify.py");
         let second = Command::new("python3").arg(script).arg(dir).args(outside).output();
         if let Ok(second) = second {
-            let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&second.stderr));
+            let told =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&second.stderr));
             assert_eq!(second.status.code(), output.status.code(), "{told}");
         }
     }
