@@ -12,8 +12,8 @@ use super::shell::{Daemon, now};
 use crate::audit::redact;
 use crate::config::OnFull;
 use crate::control::api::{
-    Answer, Ask, Caller, IssueQuestion, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest,
-    StatusView, TreeView,
+    Answer, Ask, Caller, IssueQuestion, KillView, LogFiles, LogView, Problem, ProcessView, Question, RunView,
+    StartRequest, StatusView, TreeView,
 };
 use crate::event::Outcome;
 use crate::model::{StopReason, WaitStatus};
@@ -122,6 +122,17 @@ impl Daemon {
             max_agents: self.setup.config.host.max_agents,
             observed: self.observed(),
             lost,
+            log: self.log_view(),
+        }
+    }
+
+    fn log_view(&self) -> LogView {
+        let progress = self.audit.progress();
+        let age = crate::clock::boot().0.saturating_sub(progress.signed_ns) / 1_000_000;
+        LogView {
+            durable: progress.durable,
+            signed: progress.signed,
+            checkpoint_age_ms: (progress.signed_ns > 0).then_some(age),
         }
     }
 

@@ -16,8 +16,8 @@ use super::feed::Follower;
 
 pub use self::issues::{IssueAsk, IssueQuestion, QueueView, RepoView, SkippedView, TaskRequest, TaskVerb, TaskView};
 pub use self::view::{
-    ErrorBody, ErrorView, KillView, MissedView, OutputView, ProcessView, RunView, RunsView, StartedView, StatusView,
-    TreeView,
+    ErrorBody, ErrorView, KillView, LogView, MissedView, OutputView, ProcessView, RunView, RunsView, StartedView,
+    StatusView, TreeView,
 };
 pub use self::within::{Given, Order, Within};
 

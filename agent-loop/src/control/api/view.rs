@@ -26,6 +26,20 @@ pub struct StatusView {
     pub observed: Vec<ProcessView>,
     /// Records that the kernel could not deliver since the hooks were attached.
     pub lost: u64,
+    /// How far the audit log has come.
+    #[serde(default)]
+    pub log: LogView,
+}
+
+/// How far the audit log has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogView {
+    /// Lines that are on the disk.
+    pub durable: u64,
+    /// Of these, those that the newest checkpoint covers.
+    pub signed: u64,
+    /// Milliseconds since that was signed; none is signed yet without.
+    pub checkpoint_age_ms: Option<u64>,
 }
 
 /// A run.

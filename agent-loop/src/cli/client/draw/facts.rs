@@ -93,6 +93,11 @@ pub(in crate::cli::client) fn status(view: &StatusView, now: jiff::Timestamp, pa
     let runs = if runs.is_empty() { "none".to_owned() } else { runs.join(", ") };
     facts.fact("runs", &format!("{runs}; at most {} at once", view.max_agents));
     facts.fact("lost", &format!("{} of the kernel", count(view.lost, "record", "records")));
+    let signed = view
+        .log
+        .checkpoint_age_ms
+        .map_or_else(|| "not signed yet".to_owned(), |age| format!("signed {} ago", span(age)));
+    facts.fact("log", &format!("{} on the disk, {signed}", count(view.log.durable, "line", "lines")));
     facts.list("degraded", view.degraded.iter().map(|reason| visible(reason)));
     facts.list("observed", view.observed.iter().map(|process| line(process, page)));
     facts.text

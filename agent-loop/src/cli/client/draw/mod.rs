@@ -9,13 +9,14 @@ mod queue;
 mod table;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(super) mod text;
 mod tree;
 
 pub(in crate::cli) use event::event;
 pub(super) use facts::{ending, killing, run, status, why};
 pub(super) use queue::queue;
 pub(super) use table::table;
+pub(super) use text::Colour;
 #[cfg(test)]
 pub(super) use text::short;
 pub(super) use tree::tree;
