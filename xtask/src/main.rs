@@ -4,6 +4,7 @@
 mod bench;
 mod claude;
 mod demo;
+mod dist;
 mod ebpf;
 mod faults;
 mod fuzz;
@@ -92,6 +93,12 @@ enum Command {
     Model,
     /// Measures, beside what we are compared with: a table, and JSON.
     Bench(bench::Options),
+    /// Builds the Debian package to `target/dist/deb`; installs cargo-deb once.
+    Dist {
+        /// Pack a debug build: sooner made, to try the package out.
+        #[arg(long)]
+        debug: bool,
+    },
     /// Fetches GitHub's description of its API by npm, and reduces it to what the tests check against.
     Openapi,
     /// Checks format, clippy and the project's own rules.
@@ -107,6 +114,7 @@ fn main() -> ExitCode {
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
+        Command::Dist { debug } => dist::command(debug),
         Command::Kills { count } => kills::command(count),
         Command::Fuzz { seconds, target } => fuzz::command(target.as_deref(), seconds),
         Command::Leaks { runs, lives } => leaks::command(runs, lives),

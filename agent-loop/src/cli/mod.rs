@@ -9,6 +9,7 @@ mod client;
 mod config;
 mod doctor;
 mod exec;
+mod hold;
 mod keeper;
 mod serve;
 
@@ -39,6 +40,13 @@ enum Command {
     #[command(flatten)]
     Client(client::Command),
     Keeper(keeper::Args),
+    Hold(hold::Args),
+}
+
+/// The command line, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the arguments name.
@@ -65,6 +73,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Cli { command: Command::Audit(args) }) => audit::run(&args),
         Ok(Cli { command: Command::Bugreport(args) }) => bugreport::run(&args),
         Ok(Cli { command: Command::Client(command) }) => client::run(command),
+        Ok(Cli { command: Command::Hold(args) }) => hold::run(&args),
         Ok(Cli { command: Command::Keeper(args) }) => keeper::run(args),
         Err(error) => {
             let _ = error.print();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
+use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
 use crate::audit::log::OpenError;
@@ -100,6 +101,7 @@ fn try_run(config: Config, path: &Path) -> anyhow::Result<()> {
             daemon.with_issues(issues::start(repos, questions.clone()).context("starting the issue loop")?);
         }
         let server = Server::bind(&runtime_dir.join("socket"), access).await?;
+        sd_notify::notify(&[NotifyState::Ready]).context("telling that it is ready")?;
         eprintln!("agent-loop: ready, listening on {}", runtime_dir.join("socket").display());
         tokio::select! {
             stopped = daemon.run(asked, reload) => stopped,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
 use super::Setup;
@@ -302,7 +303,10 @@ impl Daemon {
                 Some(question) = answers::next(&mut self.questions) => self.answer(question).await,
                 Some(found) = self.accounts.found.recv() => self.looked_up(found).await,
                 _ = again.tick(), if busy => self.again().await,
-                _ = heart.tick() => self.look_for_the_pins(),
+                _ = heart.tick() => {
+                    self.beat();
+                    self.look_for_the_pins();
+                }
                 () = tokio::task::yield_now(), if turn => {}
             }
             turn = false;
@@ -373,7 +377,18 @@ impl Daemon {
         }
     }
 
+    /// Tells systemd, where it asked to be told, that the loop which drains the rings goes round, and what it does.
+    fn beat(&self) {
+        let alive = self.fleet.records().filter(|record| !matches!(record.stage, Stage::Queued)).count();
+        let waiting = self.fleet.records().count() - alive;
+        let keeper = self.keeper.state().map_or_else(|_| "no keeper".to_owned(), |pid| format!("keeper {pid}"));
+        let status = format!("{alive} runs, {waiting} wait for their turn; {keeper}");
+        // Who does not hear it restarts us.
+        let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
+    }
+
     fn stop(&mut self) {
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
         self.note(|lines, clock| {
             lines.told("host.stop", "the daemon was asked to stop; agents go on".to_owned(), clock)
         });

@@ -5,6 +5,7 @@
 mod birth;
 pub mod cgroup;
 pub mod guard;
+pub mod hold;
 pub mod launch;
 pub mod launcher;
 mod mounts;

@@ -26,6 +26,7 @@ pub use server::raise_open_files;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use sd_notify::NotifyState;
 use thiserror::Error;
 
 use self::held::{Ground, Runs};
@@ -111,7 +112,7 @@ pub fn keep(options: Options) -> Result<(), KeeperError> {
     };
     let runs = Runs::new(Ground { home, terms, files });
     let mut server = Server::new(place, signals, runs, boot_id.trim().to_owned());
-    place::notify_ready().map_err(failed("telling that it is ready"))?;
+    sd_notify::notify(&[NotifyState::Ready]).map_err(failed("telling that it is ready"))?;
     server.serve()
 }
 

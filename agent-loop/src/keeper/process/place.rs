@@ -3,9 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -103,16 +101,6 @@ fn lock(socket: &Path) -> Result<File, KeeperError> {
         Err(Errno::EAGAIN | Errno::EACCES) => Err(KeeperError::AlreadyRunning(socket.to_owned())),
         Err(errno) => Err(io(doing())(errno.into())),
     }
-}
-
-/// Tells systemd that we are ready (sd_notify(3)), where it asked to be told.
-pub(super) fn notify_ready() -> io::Result<()> {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
-    let address = match path.as_encoded_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-        _ => SocketAddr::from_pathname(&path)?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(drop)
 }
 
 #[cfg(test)]
