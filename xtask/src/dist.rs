@@ -16,6 +16,11 @@ const CARGO_DEB: &str = "3.8.0";
 
 /// Runs `cargo xtask dist`; `debug` packs a debug build, to try the package out.
 pub(crate) fn command(debug: bool) -> Result<()> {
+    make(debug).map(drop)
+}
+
+/// Builds the package, and says where it is.
+pub(crate) fn make(debug: bool) -> Result<PathBuf> {
     let packer = packer()?;
     ebpf::build(&setup::ensure()?)?;
     let profile: &[&str] = if debug { &["--profile", "dev"] } else { &["--release"] };
@@ -33,7 +38,7 @@ pub(crate) fn command(debug: bool) -> Result<()> {
     }
     fs::remove_dir_all(dir.join("again")).context("removing the second package")?;
     progress::say(&format!("{}: {size} bytes, the same when packed again", package.display()));
-    Ok(())
+    Ok(package)
 }
 
 /// Manual pages and completions, below `target/dist/pages`.

@@ -15,6 +15,7 @@ mod model;
 mod openapi;
 mod place;
 mod progress;
+mod service;
 mod setup;
 mod strangers;
 mod test;
@@ -99,6 +100,12 @@ enum Command {
         #[arg(long)]
         debug: bool,
     },
+    /// Installs the package under a real systemd (in a container) and plays the life of the service; needs root.
+    Service {
+        /// Pack a release build, as it is shipped.
+        #[arg(long)]
+        release: bool,
+    },
     /// Fetches GitHub's description of its API by npm, and reduces it to what the tests check against.
     Openapi,
     /// Checks format, clippy and the project's own rules.
@@ -114,6 +121,7 @@ fn main() -> ExitCode {
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
+        Command::Service { release } => service::command(release),
         Command::Dist { debug } => dist::command(debug),
         Command::Kills { count } => kills::command(count),
         Command::Fuzz { seconds, target } => fuzz::command(target.as_deref(), seconds),

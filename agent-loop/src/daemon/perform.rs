@@ -171,9 +171,14 @@ impl Daemon {
             let why = format!("{}: {}; leave the limit out, or enable the controller", missing.file, missing.why);
             return Err(refused("setting its limits", why));
         }
-        let own = match &self.root {
-            Some(root) => root.cgroup(name, cgroup).map_err(|error| refused("opening its cgroup", error))?,
-            None => return Err(refused("opening its cgroup", "the root of the runs is not there")),
+        let own = match self.root.as_ref().map(|root| root.cgroup(name, cgroup)) {
+            Some(Ok(own)) => own,
+            // The keeper made it: in a place that is another one than was opened, or there only now.
+            Some(Err(_)) | None => {
+                self.open_root().map_err(|error| refused("opening the place for runs", format!("{error:#}")))?;
+                let root = self.root.as_ref().ok_or_else(|| refused("opening its cgroup", "the place is not there"))?;
+                root.cgroup(name, cgroup).map_err(|error| refused("opening its cgroup", error))?
+            }
         };
         self.tracing.runs.insert(cgroup).map_err(|error| refused("entering it into the kernel's run table", error))?;
         let baseline = self.totals(cgroup).map_err(|error| refused("reading the kernel's counters", error))?;

@@ -210,7 +210,7 @@ impl Daemon {
     }
 
     /// Opens the place for runs anew, if it is there.
-    fn open_root(&mut self) -> anyhow::Result<()> {
+    pub(super) fn open_root(&mut self) -> anyhow::Result<()> {
         // The claim of the old one stands against the new one too.
         self.root = None;
         self.root = root(&self.setup.cgroup_root)?;

@@ -74,6 +74,13 @@ pub enum CgroupError {
     },
 }
 
+impl CgroupError {
+    /// Whether what was to be worked in is not there.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)))
+    }
+}
+
 fn doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> CgroupError {
     let doing = what.into();
     move |source| CgroupError::Io { doing, source }

@@ -14,7 +14,8 @@ fn main() -> anyhow::Result<()> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, "agent-loop", &dir).context("writing a completion")?;
     }
-    command.build();
+    // A page for each command, and none for `help`.
+    let command = command.disable_help_subcommand(true);
     clap_mangen::generate_to(command, &man).context("writing the manual pages")?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use agent_loop_tests::harness::{Host, PATIENCE, eventually};
 use agent_loop_tests::{needs, sys};
 use serde_json::Value;
 
-use crate::{Stranger, count, shell};
+use crate::{Stranger, count, shell, stop};
 
 const UNKNOWN: &str = "run-01KAP0V4G05E8Q3C9W7D8QK3MP";
 
@@ -150,10 +150,31 @@ fn a_run_that_waited_when_the_host_was_restarted_is_launched() {
         record.stage = Stage::Intended(None);
     });
     let _daemon = host.serving();
-    crate::stop(&host, &first);
+    stop(&host, &first);
     for (id, name) in [(&queued, "queued"), (&intended, "intended")] {
         assert_eq!(host.ended(id)["code"], 4);
         assert_eq!(fs::read_to_string(file(name)).expect("its account"), "ran\n", "{name}: once");
     }
     assert!(!Path::new(&host.runs().join(format!("run-{queued}"))).exists());
+}
+
+#[test]
+fn a_place_for_runs_that_was_taken_away_or_made_anew_is_taken_up_again() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    let _daemon = host.serving();
+    for made_anew in [false, true, true] {
+        let id = host.start(&[], shell("exit 7"));
+        assert_eq!(host.ended(&id)["code"], 7);
+        // As systemd does with the cgroup of a unit that begins again.
+        eventually("a place that is empty", || fs::remove_dir(host.runs()).ok());
+        if made_anew {
+            fs::create_dir(host.runs()).expect("a cgroup");
+        }
+    }
+    let id = host.start(&["--grace", "100ms"], shell("sleep 600 & sleep 600"));
+    host.in_state(&id, "running");
+    let run = stop(&host, &id);
+    assert_eq!((&run["outcome"], &run["proven"]), (&"operator".into(), &true.into()), "{run}");
+    assert_eq!(host.degraded(), [] as [String; 0]);
 }

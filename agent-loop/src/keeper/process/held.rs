@@ -148,7 +148,15 @@ impl Runs {
 
     fn prepare(&mut self, name: RunName, limits: CgroupLimits) -> Result<Reply, Refused> {
         self.room_for(name)?;
-        let cgroup = RunCgroup::create(&self.ground.home, &name.to_string())?;
+        let cgroup = match RunCgroup::create(&self.ground.home, &name.to_string()) {
+            // The place was taken away, and perhaps made anew: systemd does so with a unit that begins again. Nobody is
+            // left in what is gone.
+            Err(error) if error.is_gone() => {
+                self.ground.home = Home::at_path(Path::new(&self.ground.terms.runs))?;
+                RunCgroup::create(&self.ground.home, &name.to_string())?
+            }
+            created => created?,
+        };
         if let Err(error) = cgroup.freeze() {
             // It is ours and empty; the failure to freeze it is what is told.
             let _ = cgroup.remove();
