@@ -42,8 +42,11 @@ enum Command {
     BuildEbpf,
     /// Fetches the real `claude` command that the tests run, by npm, to `target/claude/claude`.
     Claude,
-    /// Sets up what is missing, builds, and shows the main job on a real process tree.
-    Demo,
+    /// Sets up what is missing, builds, and shows the main job on a real process tree; `demo issue` another one.
+    Demo {
+        #[command(subcommand)]
+        what: Option<demo::What>,
+    },
     /// Sets up what is missing, builds, runs all tests, then lints.
     Test {
         /// Leave out the tests that need a real kernel and real process trees, and say so.
@@ -103,7 +106,7 @@ fn main() -> ExitCode {
         Command::Setup { check } => setup::command(check),
         Command::BuildEbpf => ebpf::command(),
         Command::Claude => claude::command(),
-        Command::Demo => demo::command(),
+        Command::Demo { what } => demo::command(what),
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
