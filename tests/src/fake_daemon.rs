@@ -164,5 +164,6 @@ fn status() -> StatusView {
         max_agents: 4,
         observed: Vec::new(),
         lost: 0,
+        forges: Vec::new(),
     }
 }

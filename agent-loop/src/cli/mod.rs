@@ -8,8 +8,10 @@ mod client;
 mod config;
 mod doctor;
 mod exec;
+mod import;
 mod keeper;
 mod serve;
+mod tick;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ enum Command {
     Exec(exec::Args),
     Doctor(doctor::Args),
     Serve(serve::Args),
+    Tick(tick::Args),
+    Import(import::Args),
     Config(config::Args),
     Audit(audit::Args),
     #[command(flatten)]
@@ -59,6 +63,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Cli { command: Command::Exec(args) }) => exec::run(args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
         Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
+        Ok(Cli { command: Command::Tick(args) }) => tick::run(&args),
+        Ok(Cli { command: Command::Import(args) }) => import::run(&args),
         Ok(Cli { command: Command::Config(args) }) => config::run(&args),
         Ok(Cli { command: Command::Audit(args) }) => audit::run(&args),
         Ok(Cli { command: Command::Client(command) }) => client::run(command),

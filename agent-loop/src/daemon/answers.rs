@@ -120,6 +120,8 @@ impl Daemon {
             max_agents: self.setup.config.host.max_agents,
             observed: self.observed(),
             lost,
+            // The issue loop knows, and is asked by who answers over the socket.
+            forges: Vec::new(),
         }
     }
 

@@ -37,6 +37,40 @@ pub(super) fn repository(state: &Path, repo: &RepoName) -> PathBuf {
     state.join("git").join(format!("{}+{}", repo.owner(), repo.name()))
 }
 
+/// The mark of a repository of which no issue is taken, since a person said so.
+pub(super) fn paused(state: &Path, repo: &RepoName) -> PathBuf {
+    state.join("issues/paused").join(format!("{}+{}", repo.owner(), repo.name()))
+}
+
+/// Whether a repository is marked so.
+///
+/// # Errors
+/// Where that cannot be told.
+pub(super) fn is_paused(mark: &Path) -> anyhow::Result<bool> {
+    match fs::symlink_metadata(mark) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("looking at {}", mark.display())),
+    }
+}
+
+/// Marks a repository so, or not any more; durable when it returns.
+///
+/// # Errors
+/// What could not be written.
+pub(super) fn set_paused(mark: &Path, paused: bool) -> anyhow::Result<()> {
+    let dir = mark.parent().context("a mark without a directory")?;
+    directory(dir, 0o700)?;
+    if paused {
+        write(mark, b"")?;
+    } else if let Err(error) = fs::remove_file(mark)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("removing {}", mark.display()));
+    }
+    File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("writing {}", dir.display()))
+}
+
 impl Place {
     pub(super) fn of(state: &Path, work: &Path, key: &IssueKey) -> Self {
         Self { ours: state.join("issues").join(name(key)), open: work.join(name(key)) }

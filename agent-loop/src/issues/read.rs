@@ -37,7 +37,7 @@ const TAKE: TakeLimits = TakeLimits { bytes: 512 << 20, objects: 500_000, commit
 
 /// The run of a task's attempt.
 pub(super) fn agent_part(task: &Task, attempt: u32) -> RunPart {
-    RunPart { issue: task.key.to_string(), attempt, what: "agent".to_owned() }
+    RunPart { issue: task.key.to_string(), attempt, what: RunPart::AGENT.to_owned() }
 }
 
 impl Repo {

@@ -51,7 +51,8 @@ pub fn main() -> ExitCode {
 }
 
 fn play(args: &Args) -> bool {
-    let work = "echo 'oil the hinges' > door.txt && git add door.txt && git commit --quiet -m 'oil the hinges of the door'";
+    let work =
+        "echo 'oil the hinges' > door.txt && git add door.txt && git commit --quiet -m 'oil the hinges of the door'";
     let stand_in = StandIn::start([Turn::Bash(work.to_owned()), Turn::Text("The door does not squeak.".to_owned())]);
     let mut scene = Scene::new(SCRIPT);
     if args.real_agent {
@@ -60,7 +61,9 @@ fn play(args: &Args) -> bool {
     // "Closes #N" is best effort at a real forge: here it does not happen, and agent-loop closes the issue itself.
     scene.forge.world().closes = false;
     heading("the stage");
-    say("a forge on this machine, which remembers as GitHub does and checks every request against GitHub's description");
+    say(
+        "a forge on this machine, which remembers as GitHub does and checks every request against GitHub's description",
+    );
     let agent = if args.real_agent { "the real `claude`; only its model is played" } else { "a script of a shell" };
     say(&format!("agent-loop serve, with eBPF, as on any host; its agent is {agent}"));
     let number = scene.issue(TITLE);
@@ -165,7 +168,10 @@ fn judge(scene: &Scene, number: u64, over: bool, log: &Path) -> bool {
             "branch, claim and labels are gone".to_owned(),
         ),
         (scene.forge.wrong().is_empty(), "every request and answer was as GitHub describes it".to_owned()),
-        (verified.is_ok_and(|it| matches!(it.status.code(), Some(0 | 1))), format!("agent-loop audit verify: {verdict}")),
+        (
+            verified.is_ok_and(|it| matches!(it.status.code(), Some(0 | 1))),
+            format!("agent-loop audit verify: {verdict}"),
+        ),
     ];
     let mut all = true;
     for (holds, text) in checks {

@@ -53,7 +53,11 @@ fn words(line: &Value) -> Option<String> {
         "run.exit" => end(line)?,
         "ci.verdict" => {
             let checks = line["ci"]["checks"].as_array().map_or(0, Vec::len);
-            format!("the checks of {} say: {} ({checks} checks)", short(&line["ci"]["head"]), word(&line["ci"]["verdict"]))
+            format!(
+                "the checks of {} say: {} ({checks} checks)",
+                short(&line["ci"]["head"]),
+                word(&line["ci"]["verdict"])
+            )
         }
         "merge.intent" => format!("it is going to ask for the merge of {} and of no other head", short(&write["head"])),
         "merge.result" if write["answer"] == "proven" => {
@@ -134,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_proof_is_told_as_one_and_an_answer_is_not() {
-        let merge = |answer: &str| json!({ "kind": "merge.result", "write": { "answer": answer, "about": "7 as abc" } });
+        let merge =
+            |answer: &str| json!({ "kind": "merge.result", "write": { "answer": answer, "about": "7 as abc" } });
         let mut teller = Teller::default();
         assert!(teller.line(&merge("proven")).expect("it is told").starts_with("PROVEN"));
         assert!(!teller.line(&merge("done")).expect("it is told").contains("PROVEN"));

@@ -2,6 +2,8 @@
 
 mod crashes;
 mod hosts;
+mod import;
 mod life;
 mod real;
+mod steer;
 mod stories;

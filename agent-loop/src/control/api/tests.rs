@@ -51,6 +51,7 @@ fn status(keeper: Result<u32, String>) -> StatusView {
         max_agents: 4,
         observed: vec![process()],
         lost: 0,
+        forges: Vec::new(),
     }
 }
 

@@ -106,6 +106,7 @@ fn daemon() -> StatusView {
         max_agents: 4,
         observed: vec![process(4711, None, "claude -p 'what somebody else started, with quite a long command line'")],
         lost: 0,
+        forges: Vec::new(),
     }
 }
 
