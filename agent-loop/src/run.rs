@@ -118,6 +118,9 @@ pub struct Submission {
     pub asked_by: u32,
     /// What of the issue loop it is, where it is: there is one run for each.
     pub part: Option<Part>,
+    /// Whether words of it were secret and marks stand in their places: it can be launched by the daemon that took it,
+    /// which has the words in memory, and by no other.
+    pub withheld: bool,
 }
 
 /// What a run is for a task of the issue loop. Two runs never have the same.

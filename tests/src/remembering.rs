@@ -32,6 +32,7 @@ pub fn record(save: u64) -> RunRecord {
             grace: Duration::from_secs(10),
             leftovers: Leftovers::Kill,
             asked_by: 0,
+            withheld: false,
             part: None,
         },
         submitted_unix_ns: i64::try_from(save).unwrap_or_default(),

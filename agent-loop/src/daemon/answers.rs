@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::look_up::Waits;
+use super::secret;
 use super::shell::{Daemon, now};
+use crate::audit::redact;
 use crate::config::OnFull;
 use crate::control::api::{
     Answer, Ask, Caller, IssueQuestion, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest,
@@ -186,7 +188,7 @@ impl Daemon {
                     pid: entry.key.tgid,
                     start_ns: entry.key.start_boottime_ns,
                     parent: entry.forker.map(|forker| forker.tgid),
-                    command: entry.name.as_deref().unwrap_or_default().to_owned(),
+                    command: secret::command(entry.name.as_deref().unwrap_or_default(), &redact::ours()),
                 })
                 .collect(),
             _ => Vec::new(),
@@ -214,8 +216,11 @@ impl Daemon {
     }
 
     /// Takes a run, durably.
-    pub(super) async fn accept(&mut self, submission: Submission) -> Result<RunId, Problem> {
+    pub(super) async fn accept(&mut self, mut submission: Submission) -> Result<RunId, Problem> {
         let id = RunId(self.ids.generate().map_err(|error| Problem::Unavailable(format!("making an id: {error}")))?);
+        if let Some(whole) = secret::withhold(&mut submission, &redact::ours()) {
+            self.withheld.insert(id, whole);
+        }
         let record = RunRecord {
             id,
             attempt: 1,
@@ -236,6 +241,7 @@ impl Daemon {
                 if self.fleet.record(id).is_none() {
                     // Whoever asked was told; there is no run that lacks anything.
                     self.unsaved.remove(&id);
+                    self.withheld.remove(&id);
                 }
                 Err(Problem::Unavailable(format!("the run cannot be remembered: {why}; free some space and try again")))
             }
@@ -300,6 +306,7 @@ impl Daemon {
             },
             asked_by: from.uid,
             part: None,
+            withheld: false,
         })
     }
 

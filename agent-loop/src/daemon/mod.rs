@@ -10,6 +10,7 @@ mod keeper;
 mod look_up;
 mod perform;
 mod run_log;
+mod secret;
 mod shell;
 mod sources;
 mod spec;

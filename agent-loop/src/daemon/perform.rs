@@ -16,7 +16,7 @@ use crate::fault::{self, Role};
 use crate::keeper::process::protocol::{Descriptors, Reply, Request};
 use crate::keeper::tree::is_gone;
 use crate::model::{Live, RunTag, StopReason, Totals};
-use crate::run::{RunId, RunName, RunOutcome, RunRecord, Stage};
+use crate::run::{RunId, RunName, RunOutcome, RunRecord, Stage, Submission};
 use crate::store::{RunFiles, Store as _};
 use crate::supervise::fleet::{FleetAction, FleetEvent, StepFailed};
 
@@ -121,6 +121,9 @@ impl Daemon {
                 }
             }
         }
+        if matches!(record.stage, Stage::Born(_) | Stage::Ended(_)) {
+            self.withheld.remove(&record.id);
+        }
         if let (Ok(()), Stage::Ended(end)) = (&result, &record.stage) {
             if end.outcome == RunOutcome::LostToReboot {
                 // Nothing else of it is left to be removed.
@@ -151,6 +154,7 @@ impl Daemon {
 
     async fn prepare(&mut self, name: RunName) -> Result<Totals, StepFailed> {
         let record = self.record(name)?;
+        self.whole(&record)?;
         let limits = spec::cgroup_limits(&record.submission.limits);
         self.watch(&record);
         let request = Request::Prepare { run: name.to_string(), limits };
@@ -179,14 +183,26 @@ impl Daemon {
         Ok(baseline)
     }
 
+    /// A submission with what is secret in it.
+    fn whole<'a>(&'a self, record: &'a RunRecord) -> Result<&'a Submission, StepFailed> {
+        if !record.submission.withheld {
+            return Ok(&record.submission);
+        }
+        let why = "secrets of its command line or environment are kept on no disk, and the daemon that knew them has \
+                   ended; submit it again, or hand a secret over by a file that the agent reads";
+        self.withheld.get(&record.id).ok_or_else(|| refused("launching it", why))
+    }
+
     pub(super) async fn launch(&mut self, name: RunName, account: &Account) -> Result<Launched, StepFailed> {
         let record = self.record(name)?;
         let tag = self.runs.get(&name.id).and_then(|watched| watched.tag);
         let tag = tag.ok_or_else(|| refused("launching it", "it has no cgroup"))?;
-        let spec = spec::launch(&record.submission, &self.setup.config.agent, account);
+        let whole = self.whole(&record)?;
+        let spec = spec::launch(whole, &self.setup.config.agent, account);
+        let stdin = whole.stdin.clone();
         let spec = spec::sealed(&spec).map_err(|error| refused("preparing its launch", format!("{error:#}")))?;
-        let stdin = match &record.submission.stdin {
-            Some(path) => Some(open_input(path).map_err(|error| refused("opening its standard input", error))?),
+        let stdin = match stdin {
+            Some(path) => Some(open_input(&path).map_err(|error| refused("opening its standard input", error))?),
             None => None,
         };
         let files = RunFiles::create(&self.state, &self.log, name.id)

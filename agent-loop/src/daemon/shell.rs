@@ -29,7 +29,7 @@ use crate::keeper::process::protocol::{Notice, OutputState, StartState};
 use crate::kernel::pins::{self, Claim, Found};
 use crate::kernel::{ROUND_BYTES, Tracing};
 use crate::model::{BootNs, Death, RunTag, WaitStatus};
-use crate::run::{RunId, RunName, Stage};
+use crate::run::{RunId, RunName, Stage, Submission};
 use crate::store::{Lock, LogDir, SqliteStore, StateDir};
 use crate::supervise::fleet::{Fleet, FleetEvent, FleetSettings, Now};
 
@@ -155,6 +155,8 @@ pub(super) struct Daemon {
     /// What the log says of runs that are about to go on.
     pub(super) past: BTreeMap<RunId, Vec<u8>>,
     pub(super) unsaved: HashMap<RunId, String>,
+    /// What was secret of runs that are not born yet, as they were submitted.
+    pub(super) withheld: HashMap<RunId, Submission>,
     pub(super) boot_id: String,
     pub(super) since: i64,
     /// When something is due next.
@@ -227,6 +229,7 @@ impl Daemon {
             asked: BTreeMap::new(),
             past: BTreeMap::new(),
             unsaved: HashMap::new(),
+            withheld: HashMap::new(),
             boot_id,
             since: unix_ns(),
             wake: None,

@@ -30,6 +30,9 @@ pub(super) struct WireSubmission {
     /// Written from the second version of the schema on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<WirePart>,
+    /// See `part`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    withheld: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -196,6 +199,7 @@ pub(super) fn write_submission(it: &Submission) -> Result<String, String> {
             attempt: part.attempt,
             what: part.what.clone(),
         }),
+        withheld: it.withheld,
     };
     serde_json::to_string(&wire).map_err(|error| error.to_string())
 }
@@ -226,6 +230,7 @@ pub(super) fn read_submission(text: &str) -> Result<Submission, String> {
         },
         asked_by: wire.asked_by,
         part: wire.part.map(|part| Part { issue: part.issue, attempt: part.attempt, what: part.what }),
+        withheld: wire.withheld,
     })
 }
 

@@ -9,6 +9,7 @@ mod restore;
 mod tracker;
 
 pub use loss::{Accounts, Tally};
+pub(crate) use registry::NAME_CHARS;
 pub use registry::{Entry, Life, Registry};
 pub use restore::{Restored, Survivor};
 pub use tracker::Tracker;

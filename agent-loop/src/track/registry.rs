@@ -12,7 +12,7 @@ const TOMB_ROUNDS: u64 = 2;
 /// An inferred end is remembered longer: the hook that was overtaken may have been preempted.
 const INFERRED_TOMB: Duration = Duration::from_secs(1);
 /// What is kept of a command line, for naming leftovers.
-const NAME_CHARS: usize = 160;
+pub(crate) const NAME_CHARS: usize = 160;
 const SIGKILL: u8 = 9;
 
 /// How far a process has come.

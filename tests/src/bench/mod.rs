@@ -80,6 +80,9 @@ enum What {
         /// About how large it is to be.
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=4_096))]
         mib: u64,
+        /// About how long a line is to be, bytes.
+        #[arg(long, default_value_t = 330)]
+        line: u64,
     },
     /// Appends records to an audit log as a daemon does, and some that are durable first beside bare syncs.
     Append {
@@ -149,7 +152,7 @@ fn measure(what: What) -> anyhow::Result<()> {
         What::Spawn { how, ms, out } => (spawn::measure(how, Duration::from_millis(ms))?, out),
         What::Hooks { of, ms, out } => (hooks::measure(of, Duration::from_millis(ms))?, out),
         What::Stop { side, count, bin } => (stop::measure(side, count, &bin)?, None),
-        What::Log { dir, mib } => (log::write(&dir, mib << 20)?, None),
+        What::Log { dir, mib, line } => (log::write(&dir, mib << 20, line)?, None),
         What::Append { dir, records } => (append::measure(&dir, records)?, None),
         What::Records { dir, records } => (records::write(&dir, records)?, None),
         What::Journal { records } => (journal::measure(records)?, None),

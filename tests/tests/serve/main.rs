@@ -11,6 +11,7 @@ mod namespaces;
 mod pins;
 mod reload;
 mod rights;
+mod secrets;
 mod state;
 mod stock;
 mod trouble;

@@ -222,6 +222,7 @@ fn forged(boot_id: &str, main: ProcessKey, ino: Option<PidfsIno>, cgroup: RunTag
         grace: Duration::from_millis(50),
         leftovers: Leftovers::Kill,
         asked_by: 0,
+        withheld: false,
         part: None,
     };
     let born = Born {

@@ -22,25 +22,39 @@ const JOURNAL_LINES: usize = 200_000;
 /// What makes a journal of lines (package `systemd-journal-remote`).
 const JOURNAL_REMOTE: &str = "/lib/systemd/systemd-journal-remote";
 
+/// Lines as births are, and as execs with a command line: a shorter one takes more hashing for each byte.
+const LINES: [u64; 2] = [330, 640];
+
 /// Measures each in turn.
 pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
-    let dir = bench.fresh("verify")?;
-    fs::set_permissions(&dir, Permissions::from_mode(0o700)).context("closing the directory of the log")?;
-    progress::note(&format!("writing a log of {MIB} MiB"));
-    let made = Command::new(bench.program("bench")).arg("log").arg(&dir).args(["--mib", &MIB.to_string()]).output()?;
-    if !made.status.success() {
-        bail!("writing the log: {}", String::from_utf8_lossy(&made.stderr));
+    let mut logs = Vec::new();
+    for line in LINES {
+        let dir = bench.fresh(&format!("verify-{line}"))?;
+        fs::set_permissions(&dir, Permissions::from_mode(0o700)).context("closing the directory of the log")?;
+        progress::note(&format!("writing a log of {MIB} MiB in lines of {line} bytes"));
+        let mut write = Command::new(bench.program("bench"));
+        write.arg("log").arg(&dir).args(["--mib", &MIB.to_string(), "--line", &line.to_string()]);
+        let made = write.output()?;
+        if !made.status.success() {
+            bail!("writing the log: {}", String::from_utf8_lossy(&made.stderr));
+        }
+        let made: Value = serde_json::from_slice(&made.stdout).context("reading what was written")?;
+        logs.push((line, dir, made, Spread::empty()));
     }
-    let made: Value = serde_json::from_slice(&made.stdout).context("reading what was written")?;
-    let bytes = made["bytes"].as_f64().context("no size")?;
-    let journal = journal(&dir)?;
-    let (mut ours, mut theirs) = (Spread::empty(), Spread::empty());
+    let journal = match logs.first() {
+        Some((_, dir, ..)) => journal(dir)?,
+        None => None,
+    };
+    let mut theirs = Spread::empty();
     for round in 0..bench.rounds {
         progress::note(&format!("round {} of {}", round + 1, bench.rounds));
-        let mut verify = Command::new(bench.program("agent-loop"));
-        verify.args(["audit", "verify", "--quiet"]).arg(&dir);
-        // 1: intact, not anchored.
-        ours.push(bytes / 1e9 / timed(&mut verify, 1)?);
+        for (_, dir, made, ours) in &mut logs {
+            let bytes = made["bytes"].as_f64().context("no size")?;
+            let mut verify = Command::new(bench.program("agent-loop"));
+            verify.args(["audit", "verify", "--quiet"]).arg(dir);
+            // 1: intact, not anchored.
+            ours.push(bytes / 1e9 / timed(&mut verify, 1)?);
+        }
         if let Some(journal) = &journal {
             let size = fs::metadata(journal).context("looking at the journal")?.len();
             let mut verify = Command::new("journalctl");
@@ -49,17 +63,23 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
         }
     }
     let mut table = Table::new("verification of what is in the page cache", &["what", "GB/s"]);
-    table.row(["agent-loop audit verify".to_owned(), ours.show(2)]);
-    let mut figures = json!({ "log": made, "gb_per_s": { "ours": ours.json() } });
+    let mut figures = json!({});
+    for (line, _, made, ours) in &logs {
+        table.row([format!("agent-loop audit verify, lines of {line} bytes"), ours.show(2)]);
+        figures[line.to_string()] = json!({ "log": made, "gb_per_s": ours.json() });
+    }
     if journal.is_some() {
         table.row(["journalctl --verify (unsealed: it checks the structure alone)".to_owned(), theirs.show(3)]);
-        figures["gb_per_s"]["journalctl"] = theirs.json();
+        figures["journalctl"] = json!({ "gb_per_s": theirs.json() });
     } else {
         table.note(format!(
             "journalctl is not compared: {JOURNAL_REMOTE} is not there (Debian: systemd-journal-remote)"
         ));
     }
-    table.note(format!("the log: {} lines, {:.0} MB, one segment, all tiles", made["lines"], bytes / 1e6));
+    for (line, _, made, _) in &logs {
+        let bytes = made["bytes"].as_f64().context("no size")?;
+        table.note(format!("{} lines of {line} bytes, {:.0} MB, one segment, all tiles", made["lines"], bytes / 1e6));
+    }
     Ok((table, figures))
 }
 

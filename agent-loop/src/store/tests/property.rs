@@ -60,6 +60,7 @@ fn submission() -> impl Strategy<Value = Submission> {
             grace,
             leftovers: if wait { Leftovers::Wait } else { Leftovers::Kill },
             asked_by,
+            withheld: wait,
             part: wait.then(|| Part { issue: format!("o/r#{asked_by}"), attempt: asked_by, what: "agent".to_owned() }),
         },
     )

@@ -118,6 +118,7 @@ fn record(number: u64, stage: Stage) -> RunRecord {
             grace: Duration::from_secs(10),
             leftovers: if odd { Leftovers::Wait } else { Leftovers::Kill },
             asked_by: 1_000,
+            withheld: false,
             part: None,
         },
         submitted_unix_ns: 1_700_000_000_000_000_000 + number.cast_signed(),

@@ -158,6 +158,7 @@ impl World {
                 grace: Duration::from_millis(100),
                 leftovers: self.leftovers,
                 asked_by: 0,
+                withheld: false,
                 part: None,
             },
             submitted_unix_ns: 0,

@@ -30,6 +30,7 @@ fn record(number: u64, attempt: u32, boot_id: &str, stage: Stage) -> RunRecord {
             grace: Duration::from_secs(1),
             leftovers: Leftovers::Kill,
             asked_by: 0,
+            withheld: false,
             part: None,
         },
         submitted_unix_ns: 0,
