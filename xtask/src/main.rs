@@ -3,6 +3,7 @@
 
 mod bench;
 mod claude;
+mod crashes;
 mod demo;
 mod ebpf;
 mod faults;
@@ -68,6 +69,12 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         first: u64,
     },
+    /// Kills the daemon at every boundary of the life of an issue, a life for each, and checks its end; needs root.
+    Crashes {
+        /// Up to this boundary; a life that passes fewer ends it.
+        #[arg(long, default_value_t = 1_000)]
+        boundaries: u64,
+    },
     /// Kills a writer of the audit log again and again, and verifies what it left.
     Kills {
         /// How often.
@@ -110,6 +117,7 @@ fn main() -> ExitCode {
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
+        Command::Crashes { boundaries } => crashes::command(boundaries),
         Command::Kills { count } => kills::command(count),
         Command::Fuzz { seconds, target } => fuzz::command(target.as_deref(), seconds),
         Command::Leaks { runs, lives } => leaks::command(runs, lives),

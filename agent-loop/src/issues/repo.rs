@@ -170,7 +170,7 @@ pub(super) async fn reach(settings: &config::Repo) -> anyhow::Result<(GitHub, Id
         api: settings.api.clone(),
         repository: settings.name.clone(),
         login: settings.login.clone(),
-        patience: Patience::default(),
+        patience: Patience { between_writes: settings.write_pause, ..Patience::default() },
     };
     let forge = GitHub::new(&options)?;
     let us = forge.identity().await?;

@@ -6,5 +6,6 @@ mod hosts;
 mod import;
 mod life;
 mod real;
+mod secrets;
 mod steer;
 mod stories;
