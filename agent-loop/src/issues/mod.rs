@@ -17,6 +17,7 @@ mod lines;
 mod link;
 mod look;
 mod place;
+mod probe;
 mod read;
 mod repo;
 mod step;
@@ -31,6 +32,8 @@ use std::rc::Rc;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+
+pub use self::probe::{Finding, Level, probe};
 
 use self::host::Host;
 use self::link::Link;

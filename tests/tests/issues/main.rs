@@ -5,6 +5,7 @@ mod faults;
 mod hosts;
 mod import;
 mod life;
+mod probe;
 mod real;
 mod secrets;
 mod steer;
