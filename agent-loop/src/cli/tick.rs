@@ -46,10 +46,8 @@ Exit codes: 0 done; 1 it failed; 3 the configuration is wrong; 4 a repository co
 
 /// Makes the pass and returns its exit code.
 pub(super) fn run(args: &Args) -> u8 {
-    let asked = runtime().and_then(|runtime| {
-        let wish = TickRequest { dry_run: args.dry_run };
-        Ok(runtime.block_on(args.common.client().tick(wish)))
-    });
+    let wish = TickRequest { dry_run: args.dry_run };
+    let asked = runtime().map(|runtime| runtime.block_on(args.common.client().tick(wish)));
     match asked {
         Ok(Ok(view)) => tell(&view, args),
         Ok(Err(ClientError::NotRunning(_))) => alone(args),

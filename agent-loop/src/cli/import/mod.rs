@@ -87,9 +87,9 @@ pub(super) fn run(args: &Args) -> u8 {
 fn read(path: &Path) -> Result<(String, Vec<String>), (u8, String)> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file: File = file.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => (error::NOT_RUNNING, "it is not there".to_owned()),
-        _ => (error::FAILED, error.to_string()),
+    let file: File = file.map_err(|error| {
+        let is_there = error.kind() != std::io::ErrorKind::NotFound;
+        if is_there { (error::FAILED, error.to_string()) } else { (error::NOT_RUNNING, "it is not there".to_owned()) }
     })?;
     let failed = |why: String| (error::FAILED, why);
     let about = file.metadata().map_err(|error| failed(error.to_string()))?;
