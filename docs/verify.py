@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Verifies an audit log of agent-loop by the standard library alone, as docs/audit-format.md describes it.
 
-    verify.py DIR       exit code 1 intact (anchors are not looked at), 2 with declared gaps, 3 tampered with, 4 unreadable
-    verify.py -         reads directories from standard input and prints a code for each
+    verify.py DIR [ANCHORS]   exit code 0 intact and anchored by files below ANCHORS, 1 intact, 2 with declared gaps,
+                              3 tampered with, 4 unreadable
+    verify.py -               reads directories from standard input and prints a code for each
 Keys are those of the log itself: compare keys/epoch-1.pub with one that you got elsewhere. Not checked: --account.
 Segments that are compressed need the command zstd; without it they are unreadable."""
 import base64, hashlib, json, os, re, shutil, subprocess, sys
@@ -66,7 +67,21 @@ def tile(at, level, index, width):
     name = os.path.join(str(level), digits, f"{index % 1000:03}") + (f".p/{width}" if width < 256 else "")
     return open(os.path.join(at, "tile", name), "rb").read()
 
-def verify(at):
+def anchors(at, epochs, lines):                                           # the most lines that one of ours signs
+    place, most = os.path.join(at, hashlib.sha256(epochs[0][1][0].encode()).hexdigest()), 0
+    for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
+        name = os.path.join(place, name)
+        if os.path.isfile(name) and not os.path.islink(name) and name.endswith(".checkpoint"):
+            try:
+                size, top = checkpoint(open(name, "rb").read(16 << 10), epochs)
+            except Exception:                                             # who is not root proves nothing by a wrong one
+                assert os.stat(name).st_uid, f"{name} is not signed by the log"
+                continue
+            assert size <= len(lines) and root(lines[:size]) == top, f"{name} signs other lines"
+            most = max(most, size)
+    return most
+
+def verify(at, outside=None):
     read = lambda *name: open(os.path.join(at, *name), "rb").read()
     epochs, lines, gaps, removed, before = [], [], 0, {}, None
     for number in range(1, len(os.listdir(os.path.join(at, "keys"))) + 1):
@@ -78,7 +93,7 @@ def verify(at):
         epochs.append((int(start), (name, key[1:])))
     names = sorted(name for name in os.listdir(os.path.join(at, "seg")) if re.fullmatch(r"\d{12,}\.jsonl(\.zst)?", name))
     names = [name for name in names if name.removesuffix(".zst") not in names or not name.endswith(".zst")]
-    torn = 0
+    torn = last = 0
     for name in names:
         raw = read("seg", name)
         if name.endswith(".zst"):
@@ -100,6 +115,7 @@ def verify(at):
             assert record.get("boot_id", bound) == bound, "another boot than its segment"
             assert number > first or before in ("removed", record["segment"].get("previous"))
             gaps += record["kind"] == "gap"
+            last = number + 1 if record["kind"] != "anchor" else last
             if record["kind"] == "retention" and removed.get(record["retention"]["first_seq"]):
                 end = removed.pop(record["retention"]["first_seq"])
                 begun = record["retention"]["first_seq"] + record["retention"]["lines"]
@@ -118,12 +134,13 @@ def verify(at):
             assert tile(at, level, i // 256, len(hashes[i:i + 256])) == b"".join(hashes[i:i + 256]), "a tile differs"
         hashes = [root(hashes[i:i + 256]) for i in range(0, len(hashes) - 255, 256)]
         level += 1
-    return 2 if gaps or torn else 1
+    anchored = anchors(outside, epochs, lines) if outside else 0
+    return 2 if gaps or torn else 0 if anchored and anchored >= min(last, newest) else 1
 
-def judge(at):
+def judge(at, outside=None):
     at = at if os.path.isdir(os.path.join(at, "seg")) else os.path.join(at, "audit")
     try:
-        return verify(at) if os.path.isdir(os.path.join(at, "seg")) else 4
+        return verify(at, outside) if os.path.isdir(os.path.join(at, "seg")) else 4
     except PermissionError as error:
         print(f"{at}: {error}", file=sys.stderr)
         return 4
@@ -136,4 +153,4 @@ if __name__ == "__main__":
         for line in sys.stdin:
             print(judge(line.rstrip("\n")), flush=True)
     else:
-        sys.exit(judge(sys.argv[1]) if len(sys.argv) == 2 else print(__doc__) or 4)
+        sys.exit(judge(*sys.argv[1:]) if len(sys.argv) in (2, 3) else print(__doc__) or 4)

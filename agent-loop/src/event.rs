@@ -4,6 +4,7 @@
 //! [`crate::supervise::Core::handle`], and performs the [`Action`]s that come back, in order. Both enums are
 //! closed: nothing else wakes the core, and nothing else is done.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::model::{
@@ -109,6 +110,20 @@ pub struct Member {
     pub wchan: Option<String>,
     /// Its name, for people.
     pub comm: Option<String>,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.pid, self.comm.as_deref().unwrap_or("?"))?;
+        if let Some(state) = self.state {
+            write!(f, " (state {state}")?;
+            if let Some(wchan) = &self.wchan {
+                write!(f, " in {wchan}")?;
+            }
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
 }
 
 /// The outcome of a signal.

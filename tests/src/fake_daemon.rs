@@ -164,6 +164,7 @@ fn status() -> StatusView {
         max_agents: 4,
         observed: Vec::new(),
         lost: 0,
+        log: agent_loop::control::api::LogView::default(),
         forges: Vec::new(),
     }
 }

@@ -15,12 +15,14 @@
 //! - [`issue_demo`]: one issue from its label to its merge, told to a person
 //! - [`logging`]: a process that writes an audit log until it is killed
 //! - [`oracle`]: what `waitid` said, written by the adversaries
+//! - [`deaf_fs`]: a file system that keeps who opens a file of it in state D
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
 pub mod adversary;
 pub mod bench;
 pub mod bpf;
 pub mod browser;
+pub mod deaf_fs;
 pub mod fake_daemon;
 pub mod fake_github;
 pub mod faults;

@@ -1,17 +1,17 @@
 //! `exec` on a terminal: the command has it, its keys reach it, and the caller gets it back.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use agent_loop_tests::harness::{Exec, Outcome, Running, agent_loop, eventually};
+use agent_loop_tests::harness::{Exec, Host, Outcome, Running, agent_loop, eventually};
 use agent_loop_tests::oracle::Status;
-use agent_loop_tests::{needs, sys};
+use agent_loop_tests::{needs, night, sys};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::pty::openpty;
+use nix::pty::{Winsize, openpty};
 
 /// The keyboard and screen of a terminal.
 struct Terminal {
@@ -22,7 +22,8 @@ struct Terminal {
 
 impl Terminal {
     fn new() -> Self {
-        let pty = openpty(None, None).expect("a terminal");
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(Some(&size), None).expect("a terminal");
         // Held by another test's program, the keyboard would outlive this test and its shell never be hung up.
         for side in [&pty.master, &pty.slave] {
             fcntl(side, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("an open descriptor");
@@ -96,7 +97,7 @@ fn the_command_is_in_the_foreground_of_the_callers_terminal() {
     let file = exec.path("report");
     let outcome = exec.adversary(["report".as_ref(), file.as_os_str()]).run();
     assert_eq!(outcome.code, 0, "{}", terminal.shown());
-    let text = std::fs::read_to_string(outcome.path("report")).expect("a report");
+    let text = fs::read_to_string(outcome.path("report")).expect("a report");
     let seen: serde_json::Value = serde_json::from_str(&text).expect("a report");
     assert_eq!(seen["tty"], serde_json::json!([true, true, true]));
     assert_eq!(seen["tpgid"], seen["pgid"], "in the foreground");
@@ -272,7 +273,7 @@ struct Job {
 }
 
 fn job_of(pid: i32) -> Option<Job> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<String> = stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect();
     let field = |at: usize| fields.get(at).cloned();
     Some(Job { state: field(0)?, parent: field(1)?, group: field(2)?, foreground: field(5)? })
@@ -441,4 +442,50 @@ fn ctrl_c_ends_a_pipeline_with_exec_in_it() {
     shell.wait_for("begun\r\n");
     shell.press(CTRL_C);
     shell.ends();
+}
+
+#[test]
+fn a_long_reading_shows_how_far_it_is_and_leaves_the_terminal_clean() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let log = dir.path().join("events.jsonl");
+    let text = night::lines(20, 10_000);
+    fs::write(&log, text.repeat((8 << 20) / text.len() + 1)).expect("a scratch file");
+    for verb in ["export", "query"] {
+        let to = dir.path().join(verb);
+        let terminal = Terminal::new();
+        let mut command = Command::new(agent_loop());
+        command.args(["audit", verb, "--kind", "run"]).arg(&log);
+        terminal.attach(&mut command).stdout(File::create(&to).expect("a scratch file"));
+        assert!(command.spawn().expect("it starts").wait().expect("our child").success());
+        terminal.wait_until("a bar that went away", |shown| shown.contains(" MiB of ") && !shown.contains('\n'));
+        assert!(fs::metadata(&to).expect("the output").len() > 1_000);
+    }
+}
+
+#[test]
+fn the_console_shows_what_runs_outlives_the_daemon_and_gives_the_terminal_back() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    let mut daemon = host.serving();
+    let id = host.start(&["--limit", "1h", "--grace", "100ms"], ["sh", "-c", "sleep 600.25 & wait"]);
+    host.in_state(&id, "running");
+    let mut terminal = Terminal::new();
+    let mut command = Command::new(agent_loop());
+    command.args(["top", "--every", "100ms"]).env("AGENT_LOOP_SOCKET", host.path("run/socket")).env("TERM", "xterm");
+    let mut console = terminal.attach(&mut command).spawn().expect("it starts");
+    terminal.wait_for(&id[id.len() - 8..]);
+    terminal.wait_for("600.25");
+    // Without a daemon the last picture stays and is called old; with the next one it goes on.
+    daemon.kill();
+    terminal.wait_for("OLD");
+    let _daemon = host.serving();
+    let other = host.start(&["--grace", "100ms"], ["sleep", "601"]);
+    terminal.wait_for(&other[other.len() - 8..]);
+    terminal.press("q");
+    assert!(console.wait().expect("our child").success());
+    terminal.wait_for("\u{1b}[?1049l");
+    for id in [&id, &other] {
+        assert!(host.ask(["kill", id, "--reason", "the test is over"]).status.success());
+        host.ended(id);
+    }
 }

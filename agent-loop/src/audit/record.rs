@@ -8,13 +8,14 @@ mod own;
 mod task;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::audit::redact::{self, Redactor};
-use crate::event::{Fact, Gap, Outcome, SignalResult, Signalled, Summary};
+use crate::event::{Fact, Gap, Member, Outcome, Phase, SignalResult, Signalled, Summary};
 use crate::model::{BootNs, ProcessKey, ProofKind, Source, Totals, WaitStatus};
 use crate::track::{Accounts, Tally};
 
@@ -161,6 +162,11 @@ const CUT_KEEPS: usize = 12 << 10;
 const TEXT_KEEPS: usize = 4 << 10;
 
 impl Line {
+    /// What it says in words, redacted.
+    pub(crate) fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
     /// Makes it fit: an argument list keeps its head and tail, other texts their head.
     fn shorten(&mut self) {
         if let Some(exec) = &mut self.exec {
@@ -377,8 +383,13 @@ pub struct Recorder {
     argv: Vec<String>,
     user: String,
     ahead: i64,
+    /// Who was told last to withstand SIGKILL.
+    unkillable: Vec<u32>,
     redact: Redactor,
 }
+
+/// How many of those that withstand SIGKILL are named.
+const NAMED: usize = 16;
 
 impl Recorder {
     /// A recorder for one run of `argv` by `user`. What it records is redacted as this process redacts.
@@ -387,7 +398,7 @@ impl Recorder {
         let (boot_id, run) = (Shared(boot_id.into()), Shared(run.into()));
         let redact = redact::ours();
         let (argv, user) = (redact.words(&argv, false), redact.text(&user).into_owned());
-        Self { boot_id, run, issue: None, cgroup: None, argv, user, ahead: 0, redact }
+        Self { boot_id, run, issue: None, cgroup: None, argv, user, ahead: 0, unkillable: Vec::new(), redact }
     }
 
     /// Says which issue the run is for.
@@ -509,7 +520,8 @@ impl Recorder {
                 ..self.line("signal.intent", clock.boot, clock)
             },
             Fact::SignalResult(signalled) => self.signal_result(signalled, clock),
-            Fact::Phase(_) => return None,
+            Fact::Phase(Phase::Unkillable { members, since }) => return self.unkillable(members, *since, clock),
+            Fact::Phase(Phase::Stopping { .. } | Phase::Step { .. } | Phase::Draining { .. }) => return None,
             Fact::RunKilled { reason, survivors, proven, elapsed } => Line {
                 reason: Some(Some(reason.word())),
                 survivors: Some(*survivors),
@@ -519,6 +531,23 @@ impl Recorder {
             },
             Fact::RunExit(summary) => self.run_exit(summary, clock),
         })
+    }
+
+    /// Who withstands SIGKILL; `None` where the same were told last.
+    fn unkillable(&mut self, members: &[Member], since: Duration, clock: Clock) -> Option<Line> {
+        let pids: Vec<u32> = members.iter().map(|member| member.pid).collect();
+        if self.unkillable == pids {
+            return None;
+        }
+        self.unkillable = pids;
+        let names: Vec<String> = members.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = match members.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let why = format!("not dead {} ms after SIGKILL: {}{more}", since.as_millis(), names.join(", "));
+        let why = self.redact.text(&why).into_owned();
+        Some(Line { why: Some(why), ..self.line("run.unkillable", clock.boot, clock) })
     }
 
     /// Completes an intent with the proof that the signal will need.

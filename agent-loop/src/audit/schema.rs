@@ -26,7 +26,7 @@ mod tests {
     use crate::audit::{Line, SCHEMA};
 
     /// Every kind, and what a line of it has beside the common fields.
-    const KINDS: [(&str, &[&str]); 33] = [
+    const KINDS: [(&str, &[&str]); 34] = [
         ("admin", &["uid", "why"]),
         ("anchor", &["anchor"]),
         ("ci.verdict", &["task", "ci"]),
@@ -58,6 +58,7 @@ mod tests {
         ("run.killed", &["reason", "survivors", "tree", "elapsed_ms"]),
         ("run.output_unheard", &["why"]),
         ("run.stop_asked", &["why"]),
+        ("run.unkillable", &["why"]),
         ("signal.intent", &["to", "signal", "reason"]),
         ("signal.refused", &["to", "signal", "result", "why"]),
         ("signal.result", &["to", "signal", "result"]),

@@ -4,6 +4,7 @@
 //! Not inside: any decision about a run. Called by `main` alone.
 
 mod audit;
+mod bugreport;
 mod client;
 mod config;
 mod doctor;
@@ -38,6 +39,7 @@ enum Command {
     Import(import::Args),
     Config(config::Args),
     Audit(audit::Args),
+    Bugreport(bugreport::Args),
     #[command(flatten)]
     Client(client::Command),
     Keeper(keeper::Args),
@@ -67,6 +69,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Cli { command: Command::Import(args) }) => import::run(&args),
         Ok(Cli { command: Command::Config(args) }) => config::run(&args),
         Ok(Cli { command: Command::Audit(args) }) => audit::run(&args),
+        Ok(Cli { command: Command::Bugreport(args) }) => bugreport::run(&args),
         Ok(Cli { command: Command::Client(command) }) => client::run(command),
         Ok(Cli { command: Command::Keeper(args) }) => keeper::run(args),
         Err(error) => {

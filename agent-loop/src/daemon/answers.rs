@@ -12,8 +12,8 @@ use super::shell::{Daemon, now};
 use crate::audit::redact;
 use crate::config::OnFull;
 use crate::control::api::{
-    Answer, Ask, Caller, IssueQuestion, KillView, LogFiles, Problem, ProcessView, Question, RunView, StartRequest,
-    StatusView, TreeView,
+    Answer, Ask, Caller, IssueQuestion, KillView, LogFiles, LogView, Problem, ProcessView, Question, RunView,
+    StartRequest, StatusView, TreeView,
 };
 use crate::event::Outcome;
 use crate::model::{StopReason, WaitStatus};
@@ -122,16 +122,27 @@ impl Daemon {
             max_agents: self.setup.config.host.max_agents,
             observed: self.observed(),
             lost,
+            log: self.log_view(),
             // The issue loop knows, and is asked by who answers over the socket.
             forges: Vec::new(),
         }
     }
 
-    /// What is wrong with the audit log, if anything is.
-    fn audit_state(&self) -> Option<String> {
+    fn log_view(&self) -> LogView {
+        let progress = self.audit.progress();
+        let age = crate::clock::boot().0.saturating_sub(progress.signed_ns) / 1_000_000;
+        LogView {
+            durable: progress.durable,
+            signed: progress.signed,
+            checkpoint_age_ms: (progress.signed_ns > 0).then_some(age),
+        }
+    }
+
+    /// What is wrong with the audit log.
+    fn audit_state(&self) -> Vec<String> {
         let progress = self.audit.progress();
         let lost = self.audit.refused();
-        match (progress.failing, progress.full, lost) {
+        let state = match (progress.failing, progress.full, lost) {
             (None, false, 0) => None,
             (Some(why), ..) => {
                 Some(format!("the audit log cannot be written: {why}; nothing is launched, {lost} lines are lost"))
@@ -141,7 +152,11 @@ impl Daemon {
             }
             (None, true, _) => Some("the disk of the audit log is full: nothing is launched".to_owned()),
             (None, false, lost) => Some(format!("{lost} lines of the audit log found no room and are to be declared")),
-        }
+        };
+        let left = (progress.unremoved > 0).then(|| {
+            format!("{} files of the audit log that are kept no longer cannot be removed; look at their directory's mode and mount", progress.unremoved)
+        });
+        state.into_iter().chain(left).collect()
     }
 
     /// Processes of agents that nobody launched through us.

@@ -52,7 +52,10 @@ impl Daemon {
 
     fn log_fact(&mut self, id: RunId, fact: &Fact) {
         let Some(watched) = self.runs.get_mut(&id) else { return };
-        watched.log.fact(&mut self.audit, fact);
+        if let Some(told) = watched.log.fact(&mut self.audit, fact) {
+            self.trouble(&format!("run {id}: {told}; it is awaited"));
+        }
+        let Some(watched) = self.runs.get(&id) else { return };
         if matches!(fact, Fact::RunExit(_)) && !watched.log.is_ended() {
             self.draw_the_sum(id);
         }

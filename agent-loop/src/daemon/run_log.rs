@@ -4,6 +4,7 @@ use super::feed::Feed;
 use crate::audit::log::AuditLog;
 use crate::audit::{Clock, Line, Recorder, Replayed};
 use crate::clock;
+use crate::event::{Fact, Phase};
 use crate::run::RunRecord;
 use crate::track::Restored;
 
@@ -62,14 +63,16 @@ impl RunLog {
         self.ended
     }
 
-    /// Appends the line of a fact, if it has one; the end of a run is told once.
-    pub(super) fn fact(&mut self, to: &mut AuditLog, fact: &crate::event::Fact) {
-        if self.ended && matches!(fact, crate::event::Fact::RunExit(_)) {
-            return;
+    /// Appends the line of a fact, if it has one; the end of a run is told once. What a person should see is returned.
+    pub(super) fn fact(&mut self, to: &mut AuditLog, fact: &Fact) -> Option<String> {
+        if self.ended && matches!(fact, Fact::RunExit(_)) {
+            return None;
         }
-        if let Some(line) = self.recorder.fact(fact, clock::both()) {
-            self.append(to, line);
-        }
+        let line = self.recorder.fact(fact, clock::both())?;
+        let told =
+            matches!(fact, Fact::Phase(Phase::Unkillable { .. })).then(|| line.why().map(str::to_owned)).flatten();
+        self.append(to, line);
+        told
     }
 
     fn append(&self, to: &mut AuditLog, line: Line) {

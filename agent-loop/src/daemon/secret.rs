@@ -1,6 +1,6 @@
 //! What a submission says that is secret stays in memory: neither the database nor an answer has it (I22). [pure]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::audit::redact::Redactor;
 use crate::run::Submission;
@@ -18,11 +18,14 @@ pub(super) fn withhold(submission: &mut Submission, redactor: &Redactor) -> Opti
             None => (*name, *value) = ("redacted".to_owned(), word),
         }
     }
-    let path = |path: &PathBuf| path.to_str().map_or_else(|| path.clone(), |text| redactor.text(text).as_ref().into());
-    submission.cwd = path(&whole.cwd);
-    submission.stdin = whole.stdin.as_ref().map(path);
+    submission.cwd = shown(&whole.cwd, redactor);
+    submission.stdin = whole.stdin.as_deref().map(|path| shown(path, redactor));
     submission.withheld = *submission != whole;
     submission.withheld.then_some(whole)
+}
+
+fn shown(path: &Path, redactor: &Redactor) -> PathBuf {
+    path.to_str().map_or_else(|| path.to_owned(), |text| redactor.text(text).as_ref().into())
 }
 
 /// A command line as the registry keeps it, for people: its words with one space between them, the end perhaps cut.

@@ -185,5 +185,6 @@ macro_rules! needs {
     (@ bpffs) => { $crate::harness::without_bpffs() };
     (@ cgroup) => { $crate::harness::without_cgroup() };
     (@ browser) => { $crate::browser::without_browser() };
+    (@ fuse) => { $crate::deaf_fs::without_fuse() };
     (@ claude) => { $crate::harness::without_claude() };
 }

@@ -73,3 +73,41 @@ fn a_deadline_is_kept_with_the_logs_disk_read_only() {
     let run = eventually("its end", || Some(host.run(&id)).filter(|run| run["state"] == "ended"));
     assert_eq!((&run["outcome"], &run["proven"]), (&"deadline".into(), &true.into()), "{run}\n{}", daemon.log());
 }
+
+/// Leaves so many bytes of a disk.
+fn leave(disk: &Path, bytes: u64) {
+    let free = nix::sys::statvfs::statvfs(disk).expect("a disk");
+    let free = free.blocks_available() * free.fragment_size();
+    let filler = fs::File::create(disk.join("filler")).expect("a file");
+    nix::fcntl::fallocate(&filler, nix::fcntl::FallocateFlags::empty(), 0, (free - bytes).cast_signed()).expect("room");
+}
+
+#[test]
+fn what_is_launched_while_the_logs_disk_is_nearly_full_is_as_was_configured() {
+    needs!(root, bpf, cgroup);
+    for launches in [true, false] {
+        let host = Host::new();
+        let policy = if launches { "launch" } else { "stop-launching" };
+        host.configure("", "user = \"nobody\"\n", &format!("[audit]\non_full = \"{policy}\"\n"));
+        small(&host.path("log"), "32m");
+        leave(&host.path("log"), 1 << 20);
+        let _daemon = host.serving();
+        let said = eventually("it to be told", || Some(host.degraded().concat()).filter(|it| it.contains("audit log")));
+        let output = host.ask(["start", "--cwd", "/", "--", "sh", "-c", "exit 4"]);
+        let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if launches {
+            assert!(said.contains("nearly full"), "{said}");
+            assert_eq!(host.ended(&id)["code"], 4);
+            continue;
+        }
+        assert!(said.contains("nothing is launched"), "{said}");
+        // It waits, and is launched once there is room.
+        if output.status.success() {
+            assert_eq!(host.run(&id)["state"], "queued");
+        }
+        fs::remove_file(host.path("log/filler")).expect("our file");
+        eventually("room to be seen", || host.degraded().is_empty().then_some(()));
+        let id = if output.status.success() { id } else { host.start(&[], shell("exit 4")) };
+        assert_eq!(host.ended(&id)["code"], 4);
+    }
+}

@@ -14,6 +14,7 @@ mod rights;
 mod secrets;
 mod state;
 mod stock;
+mod stuck;
 mod trouble;
 mod watch;
 

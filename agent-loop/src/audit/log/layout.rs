@@ -1,9 +1,11 @@
 //! The names of the files of a log.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// The format of the files; readers refuse another one.
 pub const FORMAT: &str = "agent-loop.audit/1";
@@ -95,6 +97,35 @@ pub fn open(segment: &Segment, flags: i32) -> io::Result<(File, bool)> {
         }
         file => Ok((file?, segment.packed)),
     }
+}
+
+/// A file that counts what is read of it.
+pub struct Counted {
+    file: File,
+    read: Rc<Cell<u64>>,
+}
+
+impl Counted {
+    /// Counts into `read`, in bytes as they are on the disk.
+    #[must_use]
+    pub const fn new(file: File, read: Rc<Cell<u64>>) -> Self {
+        Self { file, read }
+    }
+}
+
+impl io::Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.read.set(self.read.get() + count as u64);
+        Ok(count)
+    }
+}
+
+/// The bytes that segments take on the disk.
+#[must_use]
+pub fn bytes(segments: &[Segment]) -> u64 {
+    // One that is compressed meanwhile is smaller than it was: who counts on comes to the end sooner.
+    segments.iter().filter_map(|segment| std::fs::metadata(&segment.path).ok()).map(|it| it.len()).sum()
 }
 
 /// The name of a tile: its level, its index there, and how many hashes it holds, 256 for a full one (C2SP tlog-tiles).

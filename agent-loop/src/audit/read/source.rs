@@ -1,9 +1,11 @@
 //! Where lines come from: a log with its segments, or one file.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use crate::audit::log::layout::{self, Segment};
+use crate::audit::log::layout::{self, Counted, Segment};
 
 /// The longest line that is looked at, bytes; events files of older versions had longer ones than a log has.
 const LONGEST: u64 = 4 << 20;
@@ -23,6 +25,8 @@ pub struct Source {
     files: std::vec::IntoIter<Segment>,
     open: Option<(PathBuf, BufReader<Box<dyn Read>>)>,
     line: Vec<u8>,
+    read: Rc<Cell<u64>>,
+    bytes: u64,
 }
 
 impl Source {
@@ -43,7 +47,14 @@ impl Source {
                 vec![Segment { first: 0, packed, path: path.to_owned() }]
             }
         };
-        Ok(Self { files: files.into_iter(), open: None, line: Vec::new() })
+        let bytes = layout::bytes(&files);
+        Ok(Self { files: files.into_iter(), open: None, line: Vec::new(), read: Rc::default(), bytes })
+    }
+
+    /// How far it has come: bytes read, and in all, as they are on the disk.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        (self.read.get(), self.bytes)
     }
 
     /// The next whole line, without its line end; a torn end is none.
@@ -54,7 +65,8 @@ impl Source {
         loop {
             let Some((path, from)) = &mut self.open else {
                 let Some(segment) = self.files.next() else { return Ok(None) };
-                let from = open(&segment).map_err(|error| ReadError { path: segment.path.clone(), error })?;
+                let from = open(&segment, Rc::clone(&self.read))
+                    .map_err(|error| ReadError { path: segment.path.clone(), error })?;
                 self.open = Some((segment.path, from));
                 continue;
             };
@@ -72,8 +84,9 @@ impl Source {
     }
 }
 
-fn open(segment: &Segment) -> io::Result<BufReader<Box<dyn Read>>> {
+fn open(segment: &Segment, read: Rc<Cell<u64>>) -> io::Result<BufReader<Box<dyn Read>>> {
     let (file, packed) = layout::open(segment, 0)?;
+    let file = Counted::new(file, read);
     let from: Box<dyn Read> = if packed { Box::new(zstd::Decoder::new(file)?) } else { Box::new(file) };
     Ok(BufReader::with_capacity(1 << 20, from))
 }

@@ -211,7 +211,7 @@ impl Builder {
                 run.ended = Some(at);
                 run.said.extend(line.why.or(line.reason));
             }
-            "run.stop_asked" | "run.adopted" | "run.adopt" | "log.torn" | "log.lost" => {
+            "run.stop_asked" | "run.adopted" | "run.unkillable" | "run.adopt" | "log.torn" | "log.lost" => {
                 run.said.extend(line.why.or(line.reason));
             }
             "stats" => run.stats = line.stats.or(run.stats.take()),

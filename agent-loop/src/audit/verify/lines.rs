@@ -1,5 +1,6 @@
 //! The lines of a log, one after the other: their form, their numbers, their hashes, what they declare.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io;
@@ -13,7 +14,7 @@ use tlog_tiles::{HASH_SIZE, Hash, record_hash};
 use super::Report;
 use super::account::{self, Accounts};
 use super::checkpoints::Checkpoints;
-use crate::audit::log::layout::{self, LONGEST_LINE, Segment};
+use crate::audit::log::layout::{self, Counted, LONGEST_LINE, Segment};
 use crate::audit::log::tree::{TileId, Tree, WIDTH};
 
 /// How much is read at once, bytes.
@@ -95,6 +96,7 @@ pub(super) fn read(
         before: Before::Nothing,
         report,
         progress,
+        disk: Rc::default(),
     };
     reading.root();
     if segments.is_empty() {
@@ -137,6 +139,8 @@ struct Reading<'a> {
     before: Before,
     report: &'a mut Report,
     progress: &'a mut dyn FnMut(u64),
+    /// Bytes that were read from the disk since that was told last.
+    disk: Rc<Cell<u64>>,
 }
 
 impl Reading<'_> {
@@ -162,6 +166,7 @@ impl Reading<'_> {
         (self.first, self.boot) = (segment.first, None);
         self.file = segment.path.as_path().into();
         let (file, packed) = layout::open(segment, 0)?;
+        let file = Counted::new(file, Rc::clone(&self.disk));
         let left = if packed {
             match zstd::Decoder::new(file) {
                 Ok(decoder) => self.stream(decoder, segment),
@@ -204,7 +209,7 @@ impl Reading<'_> {
                 begin += length + 1;
                 offset += length as u64 + 1;
             }
-            (self.progress)(begin as u64);
+            (self.progress)(self.disk.take());
             buffer.copy_within(begin..filled, 0);
             filled -= begin;
             if filled >= LONGEST_LINE {

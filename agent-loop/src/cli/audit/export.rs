@@ -1,7 +1,7 @@
 //! `audit export`: records in other formats.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
@@ -47,24 +47,26 @@ pub(super) fn run(args: &Args) -> Result<(), String> {
         Box::new(File::create(&args.output).map_err(failed)?)
     };
     let mut to = BufWriter::with_capacity(1 << 20, to);
+    let shown = args.output.as_os_str() == "-" && io::stdout().is_terminal();
     match args.format {
         Format::Jsonl => {
-            args.select.each(|line, _| to.write_all(line).and_then(|()| to.write_all(b"\n")).map_err(failed))?;
+            args.select
+                .each_to(shown, &mut |line, _| to.write_all(line).and_then(|()| to.write_all(b"\n")).map_err(failed))?;
             to.flush().map_err(failed)
         }
         Format::Csv => {
             let mut table = Csv::new(to).map_err(failed)?;
-            args.select.each(|_, record| table.record(&record).map_err(failed))?;
+            args.select.each_to(shown, &mut |_, record| table.record(&record).map_err(failed))?;
             table.end().map_err(failed)
         }
         Format::Ocsf => {
             let mut events = Ocsf::new(to);
-            args.select.each(|_, record| events.record(&record).map_err(failed))?;
+            args.select.each_to(shown, &mut |_, record| events.record(&record).map_err(failed))?;
             events.end().map_err(failed)
         }
         Format::Chrome => {
             let mut trace = Chrome::new(to).map_err(failed)?;
-            args.select.each(|_, record| trace.record(&record).map_err(failed))?;
+            args.select.each_to(shown, &mut |_, record| trace.record(&record).map_err(failed))?;
             trace.end().map_err(failed)
         }
     }

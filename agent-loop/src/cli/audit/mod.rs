@@ -2,6 +2,7 @@
 //!
 //! Inside: a file for each verb, and where the log is. Not inside: reading and judging (`crate::audit`).
 
+mod bar;
 mod export;
 mod follow;
 mod prove;

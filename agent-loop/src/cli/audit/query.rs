@@ -116,7 +116,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<(), String> {
         }
         Ok(())
     };
-    select::each(select::source(args.log.as_deref())?, &Filter::default(), &mut take)?;
+    select::each(select::source(args.log.as_deref())?, &Filter::default(), false, &mut take)?;
     match missing.as_slice() {
         [] => Ok(()),
         missing => Err(format!("the log has no line {missing:?}")),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
+use super::bar;
 use crate::audit::log::layout;
 use crate::audit::report::{self, Builder, Selection, Verification};
 use crate::audit::verify;
@@ -69,7 +70,8 @@ fn page(args: &Args) -> Result<String, String> {
     match args.log.as_deref().filter(|log| log.is_file()) {
         Some(file) => {
             let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
-            read(&mut builder, name, file, false)?;
+            let opened = File::open(file).map_err(|error| format!("reading {}: {error}", file.display()))?;
+            read(&mut builder, name, file, opened, false)?;
         }
         None => {
             let dir = super::dir(args.log.as_deref())?;
@@ -84,17 +86,26 @@ fn page(args: &Args) -> Result<String, String> {
 
 fn verification(dir: &Path) -> Result<Verification, String> {
     let options = verify::Options { account: true, ..verify::Options::default() };
-    let report = verify::verify(dir, &options, &mut |_| ()).map_err(|error| format!("verifying it: {error}"))?;
+    let bar = bar::over(layout::bytes(&layout::segments(dir).unwrap_or_default()), true);
+    let report = verify::verify(dir, &options, &mut |bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    let report = report.map_err(|error| format!("verifying it: {error}"))?;
     Ok(Verification::of(&report))
 }
 
 /// Reads a log: its segments in their order, and what lies beside them.
 fn read_log(builder: &mut Builder, dir: &Path) -> Result<(), String> {
     let segments = layout::segments(dir).map_err(|error| format!("listing {}: {error}", dir.display()))?;
+    let bar = bar::over(layout::bytes(&segments), true);
     for segment in segments {
         let name = segment.path.strip_prefix(dir).unwrap_or(&segment.path).to_string_lossy().into_owned();
-        read(builder, name, &segment.path, segment.packed)?;
+        let failed = |error| format!("reading {}: {error}", segment.path.display());
+        let (file, packed) = layout::open(&segment, 0).map_err(failed)?;
+        let bytes = file.metadata().map_err(failed)?.len();
+        read(builder, name, &segment.path, file, packed)?;
+        bar.inc(bytes);
     }
+    bar.finish_and_clear();
     if let Ok(text) = fs::read_to_string(dir.join(layout::CHECKPOINT)) {
         builder.checkpoint(&text);
     }
@@ -106,9 +117,8 @@ fn read_log(builder: &mut Builder, dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn read(builder: &mut Builder, name: String, path: &Path, packed: bool) -> Result<(), String> {
+fn read(builder: &mut Builder, name: String, path: &Path, file: File, packed: bool) -> Result<(), String> {
     let failed = |error: io::Error| format!("reading {}: {error}", path.display());
-    let file = File::open(path).map_err(failed)?;
     builder.file(name, file.metadata().map_err(failed)?.len());
     let file = BufReader::with_capacity(1 << 18, file);
     if packed {

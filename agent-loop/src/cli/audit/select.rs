@@ -1,12 +1,17 @@
 //! Which log, and which of its records.
 
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
 
+use super::bar;
 use crate::audit::read::{Filter, NotARecord, Record, Source};
 use crate::config::Config;
+
+/// After how many lines a bar moves.
+const BAR_EVERY: u64 = 4_096;
 
 /// Which records of which log.
 #[derive(Clone, Debug, ClapArgs)]
@@ -70,7 +75,16 @@ impl Select {
 
     /// Hands out each record that is meant, with its line; a line that is no record is told, and passed over.
     pub(super) fn each(&self, mut take: impl FnMut(&[u8], Record) -> Result<(), String>) -> Result<(), String> {
-        each(source(self.log())?, &self.filter(), &mut take)
+        self.each_to(io::stdout().is_terminal(), &mut take)
+    }
+
+    /// As [`Select::each`]; `shown` says that what comes of it is written to the terminal, where no bar fits between.
+    pub(super) fn each_to(
+        &self,
+        shown: bool,
+        take: &mut impl FnMut(&[u8], Record) -> Result<(), String>,
+    ) -> Result<(), String> {
+        each(source(self.log())?, &self.filter(), shown, take)
     }
 }
 
@@ -78,11 +92,18 @@ impl Select {
 pub(super) fn each(
     mut from: Source,
     filter: &Filter,
+    shown: bool,
     take: &mut impl FnMut(&[u8], Record) -> Result<(), String>,
 ) -> Result<(), String> {
     let prefilter = filter.prefilter();
-    let mut bad = 0_u64;
-    while let Some(line) = from.next_line().map_err(|error| error.to_string())? {
+    let bar = bar::over(from.progress().1, !shown);
+    let (mut bad, mut lines) = (0_u64, 0_u64);
+    loop {
+        lines += 1;
+        if lines.is_multiple_of(BAR_EVERY) {
+            bar.set_position(from.progress().0);
+        }
+        let Some(line) = from.next_line().map_err(|error| error.to_string())? else { break };
         if !prefilter(line) {
             continue;
         }
@@ -93,6 +114,7 @@ pub(super) fn each(
             Err(NotARecord::Not(_)) => bad += 1,
         }
     }
+    bar.finish_and_clear();
     if bad > 0 {
         eprintln!("agent-loop: warning: {bad} lines are no records and were passed over; `audit verify` says more");
     }

@@ -75,7 +75,7 @@ impl Which {
             records.push(record);
             Ok(())
         };
-        select::each(select::source(self.log.as_deref())?, filter, &mut take)?;
+        select::each(select::source(self.log.as_deref())?, filter, false, &mut take)?;
         Ok(records)
     }
 }
@@ -115,6 +115,10 @@ fn told(records: &[Record], gaps: &[Record]) -> String {
             sentence(adopted.why.as_deref().unwrap_or("another daemon goes on with it")),
             at(adopted)
         );
+    }
+    for stuck in of("run.unkillable") {
+        let _ =
+            writeln!(text, "{} ({}).", sentence(stuck.why.as_deref().unwrap_or("not dead after SIGKILL")), at(stuck));
     }
     let intents: Vec<&Record> = of("signal.intent").collect();
     let mut reasons: BTreeMap<(Option<i64>, &str, &str), Vec<&Record>> = BTreeMap::new();

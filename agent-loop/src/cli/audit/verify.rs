@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::bar;
 use crate::audit::log::{layout, note};
 use crate::audit::verify::{self, Options, Report, Verdict};
 
@@ -74,7 +74,8 @@ fn judge(args: &Args) -> Result<Report, String> {
     let dir = super::dir(args.dir.as_deref())?;
     let pubkey = args.pubkey.as_deref().map(pubkey).transpose()?;
     let options = Options { pubkey, anchors: args.anchor.clone(), hoards: args.anchors.clone(), account: args.account };
-    let bar = bar(&dir, !args.quiet && !args.json);
+    let bytes = layout::bytes(&layout::segments(&dir).unwrap_or_default());
+    let bar = bar::over(bytes, !args.quiet && !args.json);
     let report = verify::verify(&dir, &options, &mut |bytes| bar.inc(bytes));
     bar.finish_and_clear();
     report.map_err(|error| error.to_string())
@@ -91,22 +92,6 @@ pub(super) fn pubkey(given: &str) -> Result<String, String> {
         return Err(format!("{given} is no verifier key: `name+hash+key`, as in the first line of a file of `keys/`"));
     }
     Ok(key)
-}
-
-/// A bar over the bytes of the segments, on a terminal.
-fn bar(dir: &Path, wanted: bool) -> ProgressBar {
-    let segments = layout::segments(dir).unwrap_or_default();
-    let size = |segment: &layout::Segment| fs::metadata(&segment.path).map_or(0, |it| it.len());
-    let bytes: u64 = segments.iter().filter(|segment| !segment.packed).map(size).sum();
-    if !wanted || !io::stderr().is_terminal() || bytes < 16 << 20 {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(bytes);
-    let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar
 }
 
 fn json_text(report: &Report) -> String {

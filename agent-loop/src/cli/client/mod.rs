@@ -13,6 +13,7 @@ mod ps;
 mod start;
 mod status;
 mod tasks;
+mod top;
 mod tree;
 mod which;
 
@@ -38,6 +39,7 @@ pub(super) enum Command {
     Events(events::Args),
     Start(start::Args),
     Kill(kill::Args),
+    Top(top::Args),
     Queue(tasks::QueueArgs),
     Retry(tasks::RetryArgs),
     Pause(tasks::PauseArgs),
@@ -134,6 +136,7 @@ pub(super) fn run(command: Command) -> u8 {
             Command::Events(args) => events::run(args).await,
             Command::Start(args) => start::run(args).await,
             Command::Kill(args) => kill::run(args).await,
+            Command::Top(args) => top::run(args).await,
             Command::Queue(args) => tasks::queue(args).await,
             Command::Retry(args) => tasks::retry(args).await,
             Command::Pause(args) => tasks::pause(args).await,

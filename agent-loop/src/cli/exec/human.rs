@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::audit::redact::Redactor;
-use crate::event::{Fact, Gap, Member, Outcome, Phase, SignalResult, Signalled, Step, Summary};
+use crate::event::{Fact, Gap, Outcome, Phase, SignalResult, Signalled, Step, Summary};
 use crate::model::{BootNs, ProcessKey, StopReason, WaitStatus};
 
 /// How much of a command line is shown.
@@ -225,7 +225,8 @@ impl Human {
                 format!("the command ended; {} left behind: {}", count(number(leftovers.len())), self.names(leftovers))
             }
             Phase::Unkillable { members, since } => {
-                let names: Vec<String> = members.iter().take(LIST_LENGTH).map(member).collect();
+                let names: Vec<String> =
+                    members.iter().take(LIST_LENGTH).map(|member| visible(&member.to_string())).collect();
                 let text = format!("cannot be killed for {} now: {}", span(*since), names.join(", "));
                 self.paint(Colour::Red, &text)
             }
@@ -278,18 +279,6 @@ fn number(length: usize) -> u32 {
 
 fn count(processes: u32) -> String {
     if processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") }
-}
-
-fn member(member: &Member) -> String {
-    let mut text = format!("{} {}", member.pid, visible(member.comm.as_deref().unwrap_or("?")));
-    if let Some(state) = member.state {
-        let _ = write!(text, " (state {state}");
-        if let Some(wchan) = &member.wchan {
-            let _ = write!(text, " in {wchan}");
-        }
-        text.push(')');
-    }
-    text
 }
 
 fn gap_text(gap: &Gap) -> String {

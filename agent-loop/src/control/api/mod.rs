@@ -19,8 +19,8 @@ pub use self::issues::{
     TaskView, TickRequest, TickView,
 };
 pub use self::view::{
-    ErrorBody, ErrorView, ForgeView, KillView, MissedView, OutputView, ProcessView, RunView, RunsView, StartedView,
-    StatusView, TreeView,
+    ErrorBody, ErrorView, ForgeView, KillView, LogView, MissedView, OutputView, ProcessView, RunView, RunsView,
+    StartedView, StatusView, TreeView,
 };
 pub use self::within::{Given, Order, Within};
 

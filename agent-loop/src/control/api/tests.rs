@@ -51,6 +51,7 @@ fn status(keeper: Result<u32, String>) -> StatusView {
         max_agents: 4,
         observed: vec![process()],
         lost: 0,
+        log: LogView { durable: 4_812, signed: 4_800, checkpoint_age_ms: Some(2_100) },
         forges: Vec::new(),
     }
 }
@@ -86,6 +87,10 @@ fn version_1_is_written_and_read_as_it_was() {
     let sample: Value = serde_json::from_str(VERSION_1).expect("JSON");
     let id = || run().run;
     same(&sample, "status", &status(Ok(6)));
+    let mut before = sample["status"].clone();
+    before.as_object_mut().expect("an object").remove("log");
+    let before: StatusView = serde_json::from_value(before).expect("a daemon of before says nothing of its log");
+    assert_eq!(before, StatusView { log: LogView::default(), ..status(Ok(6)) });
     same(&sample, "status_without_keeper", &status(Err("it ended".to_owned())));
     same(&sample, "runs", &RunsView { runs: vec![run()] });
     same(&sample, "run_that_waits", &RunView { run: id(), state: "queued".to_owned(), ..RunView::default() });

@@ -26,9 +26,23 @@ pub struct StatusView {
     pub observed: Vec<ProcessView>,
     /// Records that the kernel could not deliver since the hooks were attached.
     pub lost: u64,
+    /// How far the audit log has come.
+    #[serde(default)]
+    pub log: LogView,
     /// What is left of the patience of each repository's forge; none where no repository is configured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forges: Vec<ForgeView>,
+}
+
+/// How far the audit log has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogView {
+    /// Lines that are on the disk.
+    pub durable: u64,
+    /// Of these, those that the newest checkpoint covers.
+    pub signed: u64,
+    /// Milliseconds since that was signed; none is signed yet without.
+    pub checkpoint_age_ms: Option<u64>,
 }
 
 /// What is left of a forge's patience with one repository's requests.

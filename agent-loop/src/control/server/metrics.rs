@@ -43,6 +43,15 @@ pub(super) fn text(status: &StatusView) -> String {
     let _ = writeln!(text, "agent_loop_observed_processes {}", status.observed.len());
     family(&mut text, "agent_loop_lost_records", "counter", "Records that the kernel could not deliver.");
     let _ = writeln!(text, "agent_loop_lost_records_total {}", status.lost);
+    family(&mut text, "agent_loop_log_lines", "counter", "Lines of the audit log that are on the disk.");
+    let _ = writeln!(text, "agent_loop_log_lines_total {}", status.log.durable);
+    family(&mut text, "agent_loop_log_unsigned_lines", "gauge", "Of these, those that no checkpoint covers yet.");
+    let unsigned = status.log.durable.saturating_sub(status.log.signed);
+    let _ = writeln!(text, "agent_loop_log_unsigned_lines {unsigned}");
+    if let Some(age) = status.log.checkpoint_age_ms {
+        family(&mut text, "agent_loop_log_checkpoint_age_seconds", "gauge", "Since the newest checkpoint was signed.");
+        let _ = writeln!(text, "agent_loop_log_checkpoint_age_seconds {}.{:03}", age / 1_000, age % 1_000);
+    }
     text.push_str("# EOF\n");
     text
 }

@@ -16,8 +16,8 @@ use tokio::task::AbortHandle;
 
 use super::*;
 use crate::control::api::{
-    Answer, Ask, EventFeed, IssueAsk, KillRequest, KillView, LogFiles, MissedView, Problem, Question, QueueView,
-    RepoVerb, RepoView, RunView, StartRequest, StatusView, TaskVerb, TaskView, TickView, TreeView,
+    Answer, Ask, EventFeed, IssueAsk, KillRequest, KillView, LogFiles, LogView, MissedView, Problem, Question,
+    QueueView, RepoVerb, RepoView, RunView, StartRequest, StatusView, TaskVerb, TaskView, TickView, TreeView,
 };
 use crate::control::client::{Client, ClientError, OutputStream};
 use crate::control::feed::Lines;
@@ -160,6 +160,7 @@ fn status_view() -> StatusView {
         max_agents: 4,
         observed: Vec::new(),
         lost: 5,
+        log: LogView { durable: 4_812, signed: 4_800, checkpoint_age_ms: Some(2_100) },
         forges: Vec::new(),
     }
 }

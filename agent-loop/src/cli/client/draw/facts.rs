@@ -93,6 +93,11 @@ pub(in crate::cli::client) fn status(view: &StatusView, now: jiff::Timestamp, pa
     let runs = if runs.is_empty() { "none".to_owned() } else { runs.join(", ") };
     facts.fact("runs", &format!("{runs}; at most {} at once", view.max_agents));
     facts.fact("lost", &format!("{} of the kernel", count(view.lost, "record", "records")));
+    let signed = view
+        .log
+        .checkpoint_age_ms
+        .map_or_else(|| "not signed yet".to_owned(), |age| format!("signed {} ago", span(age)));
+    facts.fact("log", &format!("{} on the disk, {signed}", count(view.log.durable, "line", "lines")));
     let forge = |forge: &ForgeView| {
         let trouble = forge.trouble.as_ref().map_or_else(String::new, |why| format!("; {}", visible(why)));
         format!("{}: {}{trouble}", visible(&forge.repo), visible(&super::queue::patience(forge)))

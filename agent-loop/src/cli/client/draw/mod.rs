@@ -9,7 +9,7 @@ mod queue;
 mod table;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(super) mod text;
 mod tree;
 
 pub(in crate::cli) use event::event;
@@ -17,6 +17,7 @@ pub(super) use facts::{ending, killing, run, status, why};
 pub(super) use queue::queue;
 pub(in crate::cli) use queue::tick;
 pub(super) use table::table;
+pub(super) use text::Colour;
 #[cfg(test)]
 pub(super) use text::short;
 pub(in crate::cli) use text::visible;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::text::{bytes, columns, span};
 use super::*;
-use crate::control::api::{KillView, ProcessView, RunView, StatusView, TreeView};
+use crate::control::api::{KillView, LogView, ProcessView, RunView, StatusView, TreeView};
 
 const PLAIN: Page = Page { width: 80, colour: false };
 
@@ -106,6 +106,7 @@ fn daemon() -> StatusView {
         max_agents: 4,
         observed: vec![process(4711, None, "claude -p 'what somebody else started, with quite a long command line'")],
         lost: 0,
+        log: LogView { durable: 4_812, signed: 4_800, checkpoint_age_ms: Some(2_100) },
         forges: Vec::new(),
     }
 }

@@ -8,7 +8,7 @@ use super::Page;
 
 /// A colour, as a terminal code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Colour {
+pub(in crate::cli::client) enum Colour {
     Bold,
     Dim,
     Red,
@@ -17,7 +17,7 @@ pub(super) enum Colour {
 }
 
 /// The text in a colour, where colours are seen.
-pub(super) fn paint(page: Page, colour: Colour, text: &str) -> String {
+pub(in crate::cli::client) fn paint(page: Page, colour: Colour, text: &str) -> String {
     if !page.colour {
         return text.to_owned();
     }
@@ -41,7 +41,7 @@ pub(in crate::cli) fn visible(text: &str) -> String {
 }
 
 /// A command line as a shell would take it, nearly: arguments with spaces stand in quotes.
-pub(super) fn command(argv: &[String]) -> String {
+pub(in crate::cli::client) fn command(argv: &[String]) -> String {
     let words = argv.iter().map(|word| {
         let bare = !word.is_empty() && !word.contains(char::is_whitespace);
         if bare { visible(word) } else { format!("'{}'", visible(word)) }
@@ -58,12 +58,12 @@ fn columns_of(char: char) -> usize {
 }
 
 /// Columns of a terminal that a text takes.
-pub(super) fn columns(text: &str) -> usize {
+pub(in crate::cli::client) fn columns(text: &str) -> usize {
     text.chars().map(columns_of).sum()
 }
 
 /// A text in at most so many columns.
-pub(super) fn cut(text: &str, width: usize) -> String {
+pub(in crate::cli::client) fn cut(text: &str, width: usize) -> String {
     if columns(text) <= width {
         return text.to_owned();
     }
@@ -81,7 +81,7 @@ pub(super) fn cut(text: &str, width: usize) -> String {
 }
 
 /// A span in its two largest units.
-pub(super) fn span(ms: u64) -> String {
+pub(in crate::cli::client) fn span(ms: u64) -> String {
     let seconds = ms / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let two = |large: u64, name: &str, small: u64, small_name: &str| {
@@ -97,13 +97,13 @@ pub(super) fn span(ms: u64) -> String {
 }
 
 /// How long ago a time of the interface was; nothing for one that is none.
-pub(super) fn ago(time: &str, now: jiff::Timestamp) -> Option<u64> {
+pub(in crate::cli::client) fn ago(time: &str, now: jiff::Timestamp) -> Option<u64> {
     let then: jiff::Timestamp = time.parse().ok()?;
     Some(u64::try_from(now.as_millisecond().saturating_sub(then.as_millisecond())).unwrap_or(0))
 }
 
 /// A number of bytes.
-pub(super) fn bytes(bytes: u64) -> String {
+pub(in crate::cli::client) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -118,7 +118,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// So many of a thing.
-pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+pub(in crate::cli::client) fn count(number: u64, one: &str, many: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
@@ -134,7 +134,7 @@ pub(in crate::cli::client) fn short(runs: &[&str]) -> Vec<String> {
 }
 
 /// In a word: its state, or how it ended.
-pub(super) fn standing(view: &RunView) -> String {
+pub(in crate::cli::client) fn standing(view: &RunView) -> String {
     if view.state != "ended" {
         return visible(&view.state);
     }
@@ -145,7 +145,7 @@ pub(super) fn standing(view: &RunView) -> String {
 }
 
 /// The colour of that word.
-pub(super) fn standing_colour(view: &RunView) -> Colour {
+pub(in crate::cli::client) fn standing_colour(view: &RunView) -> Colour {
     match view.state.as_str() {
         "running" => Colour::Green,
         "ended" if view.outcome.as_deref() == Some("ended") && view.code == Some(0) => Colour::Dim,
