@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use nix::fcntl::OFlag;
 
 use crate::agent::SessionId;
-use crate::work::{IssueKey, RepoName};
+use crate::work::{IssueKey, RepoName, Sha};
 
 /// The files of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +132,21 @@ impl Place {
         match fs::remove_file(&mark) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("forgetting a clone"),
             Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Remembers the commit that the clone's branch was made at.
+    pub(super) fn set_given(&self, at: &Sha) -> anyhow::Result<()> {
+        write(&self.ours.join("given"), at.to_string().as_bytes())
+    }
+
+    /// The commit that the clone's branch was made at, where that was remembered: its base may have moved on since.
+    pub(super) fn given(&self) -> anyhow::Result<Option<Sha>> {
+        let path = self.ours.join("given");
+        match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map(Some).with_context(|| format!("reading {}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
     }
 

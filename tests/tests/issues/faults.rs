@@ -288,3 +288,22 @@ fn an_idle_pass_over_a_thousand_open_issues_costs_eleven_requests_that_are_free(
     }
     eprintln!("an idle pass over 1,000 open issues: 11 requests, all conditional, all 304");
 }
+
+#[test]
+fn what_others_merge_while_an_agent_works_takes_nothing_of_its_work() {
+    needs!(root, bpf, cgroup);
+    let scene = Scene::new(&format!("{WORKS}touch \"$3/begun\"\nwhile [ ! -e \"$3/go\" ]; do sleep 0.1; done\n"));
+    let number = scene.issue("mend the door");
+    let _daemon = scene.serving();
+    scene.until("the agent", || scene.host.path("agents/begun").exists().then_some(()));
+    scene.forge.world().push("main", "elsewhere.txt", "by somebody else");
+    std::fs::write(scene.host.path("agents/go"), "").expect("room");
+    scene.over(number);
+    let world = scene.forge.world();
+    assert_eq!((world.pulls.len(), world.issues[&number].closed), (1, 1));
+    drop(world);
+    assert!(
+        scene.lines("task.state").iter().all(|line| line["task"]["attempt"].as_u64() <= Some(1)),
+        "one attempt did it"
+    );
+}
