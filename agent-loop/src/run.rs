@@ -134,6 +134,11 @@ pub struct Part {
     pub what: String,
 }
 
+impl Part {
+    /// What the run of an agent is for its task; everything else is a step.
+    pub const AGENT: &str = "agent";
+}
+
 /// How far a run has come, as it is remembered across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {

@@ -165,5 +165,6 @@ fn status() -> StatusView {
         observed: Vec::new(),
         lost: 0,
         log: agent_loop::control::api::LogView::default(),
+        forges: Vec::new(),
     }
 }

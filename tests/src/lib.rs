@@ -12,6 +12,7 @@
 //! - [`fake_github`]: a GitHub that remembers, checked against GitHub's own description, with the faults of the real one
 //! - [`fake_daemon`]: the real control socket with a script behind it
 //! - [`remembering`]: a process that saves runs until it is killed
+//! - [`issue_demo`]: one issue from its label to its merge, told to a person
 //! - [`logging`]: a process that writes an audit log until it is killed
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`deaf_fs`]: a file system that keeps who opens a file of it in state D
@@ -28,6 +29,7 @@ pub mod faults;
 pub mod fuzzing;
 pub mod harness;
 mod http;
+pub mod issue_demo;
 pub mod logging;
 pub mod night;
 pub mod oracle;

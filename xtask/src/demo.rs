@@ -1,6 +1,9 @@
 //! `cargo xtask demo`: the main job on a real process tree, with commentary and an independent check.
+//!
+//! `demo issue` shows the other one: an issue on its way to a verified merge.
 
 mod evidence;
+mod issue;
 mod narrate;
 
 use std::fs;
@@ -11,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::Subcommand;
 
 use crate::{ebpf, place, progress, setup};
 use evidence::Evidence;
@@ -31,8 +35,26 @@ const LIMIT_REACHED: i32 = 124;
 const MARK: &str = "AGENT_LOOP_DEMO";
 const POLL: Duration = Duration::from_millis(20);
 
+/// What is shown instead of a process tree.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum What {
+    /// One issue from its label to its verified merge, at a forge on this machine; needs root.
+    Issue {
+        /// Have the real `claude` do the work, with a stand-in for the model alone; fetched by npm once.
+        #[arg(long)]
+        real_agent: bool,
+    },
+}
+
 /// Runs `cargo xtask demo`.
-pub(crate) fn command() -> Result<()> {
+pub(crate) fn command(what: Option<What>) -> Result<()> {
+    match what {
+        None => tree(),
+        Some(What::Issue { real_agent }) => issue::command(real_agent),
+    }
+}
+
+fn tree() -> Result<()> {
     let mut not_done = Vec::new();
     if let Err(error) = setup::ensure().and_then(|toolchain| ebpf::build(&toolchain)) {
         eprintln!("warning: {error:#}");

@@ -3,6 +3,7 @@
 
 mod bench;
 mod claude;
+mod crashes;
 mod demo;
 mod dist;
 mod ebpf;
@@ -44,8 +45,11 @@ enum Command {
     BuildEbpf,
     /// Fetches the real `claude` command that the tests run, by npm, to `target/claude/claude`.
     Claude,
-    /// Sets up what is missing, builds, and shows the main job on a real process tree.
-    Demo,
+    /// Sets up what is missing, builds, and shows the main job on a real process tree; `demo issue` another one.
+    Demo {
+        #[command(subcommand)]
+        what: Option<demo::What>,
+    },
     /// Sets up what is missing, builds, runs all tests, then lints.
     Test {
         /// Leave out the tests that need a real kernel and real process trees, and say so.
@@ -66,6 +70,12 @@ enum Command {
         /// The first seed: a failure names its own.
         #[arg(long, default_value_t = 0)]
         first: u64,
+    },
+    /// Kills the daemon at every boundary of the life of an issue, a life for each, and checks its end; needs root.
+    Crashes {
+        /// Up to this boundary; a life that passes fewer ends it.
+        #[arg(long, default_value_t = 1_000)]
+        boundaries: u64,
     },
     /// Kills a writer of the audit log again and again, and verifies what it left.
     Kills {
@@ -117,12 +127,13 @@ fn main() -> ExitCode {
         Command::Setup { check } => setup::command(check),
         Command::BuildEbpf => ebpf::command(),
         Command::Claude => claude::command(),
-        Command::Demo => demo::command(),
+        Command::Demo { what } => demo::command(what),
         Command::Test { quick } => test::command(quick),
         Command::Strangers { count } => strangers::command(count),
         Command::Faults { seeds, first } => faults::command(seeds, first),
         Command::Service { release } => service::command(release),
         Command::Dist { debug } => dist::command(debug),
+        Command::Crashes { boundaries } => crashes::command(boundaries),
         Command::Kills { count } => kills::command(count),
         Command::Fuzz { seconds, target } => fuzz::command(target.as_deref(), seconds),
         Command::Leaks { runs, lives } => leaks::command(runs, lives),

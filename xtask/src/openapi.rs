@@ -20,7 +20,7 @@ const INTEGRITY: &str =
     "sha512-pV8M7L9GY23AybNvTmo2nyjmpmnt6+2sRE/tqr0ZLQcPS4lnw7u5eZGNmwRNkBC3D7gZXbFx5AHzLUVRBXGDhg==";
 
 /// The operations that the client uses, by method and path.
-const OPERATIONS: [(&str, &str); 35] = [
+const OPERATIONS: [(&str, &str); 36] = [
     ("get", "/app"),
     ("post", "/app/installations/{installation_id}/access_tokens"),
     ("get", "/rate_limit"),
@@ -51,6 +51,7 @@ const OPERATIONS: [(&str, &str); 35] = [
     ("get", "/repos/{owner}/{repo}/issues/{issue_number}/events"),
     ("post", "/repos/{owner}/{repo}/issues/{issue_number}/labels"),
     ("delete", "/repos/{owner}/{repo}/issues/{issue_number}/labels/{name}"),
+    ("get", "/repos/{owner}/{repo}/labels"),
     ("get", "/repos/{owner}/{repo}/pulls"),
     ("post", "/repos/{owner}/{repo}/pulls"),
     ("get", "/repos/{owner}/{repo}/pulls/{pull_number}"),

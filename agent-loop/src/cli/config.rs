@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::client::draw::visible;
 use crate::audit::redact;
 use crate::config::{Config, ConfigError, Entry, PLACE};
 use crate::error;
+use crate::issues::{self, Finding, Level};
 
 /// Checks or shows the configuration.
 #[derive(Debug, ClapArgs)]
@@ -22,9 +24,19 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Say whether it is good, with the line and the key of what is not.
-    Check(Which),
+    Check(Check),
     /// Show every setting as it holds, those that are not in the file too.
     Show(Which),
+}
+
+#[derive(Debug, ClapArgs)]
+struct Check {
+    /// Ask the forges too: what the tokens may do, whether the labels are there, what the base branches require. Nothing
+    /// is written there.
+    #[arg(long)]
+    probe: bool,
+    #[command(flatten)]
+    which: Which,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -40,13 +52,14 @@ struct Which {
 const EXAMPLES: &str = "\
 Examples:
   agent-loop config check && systemctl reload agent-loop
+  agent-loop config check --probe
   agent-loop config show --json | jq .limits
 
-Exit codes: 0 it is good; 3 it is not.";
+Exit codes: 0 it is good; 3 it is not; 4 with --probe: a forge says that no issue would be brought to its end.";
 
 /// Runs `config` and returns its exit code.
 pub(super) fn run(args: &Args) -> u8 {
-    let (Verb::Check(which) | Verb::Show(which)) = &args.verb;
+    let (Verb::Check(Check { which, .. }) | Verb::Show(which)) = &args.verb;
     let config = match read(&which.config) {
         Ok(config) => config,
         Err(error) => {
@@ -55,14 +68,31 @@ pub(super) fn run(args: &Args) -> u8 {
             return if said.is_ok() { error::CONFIG } else { error::FAILED };
         }
     };
+    let mut code = error::DONE;
     let text = match &args.verb {
-        Verb::Check(which) if which.json => pretty(&json!({ "ok": true })),
-        Verb::Check(which) => good(&which.config, &config),
+        Verb::Check(Check { probe: true, which }) => match probed(&config) {
+            Ok(findings) => {
+                let is_wrong = findings.iter().any(|finding| finding.level == Level::Wrong);
+                code = if is_wrong { error::FORGE } else { error::DONE };
+                match which.json {
+                    true => pretty(
+                        &json!({ "ok": !is_wrong, "findings": findings.iter().map(as_json).collect::<Vec<_>>() }),
+                    ),
+                    false => good(&which.config, &config) + &told(&findings),
+                }
+            }
+            Err(why) => {
+                eprintln!("agent-loop: starting the event loop: {why}");
+                return error::FAILED;
+            }
+        },
+        Verb::Check(Check { which, .. }) if which.json => pretty(&json!({ "ok": true })),
+        Verb::Check(Check { which, .. }) => good(&which.config, &config),
         Verb::Show(which) if which.json => pretty(&object(&config)),
         Verb::Show(_) => toml(&config),
     };
     match print(&text) {
-        Ok(()) => error::DONE,
+        Ok(()) => code,
         Err(error) => {
             eprintln!("agent-loop: writing the answer: {error}");
             error::FAILED
@@ -74,6 +104,32 @@ fn read(path: &Path) -> Result<Config, ConfigError> {
     let config = Config::load(path)?;
     config.check_names(&path.display().to_string())?;
     Ok(config)
+}
+
+/// What the forges say of it.
+fn probed(config: &Config) -> io::Result<Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(issues::probe(config)))
+}
+
+fn as_json(finding: &Finding) -> Value {
+    let Finding { repo, level, says, next } = finding;
+    json!({ "repo": repo, "level": level.word(), "says": redact::said(says), "next": next })
+}
+
+fn told(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    if findings.is_empty() {
+        text.push_str("no forge was asked: it names no `[[repo]]`\n");
+    }
+    for Finding { repo, level, says, next } in findings {
+        let says = visible(&redact::said(says));
+        let _ = writeln!(text, "{repo}: {:<5}  {says}", level.word());
+        if !next.is_empty() {
+            let _ = writeln!(text, "{repo}:        -> {next}");
+        }
+    }
+    text
 }
 
 fn good(path: &Path, config: &Config) -> String {

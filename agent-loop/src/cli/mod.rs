@@ -10,8 +10,10 @@ mod config;
 mod doctor;
 mod exec;
 mod hold;
+mod import;
 mod keeper;
 mod serve;
+mod tick;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ enum Command {
     Exec(exec::Args),
     Doctor(doctor::Args),
     Serve(serve::Args),
+    Tick(tick::Args),
+    Import(import::Args),
     Config(config::Args),
     Audit(audit::Args),
     Bugreport(bugreport::Args),
@@ -69,6 +73,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Cli { command: Command::Exec(args) }) => exec::run(args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::run(&args),
         Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
+        Ok(Cli { command: Command::Tick(args) }) => tick::run(&args),
+        Ok(Cli { command: Command::Import(args) }) => import::run(&args),
         Ok(Cli { command: Command::Config(args) }) => config::run(&args),
         Ok(Cli { command: Command::Audit(args) }) => audit::run(&args),
         Ok(Cli { command: Command::Bugreport(args) }) => bugreport::run(&args),

@@ -13,6 +13,7 @@ use crate::audit::log::OpenError;
 use crate::audit::redact;
 use crate::clock;
 use crate::config::{Config, PLACE};
+use crate::control::api::TickView;
 use crate::control::server::{Access, BindError, Server};
 use crate::daemon::{self, Setup};
 use crate::error;
@@ -53,19 +54,11 @@ pub(super) fn run(args: &Args) -> u8 {
             return error::CONFIG;
         }
     };
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("agent-loop: serve launches agents as another user and loads eBPF: run it as root");
-        return error::PERMISSION;
+    if let Err(code) = may_run("serve") {
+        return code;
     }
-    if clock::ahead_of_kernel() != 0 {
-        eprintln!(
-            "agent-loop: serve is in a time namespace, where no deadline that outlives it could be kept: start it \
-             outside of it, or use `agent-loop exec`"
-        );
-        return error::REFUSED;
-    }
-    match try_run(config, &args.config) {
-        Ok(()) => error::DONE,
+    match try_run(config, &args.config, false) {
+        Ok(_) => error::DONE,
         Err(failure) => {
             eprintln!("agent-loop: {}", redact::said(&format!("{failure:#}")));
             code(&failure)
@@ -73,13 +66,30 @@ pub(super) fn run(args: &Args) -> u8 {
     }
 }
 
-fn read(path: &Path) -> Result<Config, crate::config::ConfigError> {
+/// Whether this process may be a daemon at all; else the exit code, told.
+pub(super) fn may_run(command: &str) -> Result<(), u8> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("agent-loop: {command} launches agents as another user and loads eBPF: run it as root");
+        return Err(error::PERMISSION);
+    }
+    if clock::ahead_of_kernel() != 0 {
+        eprintln!(
+            "agent-loop: {command} is in a time namespace, where no deadline that outlives it could be kept: start it \
+             outside of it, or use `agent-loop exec`"
+        );
+        return Err(error::REFUSED);
+    }
+    Ok(())
+}
+
+pub(super) fn read(path: &Path) -> Result<Config, crate::config::ConfigError> {
     let config = Config::load(path)?;
     config.check_names(&path.display().to_string())?;
     Ok(config)
 }
 
-fn try_run(config: Config, path: &Path) -> anyhow::Result<()> {
+/// Runs a daemon; with `one_pass` until its issue loop has made one, and what that came to.
+pub(super) fn try_run(config: Config, path: &Path, one_pass: bool) -> anyhow::Result<Option<TickView>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -92,21 +102,31 @@ fn try_run(config: Config, path: &Path) -> anyhow::Result<()> {
         let runtime_dir = config.host.runtime_dir.clone();
         make(&runtime_dir).with_context(|| format!("making {}", runtime_dir.display()))?;
         let access = access(&config)?;
-        let setup = Setup::new(config)?;
+        let mut setup = Setup::new(config)?;
+        if one_pass {
+            setup.keeper_log = Some(setup.config.host.log_dir.join("keeper.log"));
+        }
         let (questions, asked) = mpsc::channel(QUESTIONS);
         // The state's lock comes first: a second daemon must not take the socket of the first.
         let repos = setup.config.clone();
         let mut daemon = daemon::start(setup).await?;
-        if !repos.repos.is_empty() {
+        let mut pass = None;
+        if one_pass {
+            let (desk, told) = issues::start_one_pass(repos, questions.clone()).context("starting the issue loop")?;
+            daemon.with_issues(desk);
+            pass = Some(told);
+        } else if !repos.repos.is_empty() {
             daemon.with_issues(issues::start(repos, questions.clone()).context("starting the issue loop")?);
         }
         let server = Server::bind(&runtime_dir.join("socket"), access).await?;
         sd_notify::notify(&[NotifyState::Ready]).context("telling that it is ready")?;
         eprintln!("agent-loop: ready, listening on {}", runtime_dir.join("socket").display());
         tokio::select! {
-            stopped = daemon.run(asked, reload) => stopped,
+            stopped = daemon.run(asked, reload) => stopped?,
             () = server.serve(questions) => anyhow::bail!("the control socket ended"),
         }
+        // None where it was stopped before.
+        Ok(pass.and_then(|mut told| told.try_recv().ok()))
     })
 }
 
@@ -138,7 +158,7 @@ fn make(dir: &Path) -> io::Result<()> {
 }
 
 /// The exit code of a daemon that failed.
-fn code(failure: &anyhow::Error) -> u8 {
+pub(super) fn code(failure: &anyhow::Error) -> u8 {
     if let Some(store) = failure.downcast_ref::<StoreError>() {
         return error::of_store(store);
     }

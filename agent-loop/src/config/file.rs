@@ -88,6 +88,7 @@ struct RepoSection {
     allowed: Option<Vec<Spanned<String>>>,
     max_tasks: Written<u32>,
     poll: Written<String>,
+    write_pause: Written<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -518,6 +519,7 @@ impl Context<'_> {
                 })?
                 .unwrap_or(1),
             poll: self.read("repo.poll", it.poll, seconds)?.unwrap_or(Duration::from_secs(60)),
+            write_pause: self.read("repo.write_pause", it.write_pause, span)?.unwrap_or(Duration::from_secs(1)),
         })
     }
 

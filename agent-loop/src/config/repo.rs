@@ -31,6 +31,8 @@ pub struct Repo {
     pub max_tasks: u32,
     /// How often the forge is looked at. Default one minute.
     pub poll: Duration,
+    /// How long a write waits after the one before it. Default one second, which GitHub asks for.
+    pub write_pause: Duration,
 }
 
 /// `[ci]`

@@ -111,6 +111,7 @@ pub(super) fn repo_entries(repo: &Repo) -> Vec<Entry> {
         restarted("allowed", Some(list(&repo.allowed))),
         restarted("max_tasks", Some(number(repo.max_tasks.into()))),
         restarted("poll", Some(span(repo.poll))),
+        restarted("write_pause", Some(span(repo.write_pause))),
     ]
 }
 

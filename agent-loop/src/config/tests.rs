@@ -154,6 +154,7 @@ fn a_repository_says_all_that_is_needed_and_nothing_twice() {
         ("`repo.ready`: the three labels", with("base = \"main\"", "question = \"State/Ready\"")),
         ("`repo.max_tasks`: write a number from 1 to 64", with("base = \"main\"", "max_tasks = 0")),
         ("`repo.poll`: \"1ms\": write at least", with("base = \"main\"", "poll = \"1ms\"")),
+        ("`repo.write_pause`: \"soon\"", with("base = \"main\"", "write_pause = \"soon\"")),
         ("`claim.stale`: write at least three times", wrong("[claim]\nstale = \"20m\"")),
         ("`agent.command`: the command is empty", wrong("[agent]\nkind = \"command\"")),
         ("`agent.command`: \"{x}\"", wrong("[agent]\nkind = \"command\"\ncommand = [\"a\", \"{x}\"]")),

@@ -16,8 +16,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::api::{
-    ErrorBody, KillRequest, KillView, QueueView, RunView, RunsView, StartRequest, StartedView, StatusView, TaskRequest,
-    TaskView, TreeView,
+    ErrorBody, KillRequest, KillView, QueueView, RepoRequest, RepoView, RunView, RunsView, StartRequest, StartedView,
+    StatusView, TaskRequest, TaskView, TickRequest, TickView, TreeView,
 };
 use super::server::MOST_RUNS;
 
@@ -164,6 +164,24 @@ impl Client {
     /// [`ClientError`].
     pub async fn task(&self, wish: &TaskRequest) -> Result<TaskView, ClientError> {
         self.post("/v1/tasks", wish).await
+    }
+
+    /// Has something done with a repository.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn repo(&self, wish: &RepoRequest) -> Result<RepoView, ClientError> {
+        self.post("/v1/repos", wish).await
+    }
+
+    /// Has every repository looked at now; answered once that was done.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn tick(&self, wish: TickRequest) -> Result<TickView, ClientError> {
+        let body = serde_json::to_vec(&wish).map_err(|error| broken("writing the question")(error.into()))?;
+        // The daemon says itself when that takes too long.
+        self.read(Method::POST, "/v1/tick", body.into()).await
     }
 
     /// Reads lines of the event log as bytes; with `follow` until the daemon ends.

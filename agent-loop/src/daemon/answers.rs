@@ -123,6 +123,8 @@ impl Daemon {
             observed: self.observed(),
             lost,
             log: self.log_view(),
+            // The issue loop knows, and is asked by who answers over the socket.
+            forges: Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::fcntl::OFlag;
 use tokio::task::JoinHandle;
 
 use super::Setup;
@@ -56,6 +58,7 @@ struct Way {
     mode: KeeperMode,
     program: PathBuf,
     args: Vec<std::ffi::OsString>,
+    log: Option<PathBuf>,
 }
 
 /// What came of looking for one.
@@ -116,7 +119,10 @@ impl Keeper {
             users: agent.user.iter().cloned().collect(),
             allow_root: agent.allow_root,
         };
-        (Way { socket, mode: host.keeper, program: setup.program.clone(), args }, expected)
+        (
+            Way { socket, mode: host.keeper, program: setup.program.clone(), args, log: setup.keeper_log.clone() },
+            expected,
+        )
     }
 
     /// Its number, or why there is none.
@@ -284,6 +290,14 @@ async fn look(way: Way, last: Option<Arc<PidFd>>, mut started: Vec<Child>, patie
 async fn start(way: &Way, started: &mut Vec<Child>) -> anyhow::Result<Connected> {
     let dir = way.socket.parent().unwrap_or(Path::new("/"));
     make_private(dir).with_context(|| format!("making {} for the keeper's socket", dir.display()))?;
+    let said = match &way.log {
+        None => Stdio::inherit(),
+        Some(log) => {
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.create(true).append(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(log);
+            Stdio::from(file.with_context(|| format!("opening {} for the keeper's words", log.display()))?)
+        }
+    };
     let mut child = Command::new(&way.program)
         .args(&way.args)
         .current_dir("/")
@@ -292,6 +306,7 @@ async fn start(way: &Way, started: &mut Vec<Child>) -> anyhow::Result<Connected>
         .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(said)
         .spawn()
         .with_context(|| format!("starting {} keeper", way.program.display()))?;
     let connected = until_connected(way, &mut child).await;

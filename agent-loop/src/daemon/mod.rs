@@ -41,6 +41,9 @@ pub struct Setup {
     pub program: PathBuf,
     /// The limit on open files that agents get: ours is raised.
     pub open_files: u64,
+    /// The file that a keeper which is started says things to, instead of our standard error: it outlives us, and whoever
+    /// waits for the end of our output would wait for it.
+    pub keeper_log: Option<PathBuf>,
 }
 
 impl Setup {
@@ -53,6 +56,6 @@ impl Setup {
         let program = std::env::current_exe().context("finding this program")?;
         // Of each run some are held open.
         let (open_files, _) = raise_open_files().context("raising the limit of open files")?;
-        Ok(Self { config, cgroup_root, root_level, program, open_files })
+        Ok(Self { config, cgroup_root, root_level, program, open_files, keeper_log: None })
     }
 }

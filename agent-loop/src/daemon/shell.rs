@@ -176,6 +176,8 @@ pub(super) struct Daemon {
     pub(super) awaited: HashMap<RunId, Vec<super::within::Reply>>,
     /// The issue loop, where there is one.
     pub(super) issues: Option<super::within::Desk>,
+    /// Whether the issue loop says that its pass is over, and nothing more is to be done.
+    pub(super) finished: bool,
     pub(super) accounts: LookUp,
     pub(super) ids: ulid::Generator,
 }
@@ -240,6 +242,7 @@ impl Daemon {
             deferred: VecDeque::new(),
             awaited: HashMap::new(),
             issues: None,
+            finished: false,
             accounts: LookUp::start().context("starting the thread that looks users up")?,
             ids: ulid::Generator::new(),
         };
@@ -270,6 +273,9 @@ impl Daemon {
         let mut turn = false;
         loop {
             self.settle(&sources).await;
+            if self.finished {
+                return self.stop();
+            }
             if let Some(question) = self.deferred.pop_front() {
                 self.answer(question).await;
                 continue;
@@ -389,9 +395,8 @@ impl Daemon {
 
     fn stop(&mut self) {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
-        self.note(|lines, clock| {
-            lines.told("host.stop", "the daemon was asked to stop; agents go on".to_owned(), clock)
-        });
+        let why = if self.finished { "its pass is over" } else { "the daemon was asked to stop; agents go on" };
+        self.note(|lines, clock| lines.told("host.stop", why.to_owned(), clock));
         self.flush();
         let progress = self.audit.close();
         if let Some(why) = progress.failing {

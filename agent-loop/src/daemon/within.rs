@@ -25,6 +25,10 @@ impl Daemon {
             Within::Submit(order) => self.submit(*order).await,
             Within::RunOf(part) => self.part(&part).map(|record| Given::Run(record.map(Box::new))),
             Within::Over(run) => return self.over(run, reply),
+            Within::Finish => {
+                self.finished = true;
+                Ok(Given::Done)
+            }
             Within::Stop { run, why } => self.stop_for(run, &why),
             Within::Remember(task) => self
                 .store

@@ -58,6 +58,9 @@ pub trait Forge: fmt::Debug + Send + Sync {
     /// The repository: its default branch, and what we may do in it.
     async fn repository(&self) -> Result<Repository, ForgeError>;
 
+    /// The names of the labels that the repository has.
+    async fn labels(&self) -> Result<Vec<String>, ForgeError>;
+
     /// The open issues that have every one of `labels`, oldest first; none of them is a pull request.
     async fn open_issues(&self, labels: &[String]) -> Result<Vec<Issue>, ForgeError>;
 

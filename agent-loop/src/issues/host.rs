@@ -23,6 +23,8 @@ pub(super) struct Host {
     pub(super) command: AgentCommand,
     pub(super) templates: Templates,
     pub(super) tools: Tools,
+    /// Whether this is one pass: nobody but an agent is waited for.
+    pub(super) once: bool,
 }
 
 /// Programs that are run as the agent to put its clone away.
@@ -40,7 +42,7 @@ impl Host {
     ///
     /// # Errors
     /// What is missing, and what to do about it.
-    pub(super) fn new(config: Config, link: Link) -> anyhow::Result<Self> {
+    pub(super) fn new(config: Config, link: Link, once: bool) -> anyhow::Result<Self> {
         let name = config.agent.user.as_deref().context("no `user` is set in [agent]: nobody to run agents as")?;
         let user = nix::unistd::User::from_name(name).context("looking the agent's user up")?;
         let user = user.with_context(|| format!("there is no user {name}, which [agent] names"))?;
@@ -55,7 +57,7 @@ impl Host {
         let holder = Holder { host, instance: instance(&issues.path().join("instance"))? };
         let tools = Tools { find: tool("find")?, chmod: tool("chmod")? };
         let owner = Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
-        Ok(Self { link, config, owner, holder, command, templates, tools })
+        Ok(Self { link, config, owner, holder, command, templates, tools, once })
     }
 }
 

@@ -83,6 +83,11 @@ impl Link {
         self.within(Within::Note(Box::new(line))).await.map(drop)
     }
 
+    /// Ends the daemon: all that was to be done is done.
+    pub(super) async fn finish(&self) -> Result<(), LinkError> {
+        self.within(Within::Finish).await.map(drop)
+    }
+
     /// What a run wrote to its standard output.
     pub(super) async fn output(&self, run: RunId) -> Result<PathBuf, LinkError> {
         let Answer::Logs(LogFiles { stdout, .. }) = self.ask(Ask::Logs(run.to_string())).await? else {

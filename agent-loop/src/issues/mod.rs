@@ -11,31 +11,37 @@
 //! Not inside: a decision (`work`), a process (the daemon's), the API of a forge (`forge`). Called by `serve` alone.
 
 mod claim;
+mod desk;
 mod host;
 mod lines;
 mod link;
 mod look;
 mod place;
+mod probe;
 mod read;
 mod repo;
 mod step;
+mod survey;
 mod tend;
 mod translate;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+pub use self::probe::{Finding, Level, probe};
 
 use self::host::Host;
 use self::link::Link;
 use self::repo::{Board, Repo, say};
 use crate::config::Config;
-use crate::control::api::{Answer, IssueAsk, IssueQuestion, Problem, Questions, QueueView, TaskVerb, TaskView};
+use crate::control::api::{IssueQuestion, LookView, Questions, TickView};
 use crate::daemon::Desk;
-use crate::work::{IssueKey, RepoName, Task};
+use crate::work::{RepoName, Task};
 
 /// How many questions of people may wait.
 const QUESTIONS: usize = 64;
@@ -45,92 +51,134 @@ const QUESTIONS: usize = 64;
 /// # Errors
 /// Where no thread can be had.
 pub fn start(config: Config, daemon: Questions) -> io::Result<Desk> {
+    begin(config, daemon, None)
+}
+
+/// The same for one pass: it is told what that came to, and the daemon ends then.
+///
+/// # Errors
+/// Where no thread can be had.
+pub fn start_one_pass(config: Config, daemon: Questions) -> io::Result<(Desk, oneshot::Receiver<TickView>)> {
+    let (told, tells) = oneshot::channel();
+    Ok((begin(config, daemon, Some(told))?, tells))
+}
+
+/// What one pass would take: only the forge is read, and nothing is written, there or here.
+pub async fn would_take(config: &Config) -> TickView {
+    let mut repos = Vec::new();
+    for settings in &config.repos {
+        let view = LookView { repo: settings.name.to_string(), ..LookView::default() };
+        let looked = async {
+            let (forge, _, base) = repo::reach(settings).await?;
+            let rules = settings.rules(config);
+            let survey = survey::Survey {
+                forge: &forge,
+                settings,
+                base: &base,
+                // Whose a claim is does not matter where nobody holds one here.
+                holder: &claim::Holder { host: String::new(), instance: String::new() },
+                stale: rules.claim_stale,
+                active: BTreeSet::new(),
+                room: settings.max_tasks as usize,
+            };
+            anyhow::Ok(survey.look(&mut survey::Claims::new()).await?)
+        };
+        let paused = place::is_paused(&place::paused(&config.host.state_dir, &settings.name)).unwrap_or(false);
+        let view = LookView { paused, ..view };
+        repos.push(match looked.await {
+            Ok(mut found) if paused => {
+                found.waiting.splice(0..0, std::mem::take(&mut found.next));
+                look::would(view, found)
+            }
+            Ok(found) => look::would(view, found),
+            Err(error) => LookView { trouble: Some(format!("{error:#}")), ..view },
+        });
+    }
+    TickView { dry_run: true, under_way: false, repos }
+}
+
+fn begin(config: Config, daemon: Questions, once: Option<oneshot::Sender<TickView>>) -> io::Result<Desk> {
     let (desk, asked) = mpsc::channel(QUESTIONS);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("issues".to_owned()).spawn(move || {
         let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, run(config, Link::new(daemon), asked));
+        local.block_on(&runtime, run(config, Link::new(daemon), asked, once));
     })?;
     Ok(desk)
 }
 
 type Boards = BTreeMap<RepoName, Rc<Board>>;
 
-async fn run(config: Config, link: Link, mut asked: mpsc::Receiver<IssueQuestion>) {
+async fn run(
+    config: Config,
+    link: Link,
+    asked: mpsc::Receiver<IssueQuestion>,
+    once: Option<oneshot::Sender<TickView>>,
+) {
     let boards: Boards = config.repos.iter().map(|repo| (repo.name.clone(), Rc::default())).collect();
-    match Host::new(config, link) {
-        Ok(host) => {
-            let host = Rc::new(host);
-            let tasks = match host.link.tasks().await {
-                Ok(tasks) => tasks,
-                // What is not known cannot be gone on with, and nothing new is begun beside it.
-                Err(error) => return refuse(&boards, &format!("reading the tasks: {error}"), &mut asked).await,
-            };
-            for settings in &host.config.repos {
-                let tasks: Vec<Task> = tasks.iter().filter(|task| task.key.repo == settings.name).cloned().collect();
-                let (host, settings) = (Rc::clone(&host), settings.clone());
-                let Some(board) = boards.get(&settings.name).cloned() else { continue };
-                tokio::task::spawn_local(async move {
-                    let repo = Rc::new(Repo::reach(&host, &settings, &board).await);
-                    say(&format!("{}: its issues are taken", settings.name));
-                    repo.keep(tasks).await;
-                });
-            }
-            serve(&boards, &mut asked).await;
+    let state = config.host.state_dir.clone();
+    let desk = desk::Desk { boards: &boards, state: &state, once: once.is_some() };
+    let passes = match ready(config, link.clone(), &boards, once.is_some()).await {
+        Ok((host, tasks)) => set_out(&host, &tasks, &boards),
+        Err(why) => {
+            say(&format!("no issue is taken: {why}"));
+            boards.values().for_each(|board| board.state.borrow_mut().trouble = Some(why.clone()));
+            let views = boards.iter().map(|(name, board)| board.look_view(name, Vec::new()));
+            views.map(|view| tokio::task::spawn_local(async { view })).collect()
         }
-        Err(error) => refuse(&boards, &format!("{error:#}"), &mut asked).await,
-    }
+    };
+    let Some(told) = once else { return desk.serve(asked).await };
+    let pass = async {
+        let mut repos = Vec::new();
+        for pass in passes {
+            // One that panicked has told so.
+            repos.extend(pass.await.ok());
+        }
+        TickView { dry_run: false, under_way: false, repos }
+    };
+    let view = tokio::select! {
+        view = pass => view,
+        () = desk.serve(asked) => return,
+    };
+    // Who waited may have gone; the daemon ends in any case.
+    let _ = told.send(view);
+    let _ = link.finish().await;
 }
 
-async fn refuse(boards: &Boards, why: &str, asked: &mut mpsc::Receiver<IssueQuestion>) {
-    say(&format!("no issue is taken: {why}"));
-    boards.values().for_each(|board| board.state.borrow_mut().trouble = Some(why.to_owned()));
-    serve(boards, asked).await;
+/// What tasks need of this host, and every task that was ever remembered.
+async fn ready(config: Config, link: Link, boards: &Boards, once: bool) -> Result<(Rc<Host>, Vec<Task>), String> {
+    let host = Host::new(config, link, once).map_err(|error| format!("{error:#}"))?;
+    for (name, board) in boards {
+        let mark = place::paused(&host.config.host.state_dir, name);
+        board.state.borrow_mut().paused = place::is_paused(&mark).map_err(|error| format!("{error:#}"))?;
+    }
+    // What is not known cannot be gone on with, and nothing new is begun beside it.
+    let tasks = host.link.tasks().await.map_err(|error| format!("reading the tasks: {error}"))?;
+    Ok((Rc::new(host), tasks))
 }
 
-async fn serve(boards: &Boards, asked: &mut mpsc::Receiver<IssueQuestion>) {
-    while let Some(IssueQuestion { ask, from, reply }) = asked.recv().await {
-        let answer = match ask {
-            IssueAsk::Queue => {
-                let repos = boards.iter().map(|(name, board)| board.view(&name.to_string())).collect();
-                Ok(Answer::Queue(QueueView { repos }))
+/// Begins with each repository; what a single pass over it comes to.
+fn set_out(host: &Rc<Host>, tasks: &[Task], boards: &Boards) -> Vec<JoinHandle<LookView>> {
+    let mut passes = Vec::new();
+    for settings in &host.config.repos {
+        let tasks: Vec<Task> = tasks.iter().filter(|task| task.key.repo == settings.name).cloned().collect();
+        let (host, settings) = (Rc::clone(host), settings.clone());
+        let Some(board) = boards.get(&settings.name).cloned() else { continue };
+        passes.push(tokio::task::spawn_local(async move {
+            if host.once {
+                return match Repo::open(&host, &settings, &board).await {
+                    Ok(repo) => Rc::new(repo).pass(tasks).await,
+                    Err(error) => {
+                        board.state.borrow_mut().trouble = Some(format!("{error:#}"));
+                        board.look_view(&settings.name, Vec::new())
+                    }
+                };
             }
-            IssueAsk::Act(..) if !from.may_write => {
-                Err(Problem::Forbidden("only root and the owner of the configuration steer tasks".to_owned()))
-            }
-            IssueAsk::Act(key, verb) => act(boards, &key, verb).map(|view| Answer::Task(Box::new(view))),
-        };
-        // Who asked may have gone.
-        let _ = reply.send(answer);
+            let repo = Rc::new(Repo::reach(&host, &settings, &board).await);
+            say(&format!("{}: its issues are taken", settings.name));
+            repo.keep(tasks).await;
+            board.look_view(&settings.name, Vec::new())
+        }));
     }
-}
-
-/// Does what a person wants with a task.
-fn act(boards: &Boards, key: &IssueKey, verb: TaskVerb) -> Result<TaskView, Problem> {
-    let board = boards.get(&key.repo).ok_or_else(|| {
-        Problem::NotFound(format!("{} is no repository of the configuration; see `agent-loop queue`", key.repo))
-    })?;
-    let handle = board.state.borrow().tasks.get(key).cloned();
-    match (verb, handle) {
-        (TaskVerb::Start, None) => {
-            board.state.borrow_mut().wanted.push(key.clone());
-            board.look.notify_one();
-            Ok(TaskView { issue: key.to_string(), state: "wanted".to_owned(), ..TaskView::default() })
-        }
-        (TaskVerb::Start, Some(_)) => Err(Problem::Conflict(format!("{key} is being worked on already"))),
-        (TaskVerb::Retry | TaskVerb::Pause | TaskVerb::Resume, None) => {
-            Err(Problem::NotFound(format!("{key} is not being worked on; see `agent-loop queue`")))
-        }
-        (verb @ (TaskVerb::Retry | TaskVerb::Pause | TaskVerb::Resume), Some(handle)) => {
-            let mut wish = handle.wish.borrow_mut();
-            match verb {
-                TaskVerb::Pause => wish.paused = Some(true),
-                TaskVerb::Resume => wish.paused = Some(false),
-                TaskVerb::Retry | TaskVerb::Start => (wish.retry, wish.paused) = (true, Some(false)),
-            }
-            drop(wish);
-            handle.poke.notify_one();
-            Ok(handle.view.borrow().clone())
-        }
-    }
+    passes
 }

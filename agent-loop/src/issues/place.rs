@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use nix::fcntl::OFlag;
 
 use crate::agent::SessionId;
-use crate::work::{IssueKey, RepoName};
+use crate::work::{IssueKey, RepoName, Sha};
 
 /// The files of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,40 @@ fn name(key: &IssueKey) -> String {
 /// Where our own bare repository of a forge's repository is.
 pub(super) fn repository(state: &Path, repo: &RepoName) -> PathBuf {
     state.join("git").join(format!("{}+{}", repo.owner(), repo.name()))
+}
+
+/// The mark of a repository of which no issue is taken, since a person said so.
+pub(super) fn paused(state: &Path, repo: &RepoName) -> PathBuf {
+    state.join("issues/paused").join(format!("{}+{}", repo.owner(), repo.name()))
+}
+
+/// Whether a repository is marked so.
+///
+/// # Errors
+/// Where that cannot be told.
+pub(super) fn is_paused(mark: &Path) -> anyhow::Result<bool> {
+    match fs::symlink_metadata(mark) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("looking at {}", mark.display())),
+    }
+}
+
+/// Marks a repository so, or not any more; durable when it returns.
+///
+/// # Errors
+/// What could not be written.
+pub(super) fn set_paused(mark: &Path, paused: bool) -> anyhow::Result<()> {
+    let dir = mark.parent().context("a mark without a directory")?;
+    directory(dir, 0o700)?;
+    if paused {
+        write(mark, b"")?;
+    } else if let Err(error) = fs::remove_file(mark)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("removing {}", mark.display()));
+    }
+    File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("writing {}", dir.display()))
 }
 
 impl Place {
@@ -98,6 +132,21 @@ impl Place {
         match fs::remove_file(&mark) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("forgetting a clone"),
             Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Remembers the commit that the clone's branch was made at.
+    pub(super) fn set_given(&self, at: &Sha) -> anyhow::Result<()> {
+        write(&self.ours.join("given"), at.to_string().as_bytes())
+    }
+
+    /// The commit that the clone's branch was made at, where that was remembered: its base may have moved on since.
+    pub(super) fn given(&self) -> anyhow::Result<Option<Sha>> {
+        let path = self.ours.join("given");
+        match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map(Some).with_context(|| format!("reading {}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
     }
 

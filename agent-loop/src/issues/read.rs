@@ -37,7 +37,7 @@ const TAKE: TakeLimits = TakeLimits { bytes: 512 << 20, objects: 500_000, commit
 
 /// The run of a task's attempt.
 pub(super) fn agent_part(task: &Task, attempt: u32) -> RunPart {
-    RunPart { issue: task.key.to_string(), attempt, what: "agent".to_owned() }
+    RunPart { issue: task.key.to_string(), attempt, what: RunPart::AGENT.to_owned() }
 }
 
 impl Repo {
@@ -183,8 +183,10 @@ impl Repo {
         let Some(base) = self.git.fetch(&task.base, &credential).await? else {
             return Err(ReadError::Odd(format!("there is no branch {} on the forge", task.base)));
         };
-        let since = task.pushed.clone().unwrap_or(base);
         let place = self.place(&task.key);
+        // What the agent was given, not the base as it is now: others' merges move it while the agent works.
+        let given = place.given().map_err(|error| ReadError::Odd(format!("{error:#}")))?;
+        let since = task.pushed.clone().or(given).unwrap_or(base);
         let argv = crate::git::take_argv(self.git_path(), &place.clone(), &task.branch, &since);
         let bundle = match self.step(task, "take", argv, Some(TAKE.bytes)).await? {
             Ok(record) => self.host.link.output(record.id).await?,

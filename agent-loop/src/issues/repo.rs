@@ -7,17 +7,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::host::Host;
 use super::place::{self, Place};
+use super::survey::Claims;
 use crate::config;
-use crate::control::api::{RepoView, SkippedView, TaskView};
+use crate::control::api::{LookView, RepoView, SkippedView, TaskView};
 use crate::forge::github::{GitHub, Options, Patience};
 use crate::forge::{Forge, Identity};
 use crate::git;
 use crate::store::StateDir;
-use crate::work::{At, Branch, IssueKey, Rules, Task};
+use crate::work::{At, Branch, IssueKey, RepoName, Rules, Task};
 
 /// A repository that was reached.
 #[derive(Debug)]
@@ -53,6 +54,23 @@ pub(super) struct BoardState {
     pub(super) skipped: Vec<(IssueKey, String)>,
     /// Issues that somebody asked for by name.
     pub(super) wanted: Vec<IssueKey>,
+    /// Whether a person holds it back.
+    pub(super) paused: bool,
+    /// Claims of other hosts that were read.
+    pub(super) claims: Claims,
+    /// Who waits for a look.
+    pub(super) pending: Vec<Pending>,
+    /// The tenders of a pass.
+    pub(super) tenders: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Somebody who waits for a look.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// Whether nothing is to be taken by it.
+    pub(super) dry_run: bool,
+    /// Where the answer goes.
+    pub(super) reply: oneshot::Sender<LookView>,
 }
 
 /// A task that is being tended.
@@ -88,6 +106,11 @@ impl Repo {
                         say(&format!("{}: {why}", settings.name));
                     }
                     board.state.borrow_mut().trouble = Some(why);
+                    let pending = std::mem::take(&mut board.state.borrow_mut().pending);
+                    for Pending { reply, .. } in pending {
+                        // Who asked may have gone.
+                        let _ = reply.send(board.look_view(&settings.name, Vec::new()));
+                    }
                 }
             }
             tokio::select! {
@@ -97,21 +120,9 @@ impl Repo {
         }
     }
 
-    async fn open(host: &Rc<Host>, settings: &config::Repo, board: &Rc<Board>) -> anyhow::Result<Self> {
-        let options = Options {
-            api: settings.api.clone(),
-            repository: settings.name.clone(),
-            login: settings.login.clone(),
-            patience: Patience::default(),
-        };
-        let forge = GitHub::new(&options)?;
-        let us = forge.identity().await?;
-        let known = forge.repository().await?;
-        anyhow::ensure!(!known.archived, "the repository is archived: take it out of the configuration");
-        let base = match &settings.base {
-            Some(base) => base.clone(),
-            None => known.default_branch.parse().context("the default branch")?,
-        };
+    /// Reaches a repository, or says what stands in the way.
+    pub(super) async fn open(host: &Rc<Host>, settings: &config::Repo, board: &Rc<Board>) -> anyhow::Result<Self> {
+        let (forge, us, base) = reach(settings).await?;
         let place = place::repository(&host.config.host.state_dir, &settings.name);
         let parent = place.parent().context("a place without a parent")?;
         StateDir::open(parent)?;
@@ -150,7 +161,48 @@ impl Repo {
     }
 }
 
+/// The forge of a repository, who we are there, and what pull requests go into.
+///
+/// # Errors
+/// What stands in the way.
+pub(super) async fn reach(settings: &config::Repo) -> anyhow::Result<(GitHub, Identity, Branch)> {
+    let options = Options {
+        api: settings.api.clone(),
+        repository: settings.name.clone(),
+        login: settings.login.clone(),
+        patience: Patience { between_writes: settings.write_pause, ..Patience::default() },
+    };
+    let forge = GitHub::new(&options)?;
+    let us = forge.identity().await?;
+    let known = forge.repository().await?;
+    anyhow::ensure!(!known.archived, "the repository is archived: take it out of the configuration");
+    let base = match &settings.base {
+        Some(base) => base.clone(),
+        None => known.default_branch.parse().context("the default branch")?,
+    };
+    Ok((forge, us, base))
+}
+
+/// An issue that is not taken, as it is shown.
+pub(super) fn skipped((issue, why): (IssueKey, String)) -> SkippedView {
+    SkippedView { issue: issue.to_string(), why }
+}
+
 impl Board {
+    /// What a look found, as it is shown.
+    pub(super) fn look_view(&self, name: &RepoName, taken: Vec<IssueKey>) -> LookView {
+        let state = self.state.borrow();
+        LookView {
+            repo: name.to_string(),
+            trouble: state.trouble.clone(),
+            paused: state.paused,
+            taken: taken.iter().map(ToString::to_string).collect(),
+            waiting: state.waiting.iter().map(ToString::to_string).collect(),
+            skipped: state.skipped.iter().cloned().map(skipped).collect(),
+            tasks: state.tasks.values().rev().map(|task| task.view.borrow().clone()).collect(),
+        }
+    }
+
     /// What people are shown.
     pub(super) fn view(&self, name: &str) -> RepoView {
         let state = self.state.borrow();
@@ -163,11 +215,11 @@ impl Board {
             remaining: state.limits.hourly.as_ref().map(|hourly| hourly.remaining),
             tasks: state.tasks.values().rev().map(|task| task.view.borrow().clone()).collect(),
             waiting: state.waiting.iter().map(ToString::to_string).collect(),
-            skipped: state
-                .skipped
-                .iter()
-                .map(|(issue, why)| SkippedView { issue: issue.to_string(), why: why.clone() })
-                .collect(),
+            skipped: state.skipped.iter().cloned().map(skipped).collect(),
+            limit: state.limits.hourly.as_ref().map(|hourly| hourly.limit),
+            resets: state.limits.hourly.as_ref().map(|hourly| time(hourly.reset)),
+            held_seconds: state.limits.paused.map(|held| held.as_secs()),
+            paused: state.paused,
         }
     }
 }

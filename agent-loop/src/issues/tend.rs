@@ -18,6 +18,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// The longest such wait.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// After so many failures in a row a single pass leaves a task to the next one.
+const PASS_FAILURES: u32 = 3;
+
 /// A task in the hands of the loop.
 pub(super) struct Tender {
     repo: Rc<Repo>,
@@ -45,7 +48,11 @@ impl Tender {
             self.know_the_run().await;
         }
         self.show();
-        loop {
+        let rests = loop {
+            if self.repo.host.once && self.failures >= PASS_FAILURES {
+                // The next pass tries again.
+                break false;
+            }
             if !self.wishes().await {
                 self.pause_for_trouble().await;
                 continue;
@@ -71,21 +78,52 @@ impl Tender {
                     }
                 },
                 Act::Write(write) => self.write(&write).await,
+                Act::Wait(_) if self.repo.host.once && self.waits_for_others() => break false,
                 Act::Wait(until) => {
                     self.wait(until, now).await;
                     self.seen.forget();
                 }
                 Act::Forget => self.seen.forget(),
-                Act::Rest => break,
+                Act::Rest => break true,
             }
             self.repo.note_limits();
             self.show();
+        };
+        if !rests {
+            self.repo.note_limits();
+            return self.show();
         }
         let mut state = self.repo.board.state.borrow_mut();
         state.tasks.remove(&self.task.key);
         state.known.insert(self.task.key.clone(), self.task);
         drop(state);
         self.repo.board.look.notify_one();
+    }
+
+    /// Whether what it waits for is neither its agent nor the forge's word on what it just wrote.
+    fn waits_for_others(&self) -> bool {
+        if self.task.writing.is_some() {
+            return false;
+        }
+        match self.task.state {
+            State::CiWait(_)
+            | State::CiMissing(_)
+            | State::CiApproval(_)
+            | State::MergeGate { .. }
+            | State::Backoff { .. }
+            | State::NeedsHuman(_) => true,
+            State::Eligible | State::Preparing(_) => self.task.paused,
+            State::Running { .. }
+            | State::Exited(_)
+            | State::Pushing(_)
+            | State::Opening(_)
+            | State::Merging(_)
+            | State::MergeUnknown { .. }
+            | State::Closing { .. }
+            | State::Done
+            | State::Superseded(_)
+            | State::Cleaned => false,
+        }
     }
 
     /// Takes up what a person wants.

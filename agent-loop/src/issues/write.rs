@@ -152,6 +152,7 @@ impl Repo {
             };
             let argv = git::clone_argv(self.git_path(), &bundle, &clone, &task.branch, Some(&author));
             self.step(task, "clone", argv, None).await?.map_err(Failed)?;
+            place.set_given(&at)?;
             place.set_cloned(true)?;
         }
         let prompt = self.prompt(task, purpose).await?;

@@ -211,7 +211,7 @@ pub struct Spent {
     pub check_fixes: u32,
     /// Runs to mend conflicts.
     pub conflict_fixes: u32,
-    /// Merges asked for.
+    /// Merges that were asked for and answered, or whose answer is in doubt.
     pub merges: u32,
 }
 

@@ -99,6 +99,7 @@ impl World {
             ("post", "/app/installations/{installation_id}/access_tokens") => self.mint(),
             ("get", "") => Reply::json(200, &self.repository_body()),
             ("get", "/issues") => self.list_issues(asked),
+            ("get", "/labels") => list(asked, self.labels.iter().map(|name| answers::label(name)).collect()),
             (method, template) if template.starts_with("/issues/") => self.of_issue(method, template, asked),
             (method, template) if template.starts_with("/git/") => self.of_git(method, template, asked),
             (method, template) if template.starts_with("/pulls") => self.of_pull(method, template, asked),

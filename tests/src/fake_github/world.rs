@@ -18,6 +18,8 @@ pub struct World {
     pub scopes: Option<String>,
     /// Issues and pull requests by their number.
     pub issues: BTreeMap<u64, Issue>,
+    /// The labels that there are.
+    pub labels: BTreeSet<String>,
     /// Comments by their id.
     pub comments: BTreeMap<u64, Comment>,
     /// What a pull request has beside its issue.
@@ -157,6 +159,7 @@ impl World {
             login: "agent-loop-bot".to_owned(),
             scopes: Some("repo, workflow".to_owned()),
             issues: BTreeMap::new(),
+            labels: ["State/Ready", "State/InProgress", "State/Question"].map(str::to_owned).into(),
             comments: BTreeMap::new(),
             pulls: BTreeMap::new(),
             ci: Ci::Passing,

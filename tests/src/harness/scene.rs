@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,8 @@ impl Scene {
     fn configure_agent(&self, agent: &str, more: &str) {
         let work = self.host.path("work");
         let repo = format!(
-            "[[repo]]\nname = {:?}\napi = {:?}\ntoken_file = {:?}\nallowed = [\"alice\"]\npoll = \"1s\"\n{more}\n",
+            "[[repo]]\nname = {:?}\napi = {:?}\ntoken_file = {:?}\nallowed = [\"alice\"]\npoll = \"1s\"\n\
+             write_pause = \"10ms\"\n{more}\n",
             self.forge.repository(),
             self.forge.api(),
             self.forge.token_file(),
@@ -291,5 +293,30 @@ impl Scene {
             lines.extend(text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
         }
         lines
+    }
+
+    /// How many files of this host there are, and those of them that hold these bytes.
+    ///
+    /// # Panics
+    /// When that cannot be looked at.
+    #[must_use]
+    pub fn files_with(&self, bytes: &[u8]) -> (usize, Vec<PathBuf>) {
+        let (mut files, mut found) = (0, Vec::new());
+        let mut dirs = vec![self.host.path("")];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                let kind = entry.file_type().expect("it has one");
+                if kind.is_dir() {
+                    dirs.push(entry.path());
+                } else if kind.is_file() {
+                    files += 1;
+                    let content = fs::read(entry.path()).unwrap_or_default();
+                    if content.windows(bytes.len()).any(|it| it == bytes) {
+                        found.push(entry.path());
+                    }
+                }
+            }
+        }
+        (files, found)
     }
 }

@@ -48,17 +48,17 @@ pub(super) enum Command {
 
 /// What all of them take.
 #[derive(Clone, Debug, Args)]
-struct Common {
+pub(super) struct Common {
     /// Print JSON, whose form is stable, instead of text for people.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// The daemon's socket [default: $AGENT_LOOP_SOCKET, else /run/agent-loop/socket].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
 
 impl Common {
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         let of_environment = || std::env::var_os("AGENT_LOOP_SOCKET").filter(|path| !path.is_empty());
         Client::new(
             self.socket.clone().or_else(|| of_environment().map(PathBuf::from)).unwrap_or_else(|| SOCKET.into()),
@@ -68,7 +68,7 @@ impl Common {
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     /// The question has no answer.
     #[error("{doing}: {why}")]
     Asked {

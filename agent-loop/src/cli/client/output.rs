@@ -20,14 +20,14 @@ pub(in crate::cli) fn page() -> Page {
 }
 
 /// Prints a text.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+pub(in crate::cli) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
 }
 
 /// Prints a view as one JSON object over several lines.
-pub(super) fn print_json(view: &impl Serialize) -> Result<(), Failure> {
+pub(in crate::cli) fn print_json(view: &impl Serialize) -> Result<(), Failure> {
     print(&(serde_json::to_string_pretty(view)? + "\n"))
 }
 

@@ -1,12 +1,14 @@
 //! `agent-loop queue`, `retry`, `pause`, `resume`: the issues that are worked on.
 
+use std::str::FromStr;
+
 use clap::Args as ClapArgs;
 
 use super::output::{page, print, print_json};
 use super::{Common, Failure, doing, draw};
-use crate::control::api::{TaskRequest, TaskVerb};
+use crate::control::api::{RepoRequest, RepoVerb, TaskRequest, TaskVerb};
 use crate::error;
-use crate::work::IssueKey;
+use crate::work::{IssueKey, NotAName, RepoName};
 
 /// Shows the repositories, the issues that are worked on, and those that wait.
 #[derive(Debug, ClapArgs)]
@@ -29,25 +31,53 @@ pub(in crate::cli) struct RetryArgs {
     task: TaskArgs,
 }
 
-/// Begins nothing new for an issue. What runs goes on: `agent-loop kill` stops it.
+/// Begins nothing new for an issue, or takes no issue of a repository any more. What runs goes on.
+///
+/// `agent-loop kill` stops what runs. A repository stays paused over restarts, until `agent-loop resume`; issues of it that
+/// are worked on go on to their end.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   agent-loop pause owner/name#42
-  agent-loop resume owner/name#42")]
+  agent-loop pause owner/name; agent-loop resume owner/name")]
 pub(in crate::cli) struct PauseArgs {
     #[command(flatten)]
-    task: TaskArgs,
+    target: TargetArgs,
 }
 
-/// Goes on with an issue that was paused.
+/// Goes on with an issue that was paused, or takes issues of a repository again.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  agent-loop resume owner/name#42")]
+  agent-loop resume owner/name#42
+  agent-loop resume owner/name")]
 pub(in crate::cli) struct ResumeArgs {
     #[command(flatten)]
-    task: TaskArgs,
+    target: TargetArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+struct TargetArgs {
+    /// The issue, OWNER/NAME#NUMBER, or the repository, OWNER/NAME.
+    #[arg(value_name = "ISSUE|REPO")]
+    target: Target,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What is paused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Issue(IssueKey),
+    Repo(RepoName),
+}
+
+impl FromStr for Target {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        if text.contains('#') { text.parse().map(Self::Issue) } else { text.parse().map(Self::Repo) }
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -70,11 +100,30 @@ pub(super) async fn retry(args: RetryArgs) -> Result<u8, Failure> {
 }
 
 pub(super) async fn pause(args: PauseArgs) -> Result<u8, Failure> {
-    act(&args.task.issue, TaskVerb::Pause, &args.task.common).await
+    hold(&args.target, TaskVerb::Pause, RepoVerb::Pause).await
 }
 
 pub(super) async fn resume(args: ResumeArgs) -> Result<u8, Failure> {
-    act(&args.task.issue, TaskVerb::Resume, &args.task.common).await
+    hold(&args.target, TaskVerb::Resume, RepoVerb::Resume).await
+}
+
+async fn hold(TargetArgs { target, common }: &TargetArgs, of_task: TaskVerb, of_repo: RepoVerb) -> Result<u8, Failure> {
+    let repo = match target {
+        Target::Issue(issue) => return act(issue, of_task, common).await,
+        Target::Repo(repo) => repo,
+    };
+    let wish = RepoRequest { repo: repo.to_string(), verb: of_repo };
+    let view = common.client().repo(&wish).await.map_err(doing("asking for the repository"))?;
+    if common.json {
+        print_json(&view)?;
+    } else {
+        let done = match of_repo {
+            RepoVerb::Pause => "is paused: no issue of it is taken, those that are worked on go on",
+            RepoVerb::Resume => "goes on: its issues are taken",
+        };
+        print(&format!("{repo} {done}; see `agent-loop queue`\n"))?;
+    }
+    Ok(error::DONE)
 }
 
 /// Has something done with an issue, and says so.
@@ -93,4 +142,18 @@ pub(super) async fn act(issue: &IssueKey, verb: TaskVerb, common: &Common) -> Re
         print(&format!("{issue} {done}; see `agent-loop queue`\n"))?;
     }
     Ok(error::DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issue_and_a_repository_are_told_apart() {
+        assert!(matches!("o/r#7".parse(), Ok(Target::Issue(key)) if key.number == 7));
+        assert!(matches!("o/r".parse(), Ok(Target::Repo(repo)) if repo.to_string() == "o/r"));
+        for bad in ["o", "o/r#", "#7", "o/r#x", "o/r/s", ""] {
+            assert!(bad.parse::<Target>().is_err(), "{bad:?}");
+        }
+    }
 }

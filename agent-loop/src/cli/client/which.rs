@@ -19,7 +19,7 @@ const LISTED: usize = 10;
 
 /// Why no run is meant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unresolved {
+pub(in crate::cli) enum Unresolved {
     /// A number, which may be somebody else's process by now.
     #[error(
         "{0} is a number: agent-loop takes runs, never process numbers, since a number may be another process by now; \

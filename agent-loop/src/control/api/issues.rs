@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Answer, Caller, Problem};
-use crate::work::IssueKey;
+use crate::work::{IssueKey, RepoName};
 
 /// A question to the issue loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,13 @@ pub enum IssueAsk {
     Queue,
     /// `POST /v1/tasks`
     Act(IssueKey, TaskVerb),
+    /// `POST /v1/repos`
+    Steer(RepoName, RepoVerb),
+    /// `POST /v1/tick`: every repository is looked at now.
+    Tick {
+        /// Only say what would be taken.
+        dry_run: bool,
+    },
 }
 
 /// A question on its way to the issue loop.
@@ -38,6 +45,65 @@ pub enum TaskVerb {
     Pause,
     /// Go on.
     Resume,
+}
+
+/// What is to be done with a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RepoVerb {
+    /// Take no issue of it any more. Those that are worked on go on.
+    Pause,
+    /// Take issues again.
+    Resume,
+}
+
+/// The body of `POST /v1/repos`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepoRequest {
+    /// `owner/name`.
+    pub repo: String,
+    /// What is to be done.
+    pub verb: RepoVerb,
+}
+
+/// The body of `POST /v1/tick`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TickRequest {
+    /// Only say what would be taken.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a pass over all repositories found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TickView {
+    /// Whether nothing was taken, since only that was asked.
+    pub dry_run: bool,
+    /// Whether it is another `agent-loop tick` that answers: then nothing was done, its own pass goes on.
+    pub under_way: bool,
+    /// One for each `[[repo]]` of the configuration.
+    pub repos: Vec<LookView>,
+}
+
+/// What a look at a repository found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookView {
+    /// `owner/name`.
+    pub repo: String,
+    /// What is wrong with it, in words.
+    pub trouble: Option<String>,
+    /// Whether a person holds it back.
+    pub paused: bool,
+    /// The issues that were taken by this look, or would be, the first one first.
+    pub taken: Vec<String>,
+    /// Issues that wait for their turn, the next one first.
+    pub waiting: Vec<String>,
+    /// Issues with the label that are not taken, and why.
+    pub skipped: Vec<SkippedView>,
+    /// The tasks that are open, as they are now.
+    pub tasks: Vec<TaskView>,
 }
 
 /// The body of `POST /v1/tasks`.
@@ -72,6 +138,18 @@ pub struct RepoView {
     pub not_modified: u64,
     /// Requests that are left in this hour, as the forge says.
     pub remaining: Option<u64>,
+    /// How many there are in an hour.
+    #[serde(default)]
+    pub limit: Option<u64>,
+    /// When there are that many again, RFC 3339.
+    #[serde(default)]
+    pub resets: Option<String>,
+    /// Seconds for which nothing is sent, since the forge asked for that.
+    #[serde(default)]
+    pub held_seconds: Option<u64>,
+    /// Whether a person holds it back: no issue is taken.
+    #[serde(default)]
+    pub paused: bool,
     /// Its tasks, the latest first.
     pub tasks: Vec<TaskView>,
     /// Issues that wait for their turn, the next one first.

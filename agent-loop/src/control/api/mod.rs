@@ -14,10 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::feed::Follower;
 
-pub use self::issues::{IssueAsk, IssueQuestion, QueueView, RepoView, SkippedView, TaskRequest, TaskVerb, TaskView};
+pub use self::issues::{
+    IssueAsk, IssueQuestion, LookView, QueueView, RepoRequest, RepoVerb, RepoView, SkippedView, TaskRequest, TaskVerb,
+    TaskView, TickRequest, TickView,
+};
 pub use self::view::{
-    ErrorBody, ErrorView, KillView, LogView, MissedView, OutputView, ProcessView, RunView, RunsView, StartedView,
-    StatusView, TreeView,
+    ErrorBody, ErrorView, ForgeView, KillView, LogView, MissedView, OutputView, ProcessView, RunView, RunsView,
+    StartedView, StatusView, TreeView,
 };
 pub use self::within::{Given, Order, Within};
 
@@ -108,6 +111,10 @@ pub enum Answer {
     Queue(QueueView),
     /// To [`IssueAsk::Act`]: the task as it is then.
     Task(Box<TaskView>),
+    /// To [`IssueAsk::Steer`]: the repository as it is then.
+    Repo(Box<RepoView>),
+    /// To [`IssueAsk::Tick`].
+    Tick(TickView),
     /// To [`Ask::Within`].
     Given(Given),
 }

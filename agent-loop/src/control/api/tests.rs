@@ -52,6 +52,7 @@ fn status(keeper: Result<u32, String>) -> StatusView {
         observed: vec![process()],
         lost: 0,
         log: LogView { durable: 4_812, signed: 4_800, checkpoint_age_ms: Some(2_100) },
+        forges: Vec::new(),
     }
 }
 

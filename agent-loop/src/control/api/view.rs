@@ -29,6 +29,9 @@ pub struct StatusView {
     /// How far the audit log has come.
     #[serde(default)]
     pub log: LogView,
+    /// What is left of the patience of each repository's forge; none where no repository is configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forges: Vec<ForgeView>,
 }
 
 /// How far the audit log has come.
@@ -40,6 +43,42 @@ pub struct LogView {
     pub signed: u64,
     /// Milliseconds since that was signed; none is signed yet without.
     pub checkpoint_age_ms: Option<u64>,
+}
+
+/// What is left of a forge's patience with one repository's requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgeView {
+    /// `owner/name`.
+    pub repo: String,
+    /// What is wrong with it, in words.
+    pub trouble: Option<String>,
+    /// Requests that were sent to it.
+    pub requests: u64,
+    /// Of these, those that cost nothing: nothing had changed.
+    pub not_modified: u64,
+    /// Requests that are left in this hour, as the forge says.
+    pub remaining: Option<u64>,
+    /// How many there are in an hour.
+    pub limit: Option<u64>,
+    /// When there are that many again, RFC 3339.
+    pub resets: Option<String>,
+    /// Seconds for which nothing is sent, since the forge asked for that.
+    pub held_seconds: Option<u64>,
+}
+
+impl From<super::RepoView> for ForgeView {
+    fn from(view: super::RepoView) -> Self {
+        Self {
+            repo: view.repo,
+            trouble: view.trouble,
+            requests: view.requests,
+            not_modified: view.not_modified,
+            remaining: view.remaining,
+            limit: view.limit,
+            resets: view.resets,
+            held_seconds: view.held_seconds,
+        }
+    }
 }
 
 /// A run.

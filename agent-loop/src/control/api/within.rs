@@ -28,6 +28,8 @@ pub enum Within {
     Tasks,
     /// Writes a line; where its kind demands it, it is durable when this is answered.
     Note(Box<TaskLine>),
+    /// Ends the daemon: its pass is over.
+    Finish,
 }
 
 /// A run that is a part of a task.

@@ -1,5 +1,7 @@
 //! The routes: a request becomes an [`Ask`], an [`Answer`] becomes JSON, a [`Problem`] an error object.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
@@ -15,8 +17,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Limits, metrics, stream};
 use crate::control::api::{
-    Answer, Ask, Caller, ErrorBody, ErrorView, IssueAsk, KillRequest, Problem, Question, Questions, RunsView,
-    StartRequest, StartedView, TaskRequest,
+    Answer, Ask, Caller, ErrorBody, ErrorView, IssueAsk, KillRequest, Problem, Question, Questions, RepoRequest,
+    RunsView, StartRequest, StartedView, TaskRequest, TickRequest,
 };
 use crate::run::RunId;
 
@@ -93,18 +95,27 @@ impl IntoResponse for Failure {
     }
 }
 
+/// How long a status waits for what the issue loop says.
+const SOON: Duration = Duration::from_secs(1);
+/// How long a pass over all repositories may take: each is some requests to a forge.
+const PASS: Duration = Duration::from_secs(120);
+
 type Reply = Result<Response, Failure>;
 type RunPath = Result<Path<String>, PathRejection>;
 
 impl Desk {
     /// Hands a question in and waits for its answer.
     pub(super) async fn ask(&self, ask: Ask, from: Caller) -> Result<Answer, Failure> {
+        self.ask_within(self.limits.answer, ask, from).await
+    }
+
+    async fn ask_within(&self, within: Duration, ask: Ask, from: Caller) -> Result<Answer, Failure> {
         let (reply, answer) = oneshot::channel();
         let asking = async {
             self.questions.send(Question { ask, from, reply }).await.map_err(|_| Failure::stopping())?;
             answer.await.map_err(|_| Failure::stopping())?.map_err(Failure::from)
         };
-        timeout(self.limits.answer, asking).await.unwrap_or_else(|_| Err(Failure::late()))
+        timeout(within, asking).await.unwrap_or_else(|_| Err(Failure::late()))
     }
 
     /// The body, of which only so much is ever held.
@@ -135,6 +146,8 @@ pub(super) fn router(desk: Desk, peer: Peer) -> Router {
         .route("/v1/runs/{run}/kill", post(kill))
         .route("/v1/queue", get(queue))
         .route("/v1/tasks", post(task))
+        .route("/v1/repos", post(repo))
+        .route("/v1/tick", post(tick))
         .route("/v1/events", get(stream::events))
         .route("/metrics", get(metrics))
         .fallback(no_such_path)
@@ -144,7 +157,12 @@ pub(super) fn router(desk: Desk, peer: Peer) -> Router {
 }
 
 async fn status(State(desk): State<Desk>, Extension(peer): Extension<Peer>) -> Reply {
-    let Answer::Status(view) = desk.ask(Ask::Status, peer.caller).await? else { return Err(Failure::astray()) };
+    // Without a repository, or while the issue loop is busy, all the rest is told.
+    let queue = timeout(SOON, desk.ask(Ask::Issues(IssueAsk::Queue), peer.caller)).await;
+    let Answer::Status(mut view) = desk.ask(Ask::Status, peer.caller).await? else { return Err(Failure::astray()) };
+    if let Ok(Ok(Answer::Queue(queue))) = queue {
+        view.forges = queue.repos.into_iter().map(Into::into).collect();
+    }
     Ok(Json(view).into_response())
 }
 
@@ -237,6 +255,24 @@ async fn task(State(desk): State<Desk>, Extension(peer): Extension<Peer>, reques
     let Answer::Task(view) = desk.ask(Ask::Issues(IssueAsk::Act(issue, verb)), peer.caller).await? else {
         return Err(Failure::astray());
     };
+    Ok(Json(view).into_response())
+}
+
+async fn repo(State(desk): State<Desk>, Extension(peer): Extension<Peer>, request: Request<Body>) -> Reply {
+    writer(peer.caller)?;
+    let RepoRequest { repo, verb } = desk.body(peer, request).await?;
+    let repo = repo.parse().map_err(|error: crate::work::NotAName| Problem::Bad(error.to_string()))?;
+    let Answer::Repo(view) = desk.ask(Ask::Issues(IssueAsk::Steer(repo, verb)), peer.caller).await? else {
+        return Err(Failure::astray());
+    };
+    Ok(Json(view).into_response())
+}
+
+async fn tick(State(desk): State<Desk>, Extension(peer): Extension<Peer>, request: Request<Body>) -> Reply {
+    writer(peer.caller)?;
+    let TickRequest { dry_run } = desk.body(peer, request).await?;
+    let asked = desk.ask_within(PASS, Ask::Issues(IssueAsk::Tick { dry_run }), peer.caller);
+    let Answer::Tick(view) = asked.await? else { return Err(Failure::astray()) };
     Ok(Json(view).into_response())
 }
 

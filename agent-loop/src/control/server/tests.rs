@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use super::*;
 use crate::control::api::{
     Answer, Ask, EventFeed, IssueAsk, KillRequest, KillView, LogFiles, LogView, MissedView, Problem, Question,
-    QueueView, RunView, StartRequest, StatusView, TaskVerb, TaskView, TreeView,
+    QueueView, RepoVerb, RepoView, RunView, StartRequest, StatusView, TaskVerb, TaskView, TickView, TreeView,
 };
 use crate::control::client::{Client, ClientError, OutputStream};
 use crate::control::feed::Lines;
@@ -161,6 +161,7 @@ fn status_view() -> StatusView {
         observed: Vec::new(),
         lost: 5,
         log: LogView { durable: 4_812, signed: 4_800, checkpoint_age_ms: Some(2_100) },
+        forges: Vec::new(),
     }
 }
 
@@ -181,6 +182,10 @@ fn all(ask: &Ask) -> Says {
         Ask::Issues(IssueAsk::Act(issue, _)) => {
             Answer::Task(Box::new(TaskView { issue: issue.to_string(), ..TaskView::default() }))
         }
+        Ask::Issues(IssueAsk::Steer(repo, _)) => {
+            Answer::Repo(Box::new(RepoView { repo: repo.to_string(), ..RepoView::default() }))
+        }
+        Ask::Issues(IssueAsk::Tick { dry_run }) => Answer::Tick(TickView { dry_run: *dry_run, ..TickView::default() }),
         Ask::Within(_) => panic!("no path leads there"),
         Ask::Kill { run, dry_run, .. } => Answer::Killing(KillView {
             run: run.clone(),
@@ -200,6 +205,8 @@ fn every_route_asks_its_question_and_gives_its_view() {
         let wish = StartRequest { argv: vec!["true".to_owned()], limit: Some("1h".to_owned()), ..Default::default() };
         let kill = |dry_run| Ask::Kill { run: RUN.to_owned(), reason: "r".to_owned(), dry_run };
         let retry = Ask::Issues(IssueAsk::Act("o/r#7".parse().expect("an issue"), TaskVerb::Retry));
+        let pause = Ask::Issues(IssueAsk::Steer("o/r".parse().expect("a repository"), RepoVerb::Pause));
+        let tick = |dry_run| Ask::Issues(IssueAsk::Tick { dry_run });
         let rows: Vec<(String, Option<&str>, Ask, u16, &str)> = vec![
             ("/v1/status".into(), None, Ask::Status, 200, "{\"version\":\"1.2.3\""),
             ("/metrics".into(), None, Ask::Status, 200, "# TYPE"),
@@ -214,6 +221,9 @@ fn every_route_asks_its_question_and_gives_its_view() {
             ("/v1/runs".into(), Some(start), Ask::Start(Box::new(wish)), 201, "{\"run\":\"01K9"),
             ("/v1/queue".into(), None, Ask::Issues(IssueAsk::Queue), 200, "{\"repos\":[]}"),
             ("/v1/tasks".into(), Some(r#"{"issue":"o/r#7","verb":"retry"}"#), retry, 200, "{\"issue\":\"o/r#7\""),
+            ("/v1/repos".into(), Some(r#"{"repo":"o/r","verb":"pause"}"#), pause, 200, "{\"repo\":\"o/r\""),
+            ("/v1/tick".into(), Some("{}"), tick(false), 200, "{\"dry_run\":false"),
+            ("/v1/tick".into(), Some(r#"{"dry_run":true}"#), tick(true), 200, "{\"dry_run\":true"),
             (run("/kill"), Some(r#"{"reason":"r"}"#), kill(false), 200, "{\"run\":\"01K9"),
             (run("/kill"), Some(r#"{"reason":"r","dry_run":true}"#), kill(true), 200, "{\"run\":\"01K9"),
         ];

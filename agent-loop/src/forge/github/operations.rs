@@ -134,6 +134,11 @@ impl Forge for GitHub {
         Ok(repository.into())
     }
 
+    async fn labels(&self) -> Result<Vec<String>, ForgeError> {
+        let path = self.at(format_args!("/labels?per_page=100"));
+        Ok(wire::labels(self.all("listing the labels", &path).await?))
+    }
+
     async fn open_issues(&self, labels: &[String]) -> Result<Vec<Issue>, ForgeError> {
         let labels: Vec<String> = labels.iter().map(|label| Self::escape(label)).collect();
         let filter = if labels.is_empty() { String::new() } else { format!("&labels={}", labels.join(",")) };

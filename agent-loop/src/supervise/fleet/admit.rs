@@ -96,18 +96,24 @@ impl Fleet {
     }
 
     /// Begins to launch what waits, as far as slots are free, in the order of submission.
+    ///
+    /// Steps of a task have as many slots of their own: they take seconds, and an agent that waits for its clone while
+    /// others run for hours would wait for nothing.
     pub(super) fn admit(&mut self, out: &mut Vec<FleetAction>) {
         if self.held_back || self.launches_held {
             return;
         }
         self.count_look(self.members.len());
-        let taken = self.members.values().filter(|member| member.takes_a_slot()).count();
-        let free = usize::try_from(self.settings.max_agents).unwrap_or(usize::MAX).saturating_sub(taken);
-        let ready = |member: &&mut Member| member.waits_for_a_slot();
-        for member in self.members.values_mut().filter(ready).take(free) {
-            member.record.stage = Stage::Intended(None);
-            member.phase = Phase::Intending;
-            member.save(out);
+        let most = usize::try_from(self.settings.max_agents).unwrap_or(usize::MAX);
+        for steps in [false, true] {
+            let taken =
+                self.members.values().filter(|member| member.is_step() == steps && member.takes_a_slot()).count();
+            let ready = |member: &&mut Member| member.is_step() == steps && member.waits_for_a_slot();
+            for member in self.members.values_mut().filter(ready).take(most.saturating_sub(taken)) {
+                member.record.stage = Stage::Intended(None);
+                member.phase = Phase::Intending;
+                member.save(out);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{FleetAction, Now};
 use crate::event::{LaunchFailure, Launched, Outcome, Summary};
 use crate::model::{BootNs, Source, StopReason, Totals};
-use crate::run::{End, RunOutcome, RunRecord, Stage};
+use crate::run::{End, Part, RunOutcome, RunRecord, Stage};
 use crate::supervise::Core;
 use crate::track::Accounts;
 
@@ -148,6 +148,11 @@ impl Member {
             oom_kills: None,
             accounts: None,
         }
+    }
+
+    /// Whether it is a step of a task, not an agent.
+    pub(super) fn is_step(&self) -> bool {
+        self.record.submission.part.as_ref().is_some_and(|part| part.what != Part::AGENT)
     }
 
     pub(super) fn takes_a_slot(&self) -> bool {

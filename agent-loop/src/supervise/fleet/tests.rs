@@ -6,7 +6,7 @@ use super::shadow::{OPERATOR, World, failure};
 use super::{Fleet, FleetAction, FleetEvent, FleetSettings, Now, RETRY, settings_of};
 use crate::event::{Action, Event, Fact, Launched, Member, Outcome, Tree};
 use crate::model::{BootNs, ProcessKey, RunTag, StopReason, WaitStatus};
-use crate::run::{End, Limits, RunId, RunOutcome, Stage};
+use crate::run::{End, Limits, Part, RunId, RunOutcome, Stage};
 use crate::supervise::shadow::{Fate, Nature, Shadow, killed};
 use crate::supervise::{Core, Leftovers, Settings};
 use crate::track::Restored;
@@ -291,6 +291,31 @@ fn slots_are_given_in_the_order_of_submission() {
     world.pass(millis(10));
     assert_eq!(states(&world), ["-", "-", "-", "running", "queued"]);
     assert_eq!(world.fleet.records().map(|record| record.id).collect::<Vec<_>>(), runs[3..]);
+}
+
+#[test]
+fn a_step_of_a_task_waits_for_no_agent_and_no_agent_for_it() {
+    let part = |what: &str| Some(Part { issue: "o/r#7".to_owned(), attempt: 1, what: what.to_owned() });
+    let mut world = World::new(1);
+    let submit = |world: &mut World, part: Option<Part>| {
+        let mut record = world.record();
+        record.submission.part = part;
+        let id = record.id;
+        world.tell(FleetEvent::Submitted(Box::new(record)));
+        world.settle();
+        id
+    };
+    let agent = submit(&mut world, part(Part::AGENT));
+    let step = submit(&mut world, part("clone/1/1"));
+    let (second, other) = (submit(&mut world, part("take/1/1")), submit(&mut world, None));
+    let states = |world: &World, runs: &[RunId]| -> Vec<&str> {
+        runs.iter().map(|id| world.fleet.state(*id).unwrap_or("-")).collect()
+    };
+    let all = [agent, step, second, other];
+    assert_eq!(states(&world, &all), ["running", "running", "queued", "queued"]);
+    world.die(step, WaitStatus::Exited(0));
+    world.pass(millis(10));
+    assert_eq!(states(&world, &all), ["running", "-", "running", "queued"], "a step takes no agent's place");
 }
 
 #[test]

@@ -15,11 +15,22 @@ impl Decision<'_> {
             return Err(self.wait(self.rules.poll));
         }
         let issue = self.issue()?;
-        if !issue.open || !issue.labels.contains(&self.rules.labels.ready) {
-            // Somebody was quicker than we: it is not to be worked on any more.
-            let ours = issue.open && issue.labels.contains(&self.rules.labels.in_progress);
-            if !ours || !matches!(self.claim_seen()?, Claim::Ours { .. }) {
-                return self.to(State::Superseded(if issue.open { Gone::LabelRemoved } else { Gone::IssueClosed }));
+        if !issue.open {
+            return self.to(State::Superseded(Gone::IssueClosed));
+        }
+        let (ready, begun) = {
+            let has = |label| issue.labels.contains(label);
+            (has(&self.rules.labels.ready), has(&self.rules.labels.in_progress))
+        };
+        if !ready {
+            // Begun by us, or by a host that is gone; else somebody was quicker than we: it is not to be worked on any more.
+            let goes_on = match self.claim_seen()? {
+                Claim::Ours { .. } => begun,
+                Claim::Theirs { time, .. } => begun && self.now.since(*time) > self.rules.claim_stale,
+                Claim::Free => false,
+            };
+            if !goes_on {
+                return self.to(State::Superseded(Gone::LabelRemoved));
             }
         }
         match self.claim_seen()?.clone() {

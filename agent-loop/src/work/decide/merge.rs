@@ -34,7 +34,6 @@ impl Decision<'_> {
                 self.ask_a_person(Why::MergeFailed("it was asked for as often as it may be".to_owned()))
             }
             Mergeable::Yes => {
-                self.task.spent.merges += 1;
                 let sha = head.sha.clone();
                 self.to(State::Merging(head))?;
                 Err(write(Write::Merge { pull: pull.number, head: sha }))
@@ -56,7 +55,14 @@ impl Decision<'_> {
             return Ok(());
         }
         // It is open at this head.
-        match self.reply_to(Kind::Merge).cloned() {
+        let reply = self.reply_to(Kind::Merge).cloned();
+        // What was decided and not sent, by a crash or for want of a network, costs nothing of the budget.
+        let was_sent = match reply {
+            Some(Reply::Done | Reply::Doubt(_) | Reply::NotNow(_) | Reply::Conflict(_) | Reply::Refused(_)) => true,
+            Some(Reply::Local(_) | Reply::Limited(_)) | None => false,
+        };
+        self.task.spent.merges += u32::from(was_sent);
+        match reply {
             Some(Reply::Refused(why)) => self.ask_a_person(Why::MergeFailed(why)),
             Some(Reply::Limited(until)) if until > self.now => Err(Act::Wait(until)),
             // Not sent, or certainly not done.

@@ -126,6 +126,25 @@ fn an_answer_of_success_closes_nothing_that_is_not_merged() {
 }
 
 #[test]
+fn a_merge_that_was_decided_and_never_sent_costs_nothing() {
+    let (mut world, mut host, head) = waiting();
+    judged(&mut world, &head, Says::Success);
+    let mut crashes = 0;
+    while crashes < 20 {
+        let act = decide(&host.task, &host.seen, world.now, &world.rules).act;
+        let merging = matches!(act, Act::Write(Write::Merge { .. }));
+        world.step(&mut host, false, if merging { Fate::CrashBefore } else { Fate::Answered });
+        crashes += u32::from(merging);
+        assert!(!matches!(host.task.state, State::NeedsHuman(_)), "after {crashes} crashes: {:?}", host.task.state);
+    }
+    assert_eq!(host.task.spent.merges, 0);
+    while host.task.state != State::Cleaned {
+        world.step(&mut host, false, Fate::Answered);
+    }
+    assert_eq!((world.merges.len(), world.closes), (1, 1));
+}
+
+#[test]
 fn a_merge_whose_answer_was_lost_is_found_by_reading() {
     for fate in [Fate::DoneUnheard, Fate::CrashAfter] {
         let (mut world, mut host, head) = waiting();
@@ -193,6 +212,26 @@ fn the_claim_of_a_host_that_died_is_taken_over_and_the_issue_is_not_lost() {
     one.seen = Seen::default();
     let acts = until_it_waits(&mut world, &mut one);
     assert_eq!(acts, ["Stop", "Clean"], "it stops its agent and writes nothing to the forge any more");
+}
+
+#[test]
+fn what_a_dead_host_had_begun_is_gone_on_with_and_what_a_living_one_has_is_not() {
+    let (mut world, mut one, mut two) = (World::new(), Host::new("one"), Host::new("two"));
+    until_it_waits(&mut world, &mut one);
+    assert!(!world.labels.contains("State/Ready") && world.labels.contains("State/InProgress"));
+    until_it_waits(&mut world, &mut two);
+    assert_eq!(two.task.state, State::Cleaned, "its host lives");
+    let mut heir = Host::new("heir");
+    one.runs.insert(1, Run::Over(RunEnd::Stopped("its host is gone".to_owned())));
+    world.now = world.now.after(world.rules.claim_stale + 1);
+    until_it_waits(&mut world, &mut heir);
+    assert_eq!(heir.task.state.word(), "running", "nobody has to label it anew");
+    // Without the label of work in progress it is nobody's to go on with.
+    let mut late = Host::new("late");
+    world.labels.remove("State/InProgress");
+    world.now = world.now.after(world.rules.claim_stale + 1);
+    until_it_waits(&mut world, &mut late);
+    assert_eq!(late.task.state, State::Cleaned);
 }
 
 #[test]

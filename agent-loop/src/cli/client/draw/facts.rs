@@ -2,7 +2,7 @@
 
 use super::Page;
 use super::text::{Colour, ago, bytes, columns, command, count, cut, paint, span, standing, standing_colour, visible};
-use crate::control::api::{KillView, ProcessView, RunView, StatusView};
+use crate::control::api::{ForgeView, KillView, ProcessView, RunView, StatusView};
 
 /// Where the values stand.
 const INDENT: usize = 12;
@@ -98,6 +98,11 @@ pub(in crate::cli::client) fn status(view: &StatusView, now: jiff::Timestamp, pa
         .checkpoint_age_ms
         .map_or_else(|| "not signed yet".to_owned(), |age| format!("signed {} ago", span(age)));
     facts.fact("log", &format!("{} on the disk, {signed}", count(view.log.durable, "line", "lines")));
+    let forge = |forge: &ForgeView| {
+        let trouble = forge.trouble.as_ref().map_or_else(String::new, |why| format!("; {}", visible(why)));
+        format!("{}: {}{trouble}", visible(&forge.repo), visible(&super::queue::patience(forge)))
+    };
+    facts.list("forge", view.forges.iter().map(forge));
     facts.list("degraded", view.degraded.iter().map(|reason| visible(reason)));
     facts.list("observed", view.observed.iter().map(|process| line(process, page)));
     facts.text

@@ -15,10 +15,12 @@ mod tree;
 pub(in crate::cli) use event::event;
 pub(super) use facts::{ending, killing, run, status, why};
 pub(super) use queue::queue;
+pub(in crate::cli) use queue::tick;
 pub(super) use table::table;
 pub(super) use text::Colour;
 #[cfg(test)]
 pub(super) use text::short;
+pub(in crate::cli) use text::visible;
 pub(super) use tree::tree;
 
 /// What the text is drawn on.

@@ -2,7 +2,7 @@
 
 use super::Page;
 use super::text::{Colour, cut, paint, visible};
-use crate::control::api::{QueueView, RepoView, TaskView};
+use crate::control::api::{ForgeView, QueueView, RepoView, TaskView, TickView};
 
 /// All repositories, each with its tasks, what waits, and what stands in the way.
 pub(in crate::cli) fn queue(view: &QueueView, page: Page) -> String {
@@ -14,6 +14,9 @@ fn one(repo: &RepoView, page: Page) -> String {
     let mut text = format!("{}\n", paint(page, Colour::Bold, &cut(&visible(&repo.repo), page.width)));
     if let Some(trouble) = &repo.trouble {
         text.push_str(&format!("{}\n", paint(page, Colour::Red, &cut(&visible(&format!("  {trouble}")), page.width))));
+    }
+    if repo.paused {
+        text.push_str(&line("  paused: no issue of it is taken; `agent-loop resume` goes on"));
     }
     for task in &repo.tasks {
         text.push_str(&line(&format!("  {}", sentence(task))));
@@ -31,8 +34,48 @@ fn one(repo: &RepoView, page: Page) -> String {
         text.push_str(&line(&format!("  {}  not taken: {}", skipped.issue, skipped.why)));
     }
     let looked = repo.looked.as_ref().map_or_else(|| "not looked at yet".to_owned(), |at| format!("looked at {at}"));
-    let left = repo.remaining.map_or_else(String::new, |left| format!(", {left} left in this hour"));
-    text.push_str(&line(&format!("  {looked}; {} requests, {} of them free{left}", repo.requests, repo.not_modified)));
+    text.push_str(&line(&format!("  {looked}; {}", patience(&ForgeView::from(repo.clone())))));
+    text
+}
+
+/// What was asked of a forge, and what is left of its patience.
+pub(in crate::cli::client) fn patience(forge: &ForgeView) -> String {
+    let mut text = format!("{} requests, {} of them free", forge.requests, forge.not_modified);
+    if let Some(left) = forge.remaining {
+        let of = forge.limit.map_or_else(String::new, |limit| format!(" of {limit}"));
+        let until = forge.resets.as_ref().map_or_else(String::new, |at| format!(" until {at}"));
+        text.push_str(&format!(", {left}{of} left{until}"));
+    }
+    if let Some(seconds) = forge.held_seconds {
+        text.push_str(&format!("; the forge asked for a pause: nothing is sent for {seconds} s"));
+    }
+    text
+}
+
+/// What a pass took, or would take.
+pub(in crate::cli) fn tick(view: &TickView, page: Page) -> String {
+    let line = |text: &str| format!("{}\n", cut(&visible(text), page.width));
+    let mut text = String::new();
+    for repo in &view.repos {
+        text.push_str(&format!("{}\n", paint(page, Colour::Bold, &cut(&visible(&repo.repo), page.width))));
+        if let Some(trouble) = &repo.trouble {
+            let trouble = cut(&visible(&format!("  {trouble}")), page.width);
+            text.push_str(&format!("{}\n", paint(page, Colour::Red, &trouble)));
+        }
+        if repo.paused {
+            text.push_str(&line("  paused: no issue of it is taken; `agent-loop resume` goes on"));
+        }
+        let verb = if view.dry_run { "would be taken" } else { "taken" };
+        repo.taken.iter().for_each(|issue| text.push_str(&line(&format!("  {issue}  {verb}"))));
+        repo.tasks.iter().for_each(|task| text.push_str(&line(&format!("  {}", sentence(task)))));
+        repo.waiting.iter().for_each(|issue| text.push_str(&line(&format!("  {issue}  waits for its turn"))));
+        for skipped in &repo.skipped {
+            text.push_str(&line(&format!("  {}  not taken: {}", skipped.issue, skipped.why)));
+        }
+        if repo.trouble.is_none() && repo.taken.is_empty() && repo.tasks.is_empty() && repo.waiting.is_empty() {
+            text.push_str(&line("  nothing to do"));
+        }
+    }
     text
 }
 
@@ -46,7 +89,7 @@ fn sentence(task: &TaskView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::SkippedView;
+    use crate::control::api::{LookView, SkippedView};
 
     #[test]
     fn a_queue_says_what_is_done_what_waits_and_what_is_in_the_way() {
@@ -75,5 +118,32 @@ mod tests {
         assert!(text.contains("o/r#8  waits for its turn\n  o/r#9  not taken: a label keeps it\n"), "{text}");
         assert!(text.ends_with("  not looked at yet; 12 requests, 10 of them free\n"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn the_patience_of_a_forge_is_told_with_its_end() {
+        let forge = ForgeView {
+            requests: 12,
+            not_modified: 10,
+            remaining: Some(4_990),
+            limit: Some(5_000),
+            resets: Some("2026-11-25T21:00:00Z".to_owned()),
+            held_seconds: Some(60),
+            ..ForgeView::default()
+        };
+        let expected = "12 requests, 10 of them free, 4990 of 5000 left until 2026-11-25T21:00:00Z; the forge asked for a pause: \
+                        nothing is sent for 60 s";
+        assert_eq!(patience(&forge), expected);
+    }
+
+    #[test]
+    fn a_dry_run_says_what_would_be_done_and_a_pass_what_was() {
+        let look = LookView { repo: "o/r".to_owned(), taken: vec!["o/r#7".to_owned()], ..LookView::default() };
+        let idle = LookView { repo: "o/s".to_owned(), ..LookView::default() };
+        let page = Page { width: 100, colour: false };
+        let dry = TickView { dry_run: true, under_way: false, repos: vec![look, idle] };
+        assert_eq!(tick(&dry, page), "o/r\n  o/r#7  would be taken\no/s\n  nothing to do\n");
+        let wet = TickView { dry_run: false, ..dry };
+        assert!(tick(&wet, page).starts_with("o/r\n  o/r#7  taken\n"));
     }
 }

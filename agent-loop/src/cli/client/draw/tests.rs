@@ -107,6 +107,7 @@ fn daemon() -> StatusView {
         observed: vec![process(4711, None, "claude -p 'what somebody else started, with quite a long command line'")],
         lost: 0,
         log: LogView { durable: 4_812, signed: 4_800, checkpoint_age_ms: Some(2_100) },
+        forges: Vec::new(),
     }
 }
 

@@ -32,7 +32,7 @@ pub(in crate::cli::client) fn paint(page: Page, colour: Colour, text: &str) -> S
 }
 
 /// A text on one line in which nothing is a terminal code: what cannot be printed is escaped.
-pub(in crate::cli::client) fn visible(text: &str) -> String {
+pub(in crate::cli) fn visible(text: &str) -> String {
     let mut visible = String::with_capacity(text.len());
     for char in text.chars() {
         if matches!(char, '"' | '\'' | '\\') { visible.push(char) } else { visible.extend(char.escape_debug()) }

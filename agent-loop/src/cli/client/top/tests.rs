@@ -36,6 +36,7 @@ fn look() -> Look {
         max_agents: 8,
         observed: Vec::new(),
         lost: 0,
+        forges: Vec::new(),
         log: LogView { durable: 4_812, signed: 4_800, checkpoint_age_ms: Some(2_100) },
     };
     let task = TaskView {
