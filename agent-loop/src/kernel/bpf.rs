@@ -48,13 +48,21 @@ pub(super) fn open_pin(path: &Path, access: Access) -> io::Result<OwnedFd> {
     descriptor(call(BPF_OBJ_GET, &mut attr)?)
 }
 
-/// A descriptor of the loaded program with this id.
+/// Pins an object there.
 ///
 /// # Errors
-/// NotFound when there is none.
-pub(super) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
-    const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
-    descriptor(call(BPF_PROG_GET_FD_BY_ID, &mut [id, 0, 0])?)
+/// What the kernel says; AlreadyExists where something is.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    const BPF_OBJ_PIN: libc::c_int = 6;
+    #[repr(C)]
+    struct Attr {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let bpf_fd = object.as_raw_fd().cast_unsigned();
+    call(BPF_OBJ_PIN, &mut Attr { pathname: path.as_ptr() as u64, bpf_fd, file_flags: 0 }).map(drop)
 }
 
 /// What the descriptor is of, by the one line of its fdinfo that only this kind has; `None` for any other file.

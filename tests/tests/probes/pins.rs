@@ -242,20 +242,23 @@ fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
     let (live, exit, snapshot) =
         (swap("LIVE", other.join("LIVE")), swap("exit", other.join("exit")), swap("snapshot", other.join("snapshot")));
     let (map_for_link, link_for_map) = (swap("fork", other.join("EVENTS")), swap("EVENTS", dir.join("fork")));
+    let exit_program = swap("exit_program", other.join("exit_program"));
     let (link_for_abi, program_for_abi) = (swap("ABI", other.join("fork")), swap("ABI", other.join("snapshot")));
     let hash_for_abi = swap("ABI", other.join("RUNS"));
-    let forgeries: [Forgery<'_>; 21] = [
+    let forgeries: [Forgery<'_>; 23] = [
         ("no ABI", &|dir| unpin(&dir.join("ABI")), incomplete),
         ("no exit link", &|dir| unpin(&dir.join("exit")), incomplete),
         ("no fork link", &|dir| unpin(&dir.join("fork")), incomplete),
         ("no run table", &|dir| unpin(&dir.join("RUNS")), incomplete),
         ("no snapshot program", &|dir| unpin(&dir.join("snapshot")), incomplete),
+        ("no exit program", &|dir| unpin(&dir.join("exit_program")), incomplete),
         ("another version", &other_version, version),
         ("another magic", &other_magic, forged),
         ("another map recorded", &other_map, forged),
         ("another set's live set", &live, forged),
         ("another set's exit link", &exit, forged),
         ("another set's snapshot program", &snapshot, forged),
+        ("another set's exit program", &exit_program, forged),
         ("a map for a link", &map_for_link, forged),
         ("a link for a map", &link_for_map, forged),
         (
@@ -316,7 +319,7 @@ fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
         assert_works(&mut traced, &run);
         drop(traced);
         assert_eq!(open(&dir, &options(&run)).1, Found::Adopted, "{what}");
-        assert_eq!(names(&dir).len(), 12, "{what}");
+        assert_eq!(names(&dir).len(), 15, "{what}");
     }
 }
 
@@ -354,7 +357,7 @@ fn a_directory_that_is_not_roots_alone_is_refused_untouched() {
     };
     drop(open(&dir, &options(&run)));
     let before = names(&dir);
-    assert_eq!(before.len(), 12);
+    assert_eq!(before.len(), 15);
     assert_eq!(fs::metadata(&dir).expect("it is there").permissions().mode() & 0o7777, 0o700);
 
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("ours");
@@ -539,7 +542,7 @@ fn a_loader_killed_at_any_step_leaves_what_the_next_start_makes_whole() {
             Found::Fresh { why } => panic!("killed at {at} of {steps}: {why}"),
         }
         assert_works(&mut traced, &run);
-        assert_eq!(names(&dir).len(), 12);
+        assert_eq!(names(&dir).len(), 15);
         eventually("one set alone", || (bpf::live_sets_of_size(ENTRIES).ok()? == 1).then_some(()));
     }
     println!("{KILLS} kills at {steps} steps: {untouched} before the swap, {cut} in it, {adopted} after it");

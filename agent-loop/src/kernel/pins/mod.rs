@@ -43,6 +43,10 @@ const LIVE: &str = "LIVE";
 /// The program that no hook calls.
 const SNAPSHOT: &str = "snapshot";
 
+/// The programs of [`HOOKS`], in their order, by the names they have as pins: opening a program by its id would need
+/// CAP_SYS_ADMIN, opening a pin needs CAP_BPF.
+const PROGRAMS: [&str; HOOKS.len()] = ["exit_program", "exec_program", "fork_program"];
+
 /// Where the tracing came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -232,7 +236,7 @@ fn names(dir: &Dir) -> Result<Vec<(String, bool)>, LoadError> {
 
 /// Every name of a set.
 fn all() -> impl Iterator<Item = &'static str> {
-    MAPS.into_iter().chain([SNAPSHOT]).chain(HOOKS.map(|(name, _)| name)).chain([abi::NAME])
+    MAPS.into_iter().chain([SNAPSHOT]).chain(PROGRAMS).chain(HOOKS.map(|(name, _)| name)).chain([abi::NAME])
 }
 
 /// Opens the set if it is complete, of this version and these settings, and each pin the object that was pinned there.
@@ -258,8 +262,9 @@ fn adopt(dir: &Dir, names: &[(String, bool)], wanted: &Abi, options: &Options) -
 
     let Some(exit) = abi.exit_hook() else { return replace(Why::Forged(abi::NAME.to_owned())) };
     let links = hooks(dir, &abi)?;
-    // The links hold them, so their ids are taken by no others.
-    let programs = abi.programs.map(bpf::program_by_id).into_iter().collect::<Result<Vec<_>, _>>()?;
+    // Those that the links run: both were compared with the same ids.
+    let programs = PROGRAMS.into_iter().zip(abi.programs).map(|(name, id)| object(dir, name, Kind::Program, id));
+    let programs = programs.collect::<Result<Vec<_>, _>>()?;
     object(dir, SNAPSHOT, Kind::Program, abi.snapshot)?;
     let snapshot = Iter::from_pin(dir.at(SNAPSHOT))?;
     let map = |name: &'static str| -> Result<Map, Unfit> {
@@ -338,11 +343,12 @@ fn pin(dir: &Dir, mut attached: Attached, wanted: &Abi) -> anyhow::Result<()> {
     let snapshot = attached.ebpf.program_mut(SNAPSHOT).context("finding the snapshot program")?;
     snapshot.pin(dir.at(SNAPSHOT)).context("pinning the snapshot program")?;
     abi.snapshot = pinned_id(dir, SNAPSHOT)?;
-    let ids = abi.links.iter_mut().zip(&mut abi.programs);
-    for (((name, _), (program, link)), (link_id, program_id)) in HOOKS.into_iter().zip(attached.hooks).zip(ids) {
+    let ids = abi.links.iter_mut().zip(PROGRAMS.into_iter().zip(&mut abi.programs));
+    for (((name, _), (program, link)), (link_id, (pin, program_id))) in HOOKS.into_iter().zip(attached.hooks).zip(ids) {
         link.pin(dir.at(name)).with_context(|| format!("pinning {name}"))?;
         *link_id = pinned_id(dir, name)?;
-        *program_id = bpf::id_of(program.as_fd()).with_context(|| format!("reading the id of {name}"))?;
+        bpf::pin(program.as_fd(), &dir.at(pin)).with_context(|| format!("pinning {pin}"))?;
+        *program_id = pinned_id(dir, pin)?;
     }
     abi.pin(dir, attached.exit).context("pinning what says that the set is whole")
 }
