@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_use
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 
 use crate::maps::{EVENTS, EXECS, Kind, Run, count};
-use crate::task::Binprm;
+use crate::task::{Binprm, WaitStatus};
 
 const HEADER: usize = size_of::<ExecHeader>();
 const ARGV_SMALL: usize = EXEC_SMALL - HEADER - FILENAME_SMALL;
@@ -74,12 +74,12 @@ pub fn fill_birth(
 }
 
 /// Records a death.
-pub fn death(run: Run, tgid: u32, entry: &LiveEntry, status: Option<i32>, tid: u32, boot_ns: u64) {
+pub fn death(run: Run, tgid: u32, entry: &LiveEntry, status: WaitStatus, tid: u32, boot_ns: u64) {
     run.seen(Kind::Exit);
     let Some(mut room) = EVENTS.reserve::<DeathRecord>(0) else { return run.lost(Kind::Exit) };
     room.write(DeathRecord {
         kind: kind::DEATH,
-        flags: entry.flags | if status.is_none() { flag::STATUS_UNKNOWN } else { 0 },
+        flags: entry.flags | if status.is_known() { 0 } else { flag::STATUS_UNKNOWN },
         boot_ns,
         start_boottime_ns: entry.start_boottime_ns,
         pidfs_ino: entry.pidfs_ino,
@@ -87,7 +87,7 @@ pub fn death(run: Run, tgid: u32, entry: &LiveEntry, status: Option<i32>, tid: u
         forker_start_boottime_ns: entry.forker_start_boottime_ns,
         tgid,
         forker_tgid: entry.forker_tgid,
-        status: status.unwrap_or(0),
+        status: status.status(),
         tid,
     });
     room.submit(0);

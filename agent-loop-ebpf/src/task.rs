@@ -7,7 +7,7 @@
 use agent_loop_common::COMM_LEN;
 use agent_loop_common::ProcessKey;
 use agent_loop_common::counter::Counter;
-use agent_loop_common::map::OBSERVED;
+use agent_loop_common::map::{EXIT_KNOWN, EXIT_STATUS_UNKNOWN, OBSERVED};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_probe_read_kernel};
 
 use crate::maps::{Run, WATCH, count};
@@ -218,7 +218,7 @@ impl Task {
     }
 
     /// The status that `wait(2)` will give for this leader's group, by the kernel's own rule (`wait_task_zombie`),
-    /// as `last`, the thread whose exit hook this is, can know it; `None` where it cannot.
+    /// as `last`, the thread whose exit hook this is, can know it.
     ///
     /// `do_exit` lowers `signal->live`, then stores the thread's `exit_code`, then runs its hook. With
     /// SIGNAL_GROUP_EXIT the status is `group_exit_code`, stored under the same lock as the flag before the thread
@@ -226,15 +226,39 @@ impl Task {
     /// for every process that ends (`synchronize_group_exit`, commit d80f7d7b2c75). Before it, and where the threads
     /// leave one by one, the status is the leader's own `exit_code`. In the leader's own hook that is stored, by the
     /// same thread. A sibling's hook may run between the leader's two steps and would read what is not yet there.
-    pub fn wait_status(self, last: Self) -> Read<Option<i32>> {
+    pub fn wait_status(self, last: Self) -> Read<WaitStatus> {
         let signal = self.0.follow(&OFF_TASK_SIGNAL)?;
         if signal.field::<u32>(&OFF_SIGNAL_FLAGS)? & global(&SIGNAL_GROUP_EXIT) != 0 {
-            signal.field(&OFF_SIGNAL_GROUP_EXIT_CODE).map(Some)
+            Ok(WaitStatus::known(signal.field(&OFF_SIGNAL_GROUP_EXIT_CODE)?))
         } else if last.is_leader()? {
-            self.0.field(&OFF_TASK_EXIT_CODE).map(Some)
+            Ok(WaitStatus::known(self.0.field(&OFF_TASK_EXIT_CODE)?))
         } else {
-            Ok(None)
+            Ok(WaitStatus::UNKNOWN)
         }
+    }
+}
+
+/// A status that may not be known, as it stands in the run table: the mark in the upper half of the word.
+///
+/// No `Option`: its unwritten half may be kept on the stack, and verifiers before Linux 6.3 refuse to read that.
+#[derive(Clone, Copy)]
+pub struct WaitStatus(pub u64);
+
+impl WaitStatus {
+    const UNKNOWN: Self = Self((EXIT_STATUS_UNKNOWN as u64) << 32);
+
+    const fn known(status: i32) -> Self {
+        Self(status.cast_unsigned() as u64 | (EXIT_KNOWN as u64) << 32)
+    }
+
+    /// Whether it is known.
+    pub const fn is_known(self) -> bool {
+        self.0 >> 32 == EXIT_KNOWN as u64
+    }
+
+    /// The status; 0 where it is not known.
+    pub const fn status(self) -> i32 {
+        (self.0 as u32).cast_signed()
     }
 }
 

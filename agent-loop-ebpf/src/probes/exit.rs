@@ -1,7 +1,6 @@
 //! Deaths: once per process, never per thread.
 
 use agent_loop_common::ProcessKey;
-use agent_loop_common::map::{EXIT_KNOWN, EXIT_STATUS_UNKNOWN};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 
@@ -49,14 +48,10 @@ fn try_exit(task: Task) -> Read<()> {
         // SAFETY: the map returned it; only the birth of its main process writes these fields, before this death.
         let main = unsafe { (*run).main() };
         if main == Some(key) {
-            let end = match status {
-                Some(status) => u64::from(status as u32) | u64::from(EXIT_KNOWN) << 32,
-                None => u64::from(EXIT_STATUS_UNKNOWN) << 32,
-            };
             // SAFETY: the map returned it; only the death of its main process writes this field, once.
             unsafe { (&raw mut (*run).exit_boot_ns).write_volatile(now) };
             // SAFETY: as above; status and mark are one aligned word, stored at once, the mark in its upper half.
-            unsafe { (&raw mut (*run).exit_status).cast::<u64>().write_volatile(end) };
+            unsafe { (&raw mut (*run).exit_status).cast::<u64>().write_volatile(status.0) };
         }
     }
     emit::death(counted, key.tgid, &entry, status, task.tid()?, now);
