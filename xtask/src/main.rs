@@ -17,6 +17,7 @@ mod progress;
 mod setup;
 mod strangers;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -94,6 +95,8 @@ enum Command {
     Bench(bench::Options),
     /// Fetches GitHub's description of its API by npm, and reduces it to what the tests check against.
     Openapi,
+    /// Boots Debian's kernels under QEMU, each with the tests of the kernel side; needs Debian and the network once.
+    Vm(vm::Options),
     /// Checks format, clippy and the project's own rules.
     Lint,
 }
@@ -113,6 +116,7 @@ fn main() -> ExitCode {
         Command::Model => model::command(),
         Command::Bench(options) => bench::command(&options),
         Command::Openapi => openapi::command(),
+        Command::Vm(options) => vm::command(&options),
         Command::Lint => lint::command(),
     };
     match done {
