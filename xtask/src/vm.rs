@@ -97,7 +97,12 @@ pub(crate) fn command(options: &Options) -> Result<()> {
         println!("{row}");
         rows.push(row);
         if seen.verdict != machine::Verdict::Passed {
-            troubles.push(format!("{}: {}; {} has all that was said", kernel.release, seen.verdict, seen.log.display()));
+            troubles.push(format!(
+                "{}: {}; {} has all that was said",
+                kernel.release,
+                seen.verdict,
+                seen.log.display()
+            ));
         }
     }
     progress::say("virtual machines: summary");

@@ -196,7 +196,8 @@ impl Suite {
             if let Some(image) = &found {
                 fs::create_dir_all(dir).context("creating the kernel's directory")?;
                 fs::copy(image, dir.join("vmlinuz")).context("keeping the kernel")?;
-                fs::write(dir.join("version"), format!("{release}{FLAVOUR} {version}\n")).context("keeping its version")?;
+                fs::write(dir.join("version"), format!("{release}{FLAVOUR} {version}\n"))
+                    .context("keeping its version")?;
             }
             drop(fs::remove_dir_all(&scratch));
             if found.is_some() {
@@ -277,7 +278,8 @@ mod tests {
 
     #[test]
     fn the_mirror_is_that_of_the_machine_and_security_has_its_own() {
-        let targets = "|x|http://other/\nDebian|stable|http://mirror/debian/\nDebian|stable-security|http://mirror/s/\n";
+        let targets =
+            "|x|http://other/\nDebian|stable|http://mirror/debian/\nDebian|stable-security|http://mirror/s/\n";
         assert_eq!(mirror_of(targets, false).as_deref(), Some("http://mirror/debian/"));
         assert_eq!(mirror_of(targets, true).as_deref(), Some("http://mirror/s/"));
         assert_eq!(mirror_of("", true), None);

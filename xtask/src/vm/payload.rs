@@ -17,8 +17,8 @@ use crate::{place, progress};
 const PROGRAMS: [&str; 45] = [
     "bash", "basename", "cat", "chmod", "chown", "cp", "cut", "dash", "date", "dd", "dirname", "echo", "env", "false",
     "find", "getcap", "grep", "head", "id", "ln", "ls", "mkdir", "mkfifo", "mv", "nice", "nohup", "nsenter", "printf",
-    "prlimit", "rm", "sed", "seq", "setpriv", "setsid", "sleep", "sort", "stat", "tail", "tee", "timeout", "touch", "tr",
-    "true", "unshare", "wc",
+    "prlimit", "rm", "sed", "seq", "setpriv", "setsid", "sleep", "sort", "stat", "tail", "tee", "timeout", "touch",
+    "tr", "true", "unshare", "wc",
 ];
 
 /// Tests of one program.
@@ -88,7 +88,12 @@ fn cargo(tests: &[Test]) -> Result<Vec<Built>> {
     }
     progress::run("build of the tests", &mut build)?;
     // What is built already is told at once.
-    let told = build.args(["--message-format", "json"]).stderr(Stdio::null()).output().context("starting cargo")?;
+    let told = build
+        .args(["--message-format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .output()
+        .context("starting cargo")?;
     let messages = String::from_utf8_lossy(&told.stdout).into_owned();
     Ok(messages.lines().filter_map(|line| built(&serde_json::from_str(line).ok()?)).collect())
 }
