@@ -18,6 +18,7 @@ const SUITES: [&str; 4] = ["bookworm", "trixie", "trixie-backports", "bullseye-s
 /// Where the newest is.
 const NEWEST: &str = "trixie-backports";
 const FLAVOUR: &str = "-cloud-amd64";
+const OLD_LIBRARIES: &str = "lib/x86_64-linux-gnu";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// The programs that are not of this machine.
@@ -34,7 +35,9 @@ impl Tools {
     pub(super) fn qemu(&self) -> Command {
         let Some(root) = &self.unpacked else { return Command::new("qemu-system-x86_64") };
         let mut command = Command::new(root.join("usr/bin/qemu-system-x86_64"));
-        command.env("LD_LIBRARY_PATH", root.join(LIBRARIES)).env("QEMU_MODULE_DIR", root.join(LIBRARIES).join("qemu"));
+        // Some packages still have theirs in /lib.
+        let libraries = format!("{0}/{LIBRARIES}:{0}/{OLD_LIBRARIES}", root.display());
+        command.env("LD_LIBRARY_PATH", libraries).env("QEMU_MODULE_DIR", root.join(LIBRARIES).join("qemu"));
         for firmware in ["usr/share/qemu", "usr/share/seabios"] {
             command.arg("-L").arg(root.join(firmware));
         }
