@@ -20,6 +20,7 @@ mod service;
 mod setup;
 mod strangers;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -118,6 +119,8 @@ enum Command {
     },
     /// Fetches GitHub's description of its API by npm, and reduces it to what the tests check against.
     Openapi,
+    /// Boots Debian's kernels under QEMU, each with the tests of the kernel side; needs Debian and the network once.
+    Vm(vm::Options),
     /// Checks format, clippy and the project's own rules.
     Lint,
 }
@@ -140,6 +143,7 @@ fn main() -> ExitCode {
         Command::Model => model::command(),
         Command::Bench(options) => bench::command(&options),
         Command::Openapi => openapi::command(),
+        Command::Vm(options) => vm::command(&options),
         Command::Lint => lint::command(),
     };
     match done {

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::eventually;
 use crate::sys;
 
+/// Where a cell that gives controllers to others holds its own processes.
+const HELD: &str = "held";
+
 /// The mount point of cgroup v2 and the cgroup that is its root.
 fn mounted() -> Option<(PathBuf, PathBuf)> {
     let text = fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -79,12 +82,29 @@ impl Cell {
         &self.dir
     }
 
+    /// Has the controllers of memory, tasks and processors kept below it, and what is started from now on in a cgroup
+    /// of its own there, since a cgroup that gives controllers to others may hold no process. Whether it has them.
+    ///
+    /// # Panics
+    /// When they are there and cannot be had.
+    pub fn give_controllers(&self) -> bool {
+        let there = fs::read_to_string(self.dir.join("cgroup.controllers")).unwrap_or_default();
+        if !["memory", "pids", "cpu"].iter().all(|wanted| there.split_whitespace().any(|name| name == *wanted)) {
+            return false;
+        }
+        fs::create_dir(self.dir.join(HELD)).expect("a cgroup");
+        fs::write(self.dir.join("cgroup.subtree_control"), "+memory +pids +cpu").expect("a cgroup without a process");
+        true
+    }
+
     /// Starts `command` in it.
     ///
     /// # Panics
     /// When it cannot be opened.
     pub fn hold<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let procs = File::options().write(true).open(self.dir.join("cgroup.procs")).expect("our cgroup");
+        let held = self.dir.join(HELD);
+        let place = if held.exists() { &held } else { &self.dir };
+        let procs = File::options().write(true).open(place.join("cgroup.procs")).expect("our cgroup");
         sys::before_exec(command, move || (&procs).write_all(b"0"))
     }
 

@@ -45,6 +45,19 @@ impl Host {
         host
     }
 
+    /// A host whose runs can have limits of memory, tasks and processors, or why there is none here.
+    ///
+    /// # Errors
+    /// What the machine lacks.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn with_controllers() -> Result<Self, &'static str> {
+        let host = Self::new();
+        let given = host.cell.give_controllers();
+        given.then_some(host).ok_or("needs cgroups with controllers of memory, tasks and processors")
+    }
+
     /// Writes the configuration: what is added to `[host]`, to `[agent]`, and what follows.
     ///
     /// # Panics

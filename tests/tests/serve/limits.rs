@@ -14,10 +14,15 @@ fn why(host: &Host, id: &str) -> String {
     String::from_utf8_lossy(&host.ask(["why", id]).stdout).into_owned()
 }
 
+/// A file of a run's cgroup; nothing where there is none.
+fn of_run(host: &Host, id: &str, name: &str) -> String {
+    fs::read_to_string(host.runs().join(format!("run-{id}")).join(name)).unwrap_or_default()
+}
+
 /// Whether limits of memory, tasks and processors can be kept below the root of the runs.
 fn has_controllers(host: &Host) -> bool {
-    let enabled = fs::read_to_string(host.runs().join("cgroup.subtree_control")).unwrap_or_default();
-    ["memory", "pids", "cpu"].iter().any(|wanted| enabled.split_whitespace().any(|name| name == *wanted))
+    let there = fs::read_to_string(host.runs().join("cgroup.controllers")).unwrap_or_default();
+    ["memory", "pids", "cpu"].iter().any(|wanted| there.split_whitespace().any(|name| name == *wanted))
 }
 
 #[test]
@@ -124,16 +129,83 @@ fn a_limit_that_no_controller_keeps_is_refused_with_what_to_do() {
 #[test]
 fn a_limit_that_a_controller_keeps_is_set() {
     needs!(root, bpf, cgroup);
-    let host = Host::new();
+    let host = match Host::with_controllers() {
+        Ok(host) => host,
+        Err(lacks) => return skip(test_name!(), lacks),
+    };
     let _daemon = host.serving();
-    if !has_controllers(&host) {
-        return skip(test_name!(), "needs a host whose cgroups have controllers");
-    }
-    let id = host.start(&["--tasks", "50", "--memory-bytes", "100000000"], shell("exec sleep 600"));
+    let limits = ["--tasks", "50", "--memory-bytes", "100000000", "--cpu-percent", "150"];
+    let id = host.start(&limits, shell("exec sleep 600"));
     host.in_state(&id, "running");
-    let read = |name: &str| fs::read_to_string(host.runs().join(format!("run-{id}")).join(name)).unwrap_or_default();
+    let read = |name: &str| of_run(&host, &id, name);
     assert_eq!(read("pids.max").trim(), "50");
     assert!(read("memory.max").trim().parse::<u64>().is_ok_and(|bytes| bytes <= 100_000_000), "{}", read("memory.max"));
+    assert_eq!(read("cpu.max").trim(), "150000 100000");
+    stop(&host, &id);
+}
+
+#[test]
+fn who_takes_more_memory_than_its_limit_is_killed_by_the_kernel_and_the_end_says_so() {
+    needs!(root, bpf, cgroup);
+    let host = match Host::with_controllers() {
+        Ok(host) => host,
+        Err(lacks) => return skip(test_name!(), lacks),
+    };
+    let _daemon = host.serving();
+    // One line without an end, kept whole in memory: of a child, then of the command itself.
+    let child = host.start(&["--memory-bytes", "50000000"], shell("tail -n 1 /dev/zero; exit $?"));
+    let run = host.ended(&child);
+    assert_eq!((&run["outcome"], &run["code"]), (&"ended".into(), &137.into()), "{run}");
+    assert!(why(&host, &child).contains("killed 1 of its processes for want of memory"), "{}", why(&host, &child));
+
+    let command = host.start(&["--memory-bytes", "50000000"], ["tail", "-n", "1", "/dev/zero"]);
+    let run = host.ended(&command);
+    assert_eq!((&run["signal"], &run["proven"]), (&9.into(), &true.into()), "{run}");
+    assert!(why(&host, &command).contains("killed 1 of its processes for want of memory"), "{}", why(&host, &command));
+
+    // A SIGKILL of somebody else is none.
+    let other = host.start(&["--memory-bytes", "50000000"], shell("kill -KILL $$"));
+    host.ended(&other);
+    assert!(!why(&host, &other).contains("want of memory"), "{}", why(&host, &other));
+}
+
+#[test]
+fn a_fork_bomb_is_kept_within_its_limit_of_tasks_and_its_tree_ends_empty() {
+    needs!(root, bpf, cgroup);
+    let host = match Host::with_controllers() {
+        Ok(host) => host,
+        Err(lacks) => return skip(test_name!(), lacks),
+    };
+    let _daemon = host.serving();
+    let bomb = "bomb() { bomb | bomb; }; while :; do bomb 2>/dev/null; sleep 600 & done";
+    let id = host.start(&["--tasks", "30", "--grace", "100ms"], shell(bomb));
+    eventually("the limit to be met", || {
+        let events = of_run(&host, &id, "pids.events");
+        let met = events.lines().find_map(|line| line.strip_prefix("max ")?.parse::<u64>().ok());
+        met.filter(|count| *count > 0)
+    });
+    let tasks = of_run(&host, &id, "pids.current").trim().parse::<u64>();
+    assert!(tasks.as_ref().is_ok_and(|count| *count <= 30), "{tasks:?}");
+    let run = stop(&host, &id);
+    assert_eq!(run["proven"], true, "{run}");
+}
+
+#[test]
+fn a_limit_of_processors_throttles_the_run() {
+    needs!(root, bpf, cgroup);
+    let host = match Host::with_controllers() {
+        Ok(host) => host,
+        Err(lacks) => return skip(test_name!(), lacks),
+    };
+    let _daemon = host.serving();
+    let id = host.start(&["--cpu-percent", "10", "--grace", "100ms"], shell("while :; do :; done"));
+    host.in_state(&id, "running");
+    assert_eq!(of_run(&host, &id, "cpu.max").trim(), "10000 100000");
+    eventually("the kernel to hold it back", || {
+        let stat = of_run(&host, &id, "cpu.stat");
+        let held = stat.lines().find_map(|line| line.strip_prefix("nr_throttled ")?.parse::<u64>().ok());
+        held.filter(|times| *times > 0)
+    });
     stop(&host, &id);
 }
 
