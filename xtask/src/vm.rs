@@ -7,6 +7,7 @@
 mod debian;
 mod machine;
 mod payload;
+mod verdict;
 
 use std::fs;
 use std::path::PathBuf;
