@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use agent_loop::audit::log::layout;
 use agent_loop::audit::schema;
-use agent_loop::audit::{Area, CiBody, Clock, OwnLines, TaskBody, TaskKind, TaskLine, WriteBody};
+use agent_loop::audit::{Area, CiBody, Clock, OwnLines, Recorder, TaskBody, TaskKind, TaskLine, WriteBody};
+use agent_loop::event::{Fact, Member, Phase};
 use agent_loop::model::BootNs;
 use agent_loop_tests::harness::Exec;
 use agent_loop_tests::needs;
@@ -27,6 +29,16 @@ fn wrong(validator: &Validator, line: &Value) -> Vec<String> {
 
 /// The lines of the corpus, and one of each kind of the issue loop.
 fn texts() -> Vec<String> {
+    let withstands = |clock| {
+        let member =
+            Member { pid: 7, key: None, state: Some('D'), wchan: Some("rq".to_owned()), comm: Some("cat".to_owned()) };
+        let phase = Phase::Unkillable { members: vec![member], since: Duration::from_secs(1) };
+        let mut recorder = Recorder::new("b".to_owned(), "01RUN".to_owned(), vec!["sh".to_owned()], "agent".to_owned());
+        let line = recorder.fact(&Fact::Phase(phase), clock).expect("a line");
+        let mut bytes = Vec::new();
+        line.write(&mut bytes);
+        String::from_utf8(bytes).expect("text")
+    };
     let areas = [Area::Comment, Area::Merge, Area::Forge];
     let writes = areas.into_iter().flat_map(|area| [TaskKind::Intent(area), TaskKind::Result(area)]);
     let clock = Clock { boot: BootNs(5), real_ns: 1_800_000_000_000_000_000 };
@@ -43,7 +55,7 @@ fn texts() -> Vec<String> {
         OwnLines::new("7c1e0d8e-0000-4000-8000-000000000000").task(line, clock).write(&mut bytes);
         String::from_utf8(bytes).expect("text")
     });
-    corpus::texts().into_iter().chain(lines).collect()
+    corpus::texts().into_iter().chain(lines).chain([withstands(clock)]).collect()
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn a_dry_run_tells_what_would_be_taken_and_writes_nothing() {
     assert_eq!(look["skipped"][0]["issue"], scene.key(stranger), "{view:#}");
     assert_eq!((contents(&scene.host.path("")), writes(&scene)), (before, 0), "neither here nor there");
 
-    // A daemon that holds the repository back is asked, and takes nothing either.
+    // A daemon that works on one is asked, and takes no other either.
+    scene.forge.world().ci = agent_loop_tests::fake_github::Ci::Running;
     let _daemon = scene.serving();
     looked(&scene);
     scene.in_state(first, "ci_wait");
@@ -92,6 +93,7 @@ fn a_dry_run_tells_what_would_be_taken_and_writes_nothing() {
     let said = String::from_utf8_lossy(&asked.stdout);
     assert!(said.contains(&format!("{}  waits for its turn", scene.key(second))), "{said}");
     assert!(!said.contains("would be taken"), "{said}");
+    scene.forge.world().ci = agent_loop_tests::fake_github::Ci::Passing;
     scene.over(first);
     scene.over(second);
     assert!(scene.host.ask(["tick"]).status.success());

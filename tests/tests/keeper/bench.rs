@@ -92,7 +92,7 @@ impl Place {
         let child = command.spawn().expect("the keeper starts");
         let mut said = [0; 64];
         let count = ready.recv(&mut said).unwrap_or_else(|error| panic!("{error}: {}", self.stderr()));
-        assert_eq!(&said[..count], b"READY=1");
+        assert_eq!(&said[..count], b"READY=1\n");
         Keeper(child)
     }
 

@@ -143,7 +143,7 @@ fn nothing_is_written_to_stdout_and_readiness_is_told_once() {
     let child = command.env("NOTIFY_SOCKET", &notify).stdout(std::process::Stdio::piped()).spawn().expect("it starts");
     let mut said = [0; 64];
     let count = ready.recv(&mut said).expect("a word");
-    assert_eq!(&said[..count], b"READY=1");
+    assert_eq!(&said[..count], b"READY=1\n");
     place.daemon();
     sys::kill(i32::try_from(child.id()).expect("a pid"), libc::SIGTERM).expect("our child");
     let output = child.wait_with_output().expect("our child");
