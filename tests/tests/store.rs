@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use agent_loop::store::{LogDir, RunFiles, SqliteStore, StateDir, Store, StoreError};
+use agent_loop_tests::harness::eventually;
 use agent_loop_tests::needs;
 use agent_loop_tests::remembering::{LOCKED, after, record, remembered, saves};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 fn scratch() -> tempfile::TempDir {
@@ -143,7 +145,13 @@ impl Small {
 
     fn remount(&self, flags: MsFlags) {
         let how = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | flags;
-        mount(None::<&str>, &self.point, None::<&str>, how, None::<&str>).expect("we are root");
+        // A child that another test has just forked has our files open until it executes.
+        eventually("nobody to write there", || {
+            match mount(None::<&str>, &self.point, None::<&str>, how, None::<&str>) {
+                Err(Errno::EBUSY) => None,
+                done => Some(done.expect("we are root")),
+            }
+        });
     }
 }
 
