@@ -154,7 +154,11 @@ impl Daemon {
             (None, false, lost) => Some(format!("{lost} lines of the audit log found no room and are to be declared")),
         };
         let left = (progress.unremoved > 0).then(|| {
-            format!("{} files of the audit log that are kept no longer cannot be removed; look at their directory's mode and mount", progress.unremoved)
+            format!(
+                "{} files of the audit log that are kept no longer cannot be removed; \
+                 look at their directory's mode and mount",
+                progress.unremoved
+            )
         });
         state.into_iter().chain(left).collect()
     }

@@ -33,18 +33,12 @@ pub(super) enum Access {
 pub(super) fn open_pin(path: &Path, access: Access) -> io::Result<OwnedFd> {
     const BPF_OBJ_GET: libc::c_int = 7;
     const BPF_F_RDONLY: u32 = 1 << 3;
-    #[repr(C)]
-    struct Attr {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
     let path = CString::new(path.as_os_str().as_bytes())?;
     let file_flags = match access {
         Access::Full => 0,
         Access::Read => BPF_F_RDONLY,
     };
-    let mut attr = Attr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags };
+    let mut attr = PinAttr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags };
     descriptor(call(BPF_OBJ_GET, &mut attr)?)
 }
 
@@ -54,15 +48,9 @@ pub(super) fn open_pin(path: &Path, access: Access) -> io::Result<OwnedFd> {
 /// What the kernel says; AlreadyExists where something is.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     const BPF_OBJ_PIN: libc::c_int = 6;
-    #[repr(C)]
-    struct Attr {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
     let path = CString::new(path.as_os_str().as_bytes())?;
     let bpf_fd = object.as_raw_fd().cast_unsigned();
-    call(BPF_OBJ_PIN, &mut Attr { pathname: path.as_ptr() as u64, bpf_fd, file_flags: 0 }).map(drop)
+    call(BPF_OBJ_PIN, &mut PinAttr { pathname: path.as_ptr() as u64, bpf_fd, file_flags: 0 }).map(drop)
 }
 
 /// What the descriptor is of, by the one line of its fdinfo that only this kind has; `None` for any other file.
@@ -152,6 +140,14 @@ fn info(fd: BorrowedFd<'_>, mut info: [u8; INFO_BYTES]) -> io::Result<[u8; INFO_
     let len = u32::try_from(info.len()).unwrap_or(0);
     call(BPF_OBJ_GET_INFO_BY_FD, &mut Attr { fd, len, info: info.as_mut_ptr() as u64 })?;
     Ok(info)
+}
+
+/// What the kernel is told of a pin: linux/bpf.h, `union bpf_attr`, "BPF_OBJ_* commands".
+#[repr(C)]
+struct PinAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
 }
 
 fn word(info: &[u8], at: usize) -> u32 {

@@ -95,6 +95,8 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until nothing comes any more.
     pub(super) fn run(mut self, from: &Receiver<Message>) {
+        // The reserve is there before the first line is durable.
+        self.look_for_room();
         loop {
             // While the disk is full it is looked at every second: nothing is launched meanwhile.
             let full = self.shared.read().full;

@@ -5,6 +5,7 @@ use clap::Args as ClapArgs;
 use super::output::{page, print};
 use super::{Common, Failure, doing, draw};
 use crate::control::api::MissedView;
+use crate::control::client::{ClientError, Pieces};
 use crate::error;
 
 /// Shows the latest events: births, deaths, signals and decisions of all runs.
@@ -30,19 +31,11 @@ told how many lines it missed, and hung up on.";
 const LONGEST: usize = 4 << 20;
 
 pub(super) async fn run(args: Args) -> Result<u8, Failure> {
-    let mut pieces = args.common.client().events(args.follow).await.map_err(doing("asking for events"))?;
+    let pieces = args.common.client().events(args.follow).await.map_err(doing("asking for events"))?;
     let page = page();
-    let mut rest = Vec::new();
-    while let Some(piece) = pieces.next().await.map_err(doing("following the events"))? {
-        rest.extend_from_slice(&piece);
-        let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else {
-            if rest.len() > LONGEST {
-                rest.clear();
-            }
-            continue;
-        };
-        let whole: Vec<u8> = rest.drain(..=end).collect();
-        for line in String::from_utf8_lossy(&whole).lines() {
+    let mut lines = Lines::of(pieces);
+    while let Some(whole) = lines.next().await.map_err(doing("following the events"))? {
+        for line in whole.lines() {
             if let Some(missed) = missed(line) {
                 return Err(Failure::Missed(missed));
             }
@@ -54,6 +47,36 @@ pub(super) async fn run(args: Args) -> Result<u8, Failure> {
         }
     }
     Ok(error::DONE)
+}
+
+/// The events as whole lines, whatever pieces they come in.
+pub(super) struct Lines {
+    pieces: Pieces,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) const fn of(pieces: Pieces) -> Self {
+        Self { pieces, rest: Vec::new() }
+    }
+
+    /// The next lines, one or more of them, whole; `None` once the daemon hung up.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub(super) async fn next(&mut self) -> Result<Option<String>, ClientError> {
+        while let Some(piece) = self.pieces.next().await? {
+            self.rest.extend_from_slice(&piece);
+            if let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') {
+                let whole: Vec<u8> = self.rest.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&whole).into_owned()));
+            }
+            if self.rest.len() > LONGEST {
+                self.rest.clear();
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// How many lines were missed, if this line says so.

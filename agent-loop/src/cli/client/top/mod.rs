@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::screen::{Key, Look, Screen, Wish};
+use super::events::Lines;
 use super::output::page;
 use super::{Common, Failure};
 use crate::control::api::QueueView;
@@ -47,8 +48,6 @@ last; a shows runs that are over as well; q ends. Nothing is stopped or changed 
 
 /// A person sees no more in a second.
 const SOONEST: Duration = Duration::from_millis(100);
-/// The longest line of the log that is held.
-const LONGEST: usize = 1 << 20;
 
 pub(super) async fn run(args: Args) -> Result<u8, Failure> {
     if args.common.json {
@@ -132,19 +131,13 @@ async fn look(client: &Client, screen: &Screen) -> Result<Look, ClientError> {
 
 /// Hands on the lines of the log until the daemon hangs up.
 async fn follow(client: Client, tell: mpsc::Sender<String>) {
-    let Ok(mut pieces) = client.events(true).await else { return };
-    let mut rest = Vec::new();
-    while let Ok(Some(piece)) = pieces.next().await {
-        rest.extend_from_slice(&piece);
-        if let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') {
-            let whole: Vec<u8> = rest.drain(..=end).collect();
-            for line in String::from_utf8_lossy(&whole).lines() {
-                if tell.send(line.to_owned()).await.is_err() {
-                    return;
-                }
+    let Ok(pieces) = client.events(true).await else { return };
+    let mut lines = Lines::of(pieces);
+    while let Ok(Some(whole)) = lines.next().await {
+        for line in whole.lines() {
+            if tell.send(line.to_owned()).await.is_err() {
+                return;
             }
-        } else if rest.len() > LONGEST {
-            rest.clear();
         }
     }
 }
