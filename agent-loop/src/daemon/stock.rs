@@ -186,6 +186,9 @@ impl Daemon {
             self.main_exited(id, status);
         }
         self.ends_by_the_run_table();
+        if first {
+            self.try_out()?;
+        }
         self.discard_all().await;
         if self.keeper.is_up() {
             if self.root.is_none() {

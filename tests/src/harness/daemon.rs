@@ -25,6 +25,8 @@ pub struct Host {
     /// A bpffs of this thread's own: daemons are started from the thread that made the host.
     _bpf: BpfFs,
     env: Vec<(OsString, OsString)>,
+    /// What daemons are started by.
+    by: Vec<OsString>,
 }
 
 impl Host {
@@ -37,7 +39,14 @@ impl Host {
         let dir = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a scratch directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our directory");
         let bpf = BpfFs::mount();
-        let host = Self { cell: Cell::new(), dir, pins: bpf.path().join("agent-loop"), _bpf: bpf, env: Vec::new() };
+        let host = Self {
+            cell: Cell::new(),
+            dir,
+            pins: bpf.path().join("agent-loop"),
+            _bpf: bpf,
+            env: Vec::new(),
+            by: Vec::new(),
+        };
         // Where agents leave what a test looks at.
         fs::create_dir(host.path("agents")).expect("a directory");
         fs::set_permissions(host.path("agents"), fs::Permissions::from_mode(0o777)).expect("our directory");
@@ -83,6 +92,11 @@ impl Host {
         self.env.push((name, value.into()));
     }
 
+    /// Has daemons started by this program and its arguments, which executes them, from now on.
+    pub fn run_by<S: Into<OsString>>(&mut self, words: impl IntoIterator<Item = S>) {
+        self.by = words.into_iter().map(Into::into).collect();
+    }
+
     /// Takes a variable away again.
     pub fn unset_env(&mut self, name: &str) {
         self.env.retain(|(known, _)| known != name);
@@ -114,8 +128,10 @@ impl Host {
     pub fn serve(&self) -> Daemon {
         let number = fs::read_dir(self.dir.path()).expect("our directory").count();
         let log = self.path(format!("serve-{number}.log"));
-        let mut command = Command::new(agent_loop());
-        command.args(["serve", "--config"]).arg(self.path("config.toml")).stdin(Stdio::null());
+        let agent_loop = agent_loop().as_os_str().to_owned();
+        let mut words = self.by.iter().chain([&agent_loop]);
+        let mut command = Command::new(words.next().expect("at least one word"));
+        command.args(words).args(["serve", "--config"]).arg(self.path("config.toml")).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(File::create(&log).expect("a scratch file"));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         sys::before_exec(&mut command, || {

@@ -8,13 +8,16 @@ mod keeper;
 mod leaks;
 mod limits;
 mod namespaces;
+mod outsider;
 mod pins;
 mod reload;
 mod rights;
+mod sandbox;
 mod secrets;
 mod state;
 mod stock;
 mod stuck;
+mod trial;
 mod trouble;
 mod watch;
 
