@@ -103,6 +103,10 @@ fn tell(out: &Path) -> Result<()> {
         let [unit, rss, own] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
         progress::note(&format!("{unit}: {rss} KiB resident, {own} KiB of its own"));
     }
+    let ready: Vec<String> = read("ready").lines().map(str::to_owned).collect();
+    if !ready.is_empty() {
+        progress::note(&format!("from start to READY: {} ms", ready.join(", ")));
+    }
     if let Some(points) = read("security").lines().next() {
         progress::note(&format!("systemd-analyze security agent-loop.service: {points}"));
     }

@@ -21,6 +21,10 @@ pid_of() { systemctl show -P MainPID "$1"; }
 keeper_is_another() { k=$(agent-loop status --json | jq -r '.keeper.pid // 0'); [ "$k" != 0 ] && [ "$k" != "$1" ]; }
 daemon_is_another() { d=$(pid_of agent-loop); [ "$d" != 0 ] && [ "$d" != "$1" ] && systemctl is-active -q agent-loop; }
 
+# A container has a boot id of its own, laid over the kernel's file. A unit with a /proc of its own (any that protects cgroups
+# or tunables) does not see it, and keeper and daemon have to see the same one.
+while umount /proc/sys/kernel/random/boot_id 2>/dev/null; do :; done
+
 dpkg -i /agent-loop.deb || fail "the package cannot be installed"
 for unit in agent-loop agent-loop-agents agent-loop-runs; do
     until_ok systemctl is-active -q $unit || fail "$unit is not active after the installation"
@@ -68,12 +72,28 @@ until_ok lives || fail "the run did not outlive an upgrade"
 ok "upgraded: daemon and keeper are new, the run goes on with its deadline"
 [ "$(agent-loop status "$id" --json | jq -r '.remaining_ms < 600000')" = true ] || fail "its deadline moved"
 
+# As a newer package would have left it: the version in the head of the database.
+version_of() { od -An -j60 -N4 -tu1 /var/lib/agent-loop/agent-loop.db | tr -d ' '; }
+put_version() { printf '%b' "$1" | dd of=/var/lib/agent-loop/agent-loop.db bs=1 seek=60 conv=notrunc status=none; }
+[ "$(version_of)" = 0002 ] || fail "the version of the state is $(version_of), and not the one of this test"
+daemon=$(pid_of agent-loop)
+put_version '\0000\0000\0000\0143'
+dpkg -i /agent-loop.deb >/out/downgrade 2>&1 && fail "a package that does not know the state was installed"
+put_version '\0000\0000\0000\0002'
+grep -q "has version 99" /out/downgrade || fail "the refusal does not say why: $(cat /out/downgrade)"
+[ "$(pid_of agent-loop)" = "$daemon" ] || fail "the refused package restarted the daemon"
+lives || fail "the run did not outlive a refused package"
+ok "a downgrade below the version of the state is refused; the run goes on"
+
 agent-loop kill "$id" --reason "the life of the service" || fail "no kill"
 until_ok state "$id" ended || fail "the run does not end"
-[ "$(agent-loop status "$id" --json | jq -r '.outcome, .proven' | tr '\n' ' ')" = "operator true " ] || fail "$(agent-loop status "$id")"
+# With the last run the unit of the runs begins anew, and the daemon with it: it may be away for a moment.
+was_stopped() { [ "$(agent-loop status "$id" --json | jq -r '.outcome, .proven' | tr '\n' ' ')" = "operator true " ]; }
+until_ok was_stopped || fail "$(agent-loop status "$id")"
 # The holder had been killed: with the last run its unit begins anew, and the next one is launched in it.
 until_ok systemctl is-active -q agent-loop-runs || fail "the cgroup is not held again"
 sleep 1
+until_ok systemctl is-active -q agent-loop || fail "the daemon is not there again"
 id=$(agent-loop start --cwd / -- sh -c 'exit 7') || fail "no start after all that"
 until_ok state "$id" ended || fail "the next run does not end"
 [ "$(agent-loop status "$id" --json | jq -r .code)" = 7 ] || fail "$(agent-loop status "$id")"
@@ -83,13 +103,19 @@ case $? in 0 | 1 | 2) ok "the audit log verifies, its sums add up" ;; *) fail "t
 
 # What others on the host can do with it: nothing.
 useradd --no-create-home somebody
-for what in "cat /run/agent-loop/keeper/socket" "ls /var/lib/agent-loop" "ls /var/log/agent-loop" "ls /sys/fs/bpf/agent-loop" \
+for what in "cat /run/agent-loop/keeper/socket" "kill -0 $(pid_of agent-loop)" "kill -0 $(pid_of agent-loop-agents)" \
+    "echo 1 >/sys/fs/cgroup/system.slice/agent-loop-runs.service/cgroup.kill" "ls /proc/$(pid_of agent-loop)/fd" "ls /var/lib/agent-loop" "ls /var/log/agent-loop" "ls /sys/fs/bpf/agent-loop" \
     "agent-loop ps" "agent-loop start --cwd / -- true"; do
     runuser -u somebody -- sh -c "$what" >/dev/null 2>&1 && fail "somebody can do: $what"
 done
 ok "another user can neither read nor ask nor start anything"
 
 systemd-analyze security --no-pager agent-loop.service | tail -1 | grep -o '[0-9][0-9]*\.[0-9]' | head -1 >/out/security
+stamp() { systemctl show -P "$1" agent-loop; }
+for _ in 1 2 3; do
+    systemctl restart agent-loop || fail "no restart"
+    echo $((($(stamp ActiveEnterTimestampMonotonic) - $(stamp ExecMainStartTimestampMonotonic)) / 1000))
+done >/out/ready
 for unit in agent-loop agent-loop-agents agent-loop-runs; do
     echo "$unit $(awk '/VmRSS/ {r=$2} /RssAnon/ {a=$2} END {print r, a}' "/proc/$(pid_of $unit)/status")"
 done >/out/memory
