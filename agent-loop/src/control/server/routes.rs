@@ -17,8 +17,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Limits, metrics, stream};
 use crate::control::api::{
-    Answer, Ask, Caller, ErrorBody, ErrorView, IssueAsk, KillRequest, Problem, Question, Questions, RepoRequest,
-    RunsView, StartRequest, StartedView, TaskRequest, TickRequest,
+    Answer, Ask, Caller, ErrorBody, ErrorView, IssueAsk, KillRequest, Problem, Question, Questions, QueueView,
+    RepoRequest, RunsView, StartRequest, StartedView, TaskRequest, TickRequest,
 };
 use crate::run::RunId;
 
@@ -157,18 +157,24 @@ pub(super) fn router(desk: Desk, peer: Peer) -> Router {
 }
 
 async fn status(State(desk): State<Desk>, Extension(peer): Extension<Peer>) -> Reply {
-    // Without a repository, or while the issue loop is busy, all the rest is told.
-    let queue = timeout(SOON, desk.ask(Ask::Issues(IssueAsk::Queue), peer.caller)).await;
+    let queue = queue_soon(&desk, peer).await;
     let Answer::Status(mut view) = desk.ask(Ask::Status, peer.caller).await? else { return Err(Failure::astray()) };
-    if let Ok(Ok(Answer::Queue(queue))) = queue {
-        view.forges = queue.repos.into_iter().map(Into::into).collect();
-    }
+    view.forges = queue.into_iter().flat_map(|queue| queue.repos).map(Into::into).collect();
     Ok(Json(view).into_response())
 }
 
+/// The issues; none without a repository, or while the issue loop is busy: all the rest is told.
+async fn queue_soon(desk: &Desk, peer: Peer) -> Option<QueueView> {
+    match timeout(SOON, desk.ask(Ask::Issues(IssueAsk::Queue), peer.caller)).await {
+        Ok(Ok(Answer::Queue(queue))) => Some(queue),
+        Ok(Ok(_) | Err(_)) | Err(_) => None,
+    }
+}
+
 async fn metrics(State(desk): State<Desk>, Extension(peer): Extension<Peer>) -> Reply {
+    let queue = queue_soon(&desk, peer).await;
     let Answer::Status(view) = desk.ask(Ask::Status, peer.caller).await? else { return Err(Failure::astray()) };
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&view)).into_response())
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&view, queue.as_ref())).into_response())
 }
 
 #[derive(Deserialize)]

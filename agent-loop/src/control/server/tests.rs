@@ -725,7 +725,46 @@ fn a_client_says_why_it_has_no_answer() {
 
 #[test]
 fn metrics_have_few_labels_and_no_process() {
-    let text = metrics::text(&status_view());
+    let text = metrics::text(&status_view(), None);
     assert_eq!(text, include_str!("metrics.golden"), "written was:\n{text}");
     assert!(!text.contains("4711"));
+}
+
+#[test]
+fn metrics_of_issues_are_told_by_repository_and_state_and_by_nothing_else() {
+    let task = |number: u32, state: &str| TaskView {
+        issue: format!("o/r#{number}"),
+        state: state.to_owned(),
+        branch: format!("branch-{number}"),
+        ..TaskView::default()
+    };
+    let repo = RepoView {
+        repo: "o/r".to_owned(),
+        requests: 41,
+        not_modified: 40,
+        remaining: Some(4959),
+        tasks: vec![task(4711, "ci_wait"), task(4712, "ci_wait"), task(4713, "of_a_later_version")],
+        waiting: vec!["o/r#4714".to_owned()],
+        ..RepoView::default()
+    };
+    let text = metrics::text(&status_view(), Some(&QueueView { repos: vec![repo] }));
+    for line in [
+        "agent_loop_tasks{repo=\"o/r\",state=\"ci_wait\"} 2",
+        "agent_loop_tasks{repo=\"o/r\",state=\"running\"} 0",
+        "agent_loop_tasks{repo=\"o/r\",state=\"other\"} 1",
+        "agent_loop_issues_waiting{repo=\"o/r\"} 1",
+        "agent_loop_repo_trouble{repo=\"o/r\"} 0",
+        "agent_loop_forge_requests_total{repo=\"o/r\"} 41",
+        "agent_loop_forge_not_modified_total{repo=\"o/r\"} 40",
+        "agent_loop_forge_remaining{repo=\"o/r\"} 4959",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("r#47") && !text.contains("branch"), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+    // Each family is described once.
+    let mut types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+    let all = types.len();
+    types.dedup();
+    assert_eq!(types.len(), all);
 }
