@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{ebpf, place, progress, setup};
+use crate::{ebpf, place, progress, sbom, setup};
 
 /// The version of cargo-deb that the package is described for.
 const CARGO_DEB: &str = "3.8.0";
@@ -28,6 +28,8 @@ pub(crate) fn make(debug: bool) -> Result<PathBuf> {
     build.args(["build", "--package", "agent-loop"]).args(profile);
     progress::run("building agent-loop", &mut build)?;
     pages()?;
+    sbom::write(&place::root().join("target/dist/pages/agent-loop.cdx.json"))
+        .context("writing the bill of materials")?;
     let dir = place::target_dir().join("dist");
     let package = pack(&packer, &dir, debug)?;
     let (first, size) = (fs::read(&package).context("reading the package")?, fs::metadata(&package)?.len());
