@@ -173,6 +173,8 @@ fn here(words: &[String], host: &Host, run: &str) -> Vec<String> {
             words.truncate(2);
             words.extend(["--config".to_owned(), path("config.toml")]);
         }
+        // Whom agents run as here has no home.
+        ("start", _) => drop(words.splice(1..1, ["--cwd".to_owned(), "/".to_owned()])),
         ("bugreport", _) => words.extend(["--config".to_owned(), path("config.toml")]),
         ("audit", Some(verb)) if verb != "redact-test" => {
             // A log that is named is this one.

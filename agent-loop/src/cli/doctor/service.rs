@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::advise::{Check, State};
 use crate::config::{Config, ConfigError};
@@ -201,11 +201,10 @@ fn answering(path: &Path) -> Found {
 }
 
 fn missing(path: &Path, error: &io::Error) -> Found {
-    let path: PathBuf = path.to_owned();
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => Found::Hidden,
-        _ => Found::Bad(format!("{}: {error}", path.display())),
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return Found::Hidden;
     }
+    Found::Bad(format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
