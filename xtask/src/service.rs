@@ -17,7 +17,7 @@ use crate::{dist, place, progress};
 pub(crate) const LIFE: &str = include_str!("service/life.sh");
 /// How it is begun.
 const UNIT: &str = "[Unit]\nDescription=The life of agent-loop\nAfter=dbus.service basic.target\n\n[Service]\nType=oneshot\n\
-     ExecStart=/life.sh\nTimeoutStartSec=300\n";
+     ExecStart=/life.sh\nTimeoutStartSec=900\n";
 /// What is in the machine beside a minimal Debian.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,git,jq,passwd,util-linux";
 /// How long a life may take, seconds.

@@ -1,23 +1,13 @@
 #!/bin/bash
-# The life of the service under systemd, from its installation to its purge, in parts. Run as a unit inside the machine; each
-# line of /out/steps is a step that came out as it has to, /out/verdict the end of it. In a virtual machine, whose kernel has
-# the word agent_loop.life=PART,PART,… everything is said on its console, and it may be shut down or cut off between parts.
-parts=$(tr ' ' '\n' </proc/cmdline | sed -n 's/^agent_loop.life=//p')
-if [ -n "$parts" ]; then
-    exec >/dev/ttyS0 2>&1
-    rm -rf /out && mkdir /out
-    end() { "/verdict-$1"; }
-else
-    exec >/out/log 2>&1
-    parts=install,outlive,stop,strangers,figures,remove,purge
-    end() { systemctl exit "$(($1 - 16))"; }
-fi
+# The life of the service under systemd, from its installation to its purge. Run as a unit inside the machine; each line of
+# /out/steps is a step that came out as it has to, /out/verdict the end of it. A line `#: NAME` begins a part of it, which a
+# virtual machine can play by itself.
+exec >/out/log 2>&1
 fail() {
     echo "FAILED: $*"
     echo "FAILED: $*" >/out/verdict
     journalctl --no-pager -n 100 -u 'agent-loop*'
-    sleep 1
-    end 17
+    systemctl exit 1
     exit 1
 }
 ok() { echo "== ok: $*"; echo "$*" >>/out/steps; }
@@ -32,121 +22,102 @@ pid_of() { systemctl show -P MainPID "$1"; }
 keeper_is_another() { k=$(agent-loop status --json | jq -r '.keeper.pid // 0'); [ "$k" != 0 ] && [ "$k" != "$1" ]; }
 daemon_is_another() { d=$(pid_of agent-loop); [ "$d" != 0 ] && [ "$d" != "$1" ] && systemctl is-active -q agent-loop; }
 
-
-# The package is installed, and its units are up.
-install() {
-    dpkg -i /agent-loop.deb || fail "the package cannot be installed"
-    for unit in agent-loop agent-loop-agents agent-loop-runs; do
-        until_ok systemctl is-active -q $unit || fail "$unit is not active after the installation"
-    done
-    [ -z "$(agent-loop status --json | jq -r '.degraded[]')" ] || fail "something is missing: $(agent-loop status)"
-    ok "installed: the three units are active, nothing is missing"
-}
-
-# A run outlives whatever happens to the daemon, the keeper and the holder, and an upgrade.
-outlive() {
-    id=$(agent-loop start --cwd / --limit 10m --grace 500ms -- sh -c 'sleep 1000 & while :; do echo tick; sleep 0.2; done') || fail "no start"
-    until_ok state "$id" running || fail "the run does not run"
-    main=$(main_pid "$id")
-    grep -q "0::/system.slice/agent-loop-runs.service/runs/run-$id" "/proc/$main/cgroup" || fail "it is elsewhere"
-    [ "$(stat -c %U "/proc/$main")" = agent-loop-agent ] || fail "it is somebody else's"
-    ok "a run is started as agent-loop-agent, in the cgroup that is held for it"
-
-    lives() { kill -0 "$main" && [ "$(main_pid "$id")" = "$main" ] && state "$id" running; }
-    for n in 1 2 3; do
-        daemon=$(pid_of agent-loop)
-        kill -KILL "$daemon"
-        until_ok daemon_is_another "$daemon" || fail "the daemon does not come back"
-        until_ok lives || fail "the run did not outlive the daemon"
-    done
-    ok "the daemon SIGKILLed three times: the run goes on, adopted"
-    for n in 1 2 3; do
-        keeper=$(pid_of agent-loop-agents)
-        kill -KILL "$keeper"
-        until_ok keeper_is_another "$keeper" || fail "the keeper does not come back"
-        until_ok lives || fail "the run did not outlive the keeper"
-    done
-    ok "the keeper SIGKILLed three times: the run goes on"
-    holder=$(pid_of agent-loop-runs)
-    kill -KILL "$holder"
-    sleep 1
-    lives || fail "the run did not outlive the holder of its cgroup"
-    ok "the holder SIGKILLed: the run goes on"
-    systemctl restart agent-loop-agents agent-loop
-    until_ok lives || fail "the run did not outlive a restart of both"
-    ok "both restarted: the run goes on"
-    systemctl reload agent-loop || fail "no reload"
-    until_ok lives || fail "the run did not outlive a reload"
-    ok "reloaded"
-    daemon=$(pid_of agent-loop)
-    dpkg -i /agent-loop.deb || fail "the package cannot be installed over itself"
-    until_ok daemon_is_another "$daemon" || fail "the daemon was not restarted by the upgrade"
-    until_ok lives || fail "the run did not outlive an upgrade"
-    ok "upgraded: daemon and keeper are new, the run goes on with its deadline"
-    [ "$(agent-loop status "$id" --json | jq -r '.remaining_ms < 600000')" = true ] || fail "its deadline moved"
-}
-
-# It is stopped, its tree proven empty, and the next one is launched.
-stop() {
-    agent-loop kill "$id" --reason "the life of the service" || fail "no kill"
-    until_ok state "$id" ended || fail "the run does not end"
-    [ "$(agent-loop status "$id" --json | jq -r '.outcome, .proven' | tr '\n' ' ')" = "operator true " ] || fail "$(agent-loop status "$id")"
-    # The holder had been killed: with the last run its unit begins anew, and the next one is launched in it.
-    until_ok systemctl is-active -q agent-loop-runs || fail "the cgroup is not held again"
-    sleep 1
-    id=$(agent-loop start --cwd / -- sh -c 'exit 7') || fail "no start after all that"
-    until_ok state "$id" ended || fail "the next run does not end"
-    [ "$(agent-loop status "$id" --json | jq -r .code)" = 7 ] || fail "$(agent-loop status "$id")"
-    ok "stopped, its tree proven empty; the next run is launched and tells its status"
-    agent-loop audit verify --account >/out/verify
-    case $? in 0 | 1 | 2) ok "the audit log verifies, its sums add up" ;; *) fail "the audit log: $(cat /out/verify)" ;; esac
-}
-
-# What others on the host can do with it: nothing.
-strangers() {
-    useradd --no-create-home somebody
-    for what in "cat /run/agent-loop/keeper/socket" "ls /var/lib/agent-loop" "ls /var/log/agent-loop" "ls /sys/fs/bpf/agent-loop" \
-        "agent-loop ps" "agent-loop start --cwd / -- true"; do
-        runuser -u somebody -- sh -c "$what" >/dev/null 2>&1 && fail "somebody can do: $what"
-    done
-    ok "another user can neither read nor ask nor start anything"
-}
-
-# What is measured.
-figures() {
-    systemd-analyze security --no-pager agent-loop.service | tail -1 | grep -o '[0-9][0-9]*\.[0-9]' | head -1 >/out/security
-    for unit in agent-loop agent-loop-agents agent-loop-runs; do
-        echo "$unit $(awk '/VmRSS/ {r=$2} /RssAnon/ {a=$2} END {print r, a}' "/proc/$(pid_of $unit)/status")"
-    done >/out/memory
-}
-
-# Removed with a run alive.
-remove() {
-    id=$(agent-loop start --cwd / -- sleep 1000)
-    until_ok state "$id" running || fail "the last run does not run"
-    main=$(main_pid "$id")
-    dpkg -r agent-loop || fail "the package cannot be removed"
-    kill -0 "$main" 2>/dev/null && fail "an agent outlives the removal"
-    for unit in agent-loop agent-loop-agents agent-loop-runs; do
-        systemctl is-active -q $unit && fail "$unit outlives the removal"
-    done
-    left=$(ls -d /sys/fs/bpf/agent-loop /run/agent-loop 2>/dev/null; find /sys/fs/cgroup -name '*agent-loop*')
-    [ -z "$left" ] || fail "left after the removal: $left"
-    ok "removed with a run alive: it ended; no pin, cgroup or socket is left"
-}
-
-# Purged.
-purge() {
-    dpkg -P agent-loop || fail "the package cannot be purged"
-    left=$(ls -d /etc/agent-loop /srv/agent-loop 2>/dev/null; find /var/lib/agent-loop -mindepth 1 -maxdepth 1 ! -name audit-key)
-    [ -z "$left" ] || fail "left after the purge: $left"
-    [ -d /var/log/agent-loop/audit ] || fail "the purge took the audit log"
-    ok "purged: only the logs and their keys are left"
-}
-
-[ -e /life-vm.sh ] && . /life-vm.sh
-for part in ${parts//,/ }; do
-    $part
+#: install
+dpkg -i /agent-loop.deb || fail "the package cannot be installed"
+for unit in agent-loop agent-loop-agents agent-loop-runs; do
+    until_ok systemctl is-active -q $unit || fail "$unit is not active after the installation"
 done
+[ -z "$(agent-loop status --json | jq -r '.degraded[]')" ] || fail "something is missing: $(agent-loop status)"
+ok "installed: the three units are active, nothing is missing"
+
+#: outlive
+id=$(agent-loop start --cwd / --limit 10m --grace 500ms -- sh -c 'sleep 1000 & while :; do echo tick; sleep 0.2; done') || fail "no start"
+until_ok state "$id" running || fail "the run does not run"
+main=$(main_pid "$id")
+grep -q "0::/system.slice/agent-loop-runs.service/runs/run-$id" "/proc/$main/cgroup" || fail "it is elsewhere"
+[ "$(stat -c %U "/proc/$main")" = agent-loop-agent ] || fail "it is somebody else's"
+ok "a run is started as agent-loop-agent, in the cgroup that is held for it"
+
+lives() { kill -0 "$main" && [ "$(main_pid "$id")" = "$main" ] && state "$id" running; }
+for n in 1 2 3; do
+    daemon=$(pid_of agent-loop)
+    kill -KILL "$daemon"
+    until_ok daemon_is_another "$daemon" || fail "the daemon does not come back"
+    until_ok lives || fail "the run did not outlive the daemon"
+done
+ok "the daemon SIGKILLed three times: the run goes on, adopted"
+for n in 1 2 3; do
+    keeper=$(pid_of agent-loop-agents)
+    kill -KILL "$keeper"
+    until_ok keeper_is_another "$keeper" || fail "the keeper does not come back"
+    until_ok lives || fail "the run did not outlive the keeper"
+done
+ok "the keeper SIGKILLed three times: the run goes on"
+holder=$(pid_of agent-loop-runs)
+kill -KILL "$holder"
+sleep 1
+lives || fail "the run did not outlive the holder of its cgroup"
+ok "the holder SIGKILLed: the run goes on"
+systemctl restart agent-loop-agents agent-loop
+until_ok lives || fail "the run did not outlive a restart of both"
+ok "both restarted: the run goes on"
+systemctl reload agent-loop || fail "no reload"
+until_ok lives || fail "the run did not outlive a reload"
+ok "reloaded"
+daemon=$(pid_of agent-loop)
+dpkg -i /agent-loop.deb || fail "the package cannot be installed over itself"
+until_ok daemon_is_another "$daemon" || fail "the daemon was not restarted by the upgrade"
+until_ok lives || fail "the run did not outlive an upgrade"
+ok "upgraded: daemon and keeper are new, the run goes on with its deadline"
+[ "$(agent-loop status "$id" --json | jq -r '.remaining_ms < 600000')" = true ] || fail "its deadline moved"
+
+#: stop
+agent-loop kill "$id" --reason "the life of the service" || fail "no kill"
+until_ok state "$id" ended || fail "the run does not end"
+[ "$(agent-loop status "$id" --json | jq -r '.outcome, .proven' | tr '\n' ' ')" = "operator true " ] || fail "$(agent-loop status "$id")"
+# The holder had been killed: with the last run its unit begins anew, and the next one is launched in it.
+until_ok systemctl is-active -q agent-loop-runs || fail "the cgroup is not held again"
+sleep 1
+id=$(agent-loop start --cwd / -- sh -c 'exit 7') || fail "no start after all that"
+until_ok state "$id" ended || fail "the next run does not end"
+[ "$(agent-loop status "$id" --json | jq -r .code)" = 7 ] || fail "$(agent-loop status "$id")"
+ok "stopped, its tree proven empty; the next run is launched and tells its status"
+agent-loop audit verify --account >/out/verify
+case $? in 0 | 1 | 2) ok "the audit log verifies, its sums add up" ;; *) fail "the audit log: $(cat /out/verify)" ;; esac
+
+#: strangers
+# What others on the host can do with it: nothing.
+useradd --no-create-home somebody
+for what in "cat /run/agent-loop/keeper/socket" "ls /var/lib/agent-loop" "ls /var/log/agent-loop" "ls /sys/fs/bpf/agent-loop" \
+    "agent-loop ps" "agent-loop start --cwd / -- true"; do
+    runuser -u somebody -- sh -c "$what" >/dev/null 2>&1 && fail "somebody can do: $what"
+done
+ok "another user can neither read nor ask nor start anything"
+
+#: figures
+systemd-analyze security --no-pager agent-loop.service | tail -1 | grep -o '[0-9][0-9]*\.[0-9]' | head -1 >/out/security
+for unit in agent-loop agent-loop-agents agent-loop-runs; do
+    echo "$unit $(awk '/VmRSS/ {r=$2} /RssAnon/ {a=$2} END {print r, a}' "/proc/$(pid_of $unit)/status")"
+done >/out/memory
+
+#: remove
+id=$(agent-loop start --cwd / -- sleep 1000)
+until_ok state "$id" running || fail "the last run does not run"
+main=$(main_pid "$id")
+dpkg -r agent-loop || fail "the package cannot be removed"
+kill -0 "$main" 2>/dev/null && fail "an agent outlives the removal"
+for unit in agent-loop agent-loop-agents agent-loop-runs; do
+    systemctl is-active -q $unit && fail "$unit outlives the removal"
+done
+left=$(ls -d /sys/fs/bpf/agent-loop /run/agent-loop 2>/dev/null; find /sys/fs/cgroup -name '*agent-loop*')
+[ -z "$left" ] || fail "left after the removal: $left"
+ok "removed with a run alive: it ended; no pin, cgroup or socket is left"
+#: purge
+dpkg -P agent-loop || fail "the package cannot be purged"
+left=$(ls -d /etc/agent-loop /srv/agent-loop 2>/dev/null; find /var/lib/agent-loop -mindepth 1 -maxdepth 1 ! -name audit-key)
+[ -z "$left" ] || fail "left after the purge: $left"
+[ -d /var/log/agent-loop/audit ] || fail "the purge took the audit log"
+ok "purged: only the logs and their keys are left"
+#: end
 echo passed >/out/verdict
-end 16
+systemctl exit 0

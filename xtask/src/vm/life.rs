@@ -18,22 +18,47 @@ use crate::{progress, service};
 
 /// What a machine of its own can show.
 const LIFE: &str = include_str!("life.sh");
+/// What plays the script of this boot, on the console, which the machine's log keeps.
+const BEGIN: &str = "#!/bin/bash
+rm -rf /out && mkdir /out && ln -s /dev/ttyS0 /out/log
+exec bash \"/life$(tr ' ' '\\n' </proc/cmdline | sed -n 's/^agent_loop.life=//p').sh\"
+";
 /// Each boot of the disk, and what is played in it: the first ends with a shutdown, the second with a power cut.
-const BOOTS: [(&str, &str); 3] = [
-    ("-life-1", "install,outlive,stop,strangers,limits,leave,shutdown"),
-    ("-life-2", "returned,leave,cut"),
-    ("-life-3", "returned,remove,purge"),
+const BOOTS: [(&str, &[&str]); 3] = [
+    ("-1", &["install", "outlive", "stop", "strangers", "limits", "leave", "end"]),
+    ("-2", &["returned", "leave", "cut"]),
+    ("-3", &["returned", "remove", "purge", "end"]),
 ];
 /// What systemd executes last, when nothing is mounted to be written any more: the verdict of a whole shutdown.
-const LAST: &str = "#!/bin/sh\n[ \"$(cat /out/verdict)\" = passed ] && exec /verdict-16\nexec /verdict-17\n";
+const LAST: &str = "#!/bin/sh
+grep -qw agent_loop.vm /proc/cmdline || exit 0
+[ \"$(cat /out/verdict)\" = passed ] && exec /verdict-16
+exec /verdict-17
+";
 /// No login on the console, which says what is played, and nothing of systemd on it.
 const WORDS: &str = "systemd.mask=serial-getty@ttyS0.service systemd.show_status=no loglevel=1";
 const DISK: &str = "1G";
+/// What stands before the first part.
+const HEAD: &str = "";
+
+/// A part of what is played, by its name: a line `#: NAME` begins it.
+fn part(name: &str) -> Result<&'static str> {
+    let begins = |text: &'static str| {
+        let mark = format!("\n#: {name}\n");
+        let at = if name == HEAD { 0 } else { text.find(&mark)? + mark.len() };
+        text.get(at..at + text.get(at..)?.find("\n#: ").map_or(text.len() - at, |end| end + 1))
+    };
+    [service::LIFE, LIFE].into_iter().find_map(begins).with_context(|| format!("the life has no part {name}"))
+}
 
 /// The root file system with the package in it.
 pub(super) fn root() -> Result<PathBuf> {
     let root = service::debian(true)?;
-    service::script(&root, "life-vm.sh", LIFE)?;
+    service::script(&root, "life.sh", BEGIN)?;
+    for (boot, parts) in BOOTS {
+        let of_boot = std::iter::once(HEAD).chain(parts.iter().copied()).map(part).collect::<Result<Vec<_>>>()?;
+        service::script(&root, &format!("life{boot}.sh"), &of_boot.concat())?;
+    }
     let last = root.join("usr/lib/systemd/system-shutdown");
     fs::create_dir_all(&last).with_context(|| format!("making {}", last.display()))?;
     service::script(&last, "verdict", LAST)?;
@@ -59,9 +84,10 @@ pub(super) fn play(
     make.args(["-q", "-d"]).arg(root).arg(&disk).arg(DISK);
     progress::run("making a disk of it", &mut make)?;
     let mut boots = Vec::new();
-    for (name, parts) in BOOTS {
-        let words = format!("{WORDS} agent_loop.life={parts}");
-        let boot = Boot { accelerator, name, root: Root::Disk(&disk), words: &words, limit };
+    for (name, _) in BOOTS {
+        let words = format!("{WORDS} agent_loop.life={name}");
+        let name = format!("-life{name}");
+        let boot = Boot { accelerator, name: &name, root: Root::Disk(&disk), words: &words, limit };
         let seen = machine::run(tools, kernel, &boot)?;
         let passed = seen.verdict == Verdict::Passed;
         boots.push(seen);
@@ -71,4 +97,22 @@ pub(super) fn play(
     }
     fs::remove_file(&disk).context("removing the disk")?;
     Ok(boots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_every_boot_is_there_and_none_runs_into_the_next() {
+        for (_, parts) in BOOTS {
+            for name in [HEAD].iter().chain(parts) {
+                let text = part(name).expect(name);
+                assert!(text.ends_with('\n') && !text.contains("\n#: "), "{name}: {text}");
+            }
+        }
+        assert!(part("install").expect("a part").starts_with("dpkg -i"));
+        assert!(part("end").expect("a part").ends_with("systemctl exit 0\n"));
+        assert!(part("nothing").is_err());
+    }
 }
