@@ -52,6 +52,9 @@ pub(crate) struct Options {
     seconds: u64,
 }
 
+/// Boots a kernel, once or more often.
+type Play<'a> = dyn Fn(&debian::Kernel) -> Result<Vec<machine::Seen>> + 'a;
+
 /// Where everything of this command lies.
 fn home() -> PathBuf {
     place::root().join("target/vm")
@@ -88,7 +91,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
 
     let accelerator = machine::accelerator(&tools, &found[0], &payload::trial(&tools)?)?;
     let limit = Duration::from_secs(options.seconds);
-    let play: Box<dyn Fn(&debian::Kernel) -> Result<Vec<machine::Seen>>> = if options.service {
+    let play: Box<Play<'_>> = if options.service {
         progress::say("virtual machines: a Debian with the package");
         let root = life::root()?;
         let tools = &tools;

@@ -7,7 +7,7 @@ fail() {
     echo "FAILED: $*"
     echo "FAILED: $*" >/out/verdict
     journalctl --no-pager -n 100 -u 'agent-loop*'
-    systemctl exit 1
+    systemctl exit 1 || systemctl poweroff
     exit 1
 }
 ok() { echo "== ok: $*"; echo "$*" >>/out/steps; }
@@ -120,4 +120,4 @@ left=$(ls -d /etc/agent-loop /srv/agent-loop 2>/dev/null; find /var/lib/agent-lo
 ok "purged: only the logs and their keys are left"
 #: end
 echo passed >/out/verdict
-systemctl exit 0
+systemctl exit 0 || systemctl poweroff

@@ -112,7 +112,7 @@ mod tests {
             }
         }
         assert!(part("install").expect("a part").starts_with("dpkg -i"));
-        assert!(part("end").expect("a part").ends_with("systemctl exit 0\n"));
+        assert!(part("end").expect("a part").ends_with("systemctl poweroff\n"));
         assert!(part("nothing").is_err());
     }
 }

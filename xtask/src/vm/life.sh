@@ -22,7 +22,7 @@ ok "pids.max: who forks without end meets it, is stopped, its tree proven empty"
 id=$(agent-loop start --cwd / --limit 10m --grace 500ms -- sh -c 'sleep 1000 & while :; do echo tick; sleep 0.2; done') || fail "no start"
 until_ok state "$id" running || fail "the run does not run"
 echo "$id" >/left
-cat /proc/sys/kernel/random/boot_id >/boot
+cat /proc/sys/kernel/random/boot_id >/boot-id
 ok "a run is left running"
 
 #: cut
@@ -33,7 +33,7 @@ sleep 2
 #: returned
 # Another boot after `leave`, however the one before ended.
 id=$(cat /left)
-[ "$(cat /boot)" != "$(cat /proc/sys/kernel/random/boot_id)" ] || fail "this is no other boot"
+[ "$(cat /boot-id)" != "$(cat /proc/sys/kernel/random/boot_id)" ] || fail "this is no other boot"
 until_ok systemctl is-active -q agent-loop || fail "the daemon is not there after the boot"
 until_ok state "$id" ended || fail "the run of the boot before has not ended: $(agent-loop status "$id")"
 outcome=$(agent-loop status "$id" --json | jq -r .outcome)
