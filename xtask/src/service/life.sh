@@ -74,8 +74,10 @@ ok "upgraded: daemon and keeper are new, the run goes on with its deadline"
 #: stop
 agent-loop kill "$id" --reason "the life of the service" || fail "no kill"
 until_ok state "$id" ended || fail "the run does not end"
-[ "$(agent-loop status "$id" --json | jq -r '.outcome, .proven' | tr '\n' ' ')" = "operator true " ] || fail "$(agent-loop status "$id")"
-# The holder had been killed: with the last run its unit begins anew, and the next one is launched in it.
+# The holder had been killed: with the last run its unit begins anew, and the daemon with it, which may not answer for a moment.
+stopped() { [ "$(agent-loop status "$1" --json | jq -r '.outcome, .proven' | tr '\n' ' ')" = "operator true " ]; }
+until_ok stopped "$id" || fail "$(agent-loop status "$id")"
+# The next one is launched in the new one.
 until_ok systemctl is-active -q agent-loop-runs || fail "the cgroup is not held again"
 sleep 1
 id=$(agent-loop start --cwd / -- sh -c 'exit 7') || fail "no start after all that"
