@@ -34,8 +34,21 @@ pub enum LoadError {
     #[error("the pins of the eBPF program cannot be used: {0}")]
     Pins(String),
     /// The kernel refused.
-    #[error("loading the eBPF program: {0:#}")]
+    #[error("loading the eBPF program: {}", told(.0))]
     Refused(anyhow::Error),
+}
+
+/// Why the kernel refused, in a few lines: of a verifier's hundreds the last say what it does not take.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    const LAST: usize = 6;
+    let text = format!("{error:#}");
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    match lines.len().checked_sub(LAST + 1) {
+        Some(left_out @ 1..) => {
+            format!("{}\n[{left_out} lines of the verifier]\n{}", lines[0], lines[1 + left_out..].join("\n"))
+        }
+        Some(0) | None => lines.join("\n"),
+    }
 }
 
 /// How a process is told to be in a run's cgroup.
@@ -299,5 +312,24 @@ impl Probes {
     /// When the walk fails.
     pub fn snapshot(&self) -> anyhow::Result<Vec<Live>> {
         super::snapshot::walk(self.snapshot.as_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_verifier_wrote_the_last_lines_are_told() {
+        let log: Vec<String> = (0..300).map(|line| format!("{line}: (79) r1 = *(u64 *)(r10 -88)")).collect();
+        let text = format!("Verifier output: {}\ninvalid read from stack\nprocessed 300 insns\n", log.join("\n"));
+        let told = told(&anyhow::Error::msg(text).context("loading the program exec"));
+        assert!(told.starts_with("loading the program exec: Verifier output: 0: "), "{told}");
+        assert!(
+            told.ends_with("299: (79) r1 = *(u64 *)(r10 -88)\ninvalid read from stack\nprocessed 300 insns"),
+            "{told}"
+        );
+        assert_eq!(told.lines().count(), 8, "{told}");
+        assert_eq!(super::told(&anyhow::Error::msg("one\ntwo\n")), "one\ntwo");
     }
 }

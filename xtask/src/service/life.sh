@@ -1,12 +1,13 @@
 #!/bin/bash
 # The life of the service under systemd, from its installation to its purge. Run as a unit inside the machine; each line of
-# /out/steps is a step that came out as it has to, /out/verdict the end of it.
+# /out/steps is a step that came out as it has to, /out/verdict the end of it. A line `#: NAME` begins a part of it, which a
+# virtual machine can play by itself.
 exec >/out/log 2>&1
 fail() {
     echo "FAILED: $*"
     echo "FAILED: $*" >/out/verdict
     journalctl --no-pager -n 100 -u 'agent-loop*'
-    systemctl exit 1
+    systemctl exit 1 || systemctl poweroff
     exit 1
 }
 ok() { echo "== ok: $*"; echo "$*" >>/out/steps; }
@@ -25,6 +26,7 @@ daemon_is_another() { d=$(pid_of agent-loop); [ "$d" != 0 ] && [ "$d" != "$1" ] 
 # or tunables) does not see it, and keeper and daemon have to see the same one.
 while umount /proc/sys/kernel/random/boot_id 2>/dev/null; do :; done
 
+#: install
 dpkg -i /agent-loop.deb || fail "the package cannot be installed"
 for unit in agent-loop agent-loop-agents agent-loop-runs; do
     until_ok systemctl is-active -q $unit || fail "$unit is not active after the installation"
@@ -32,6 +34,7 @@ done
 [ -z "$(agent-loop status --json | jq -r '.degraded[]')" ] || fail "something is missing: $(agent-loop status)"
 ok "installed: the three units are active, nothing is missing"
 
+#: outlive
 id=$(agent-loop start --cwd / --limit 10m --grace 500ms -- sh -c 'sleep 1000 & while :; do echo tick; sleep 0.2; done') || fail "no start"
 until_ok state "$id" running || fail "the run does not run"
 main=$(main_pid "$id")
@@ -85,6 +88,7 @@ grep -q "has version 99" /out/downgrade || fail "the refusal does not say why: $
 lives || fail "the run did not outlive a refused package"
 ok "a downgrade below the version of the state is refused; the run goes on"
 
+#: stop
 agent-loop kill "$id" --reason "the life of the service" || fail "no kill"
 until_ok state "$id" ended || fail "the run does not end"
 # With the last run the unit of the runs begins anew, and the daemon with it: it may be away for a moment.
@@ -101,6 +105,7 @@ ok "stopped, its tree proven empty; the next run is launched and tells its statu
 agent-loop audit verify --account >/out/verify
 case $? in 0 | 1 | 2) ok "the audit log verifies, its sums add up" ;; *) fail "the audit log: $(cat /out/verify)" ;; esac
 
+#: strangers
 # What others on the host can do with it: nothing.
 useradd --no-create-home somebody
 for what in "cat /run/agent-loop/keeper/socket" "kill -0 $(pid_of agent-loop)" "kill -0 $(pid_of agent-loop-agents)" \
@@ -110,6 +115,7 @@ for what in "cat /run/agent-loop/keeper/socket" "kill -0 $(pid_of agent-loop)" "
 done
 ok "another user can neither read nor ask nor start anything"
 
+#: figures
 systemd-analyze security --no-pager agent-loop.service | tail -1 | grep -o '[0-9][0-9]*\.[0-9]' | head -1 >/out/security
 stamp() { systemctl show -P "$1" agent-loop; }
 for _ in 1 2 3; do
@@ -120,6 +126,7 @@ for unit in agent-loop agent-loop-agents agent-loop-runs; do
     echo "$unit $(awk '/VmRSS/ {r=$2} /RssAnon/ {a=$2} END {print r, a}' "/proc/$(pid_of $unit)/status")"
 done >/out/memory
 
+#: remove
 id=$(agent-loop start --cwd / -- sleep 1000)
 until_ok state "$id" running || fail "the last run does not run"
 main=$(main_pid "$id")
@@ -131,10 +138,12 @@ done
 left=$(ls -d /sys/fs/bpf/agent-loop /run/agent-loop 2>/dev/null; find /sys/fs/cgroup -name '*agent-loop*')
 [ -z "$left" ] || fail "left after the removal: $left"
 ok "removed with a run alive: it ended; no pin, cgroup or socket is left"
+#: purge
 dpkg -P agent-loop || fail "the package cannot be purged"
 left=$(ls -d /etc/agent-loop /srv/agent-loop 2>/dev/null; find /var/lib/agent-loop -mindepth 1 -maxdepth 1 ! -name audit-key)
 [ -z "$left" ] || fail "left after the purge: $left"
 [ -d /var/log/agent-loop/audit ] || fail "the purge took the audit log"
 ok "purged: only the logs and their keys are left"
+#: end
 echo passed >/out/verdict
-systemctl exit 0
+systemctl exit 0 || systemctl poweroff
