@@ -151,8 +151,6 @@ pub(super) struct Daemon {
     pub(super) own_lines: OwnLines,
     /// Why it cannot be written, as that was told last.
     pub(super) audit_trouble: Option<String>,
-    /// Who asked for the end of which run, in the words of the log; of the latest runs.
-    pub(super) asked: BTreeMap<RunId, Vec<String>>,
     /// What the log says of runs that are about to go on.
     pub(super) past: BTreeMap<RunId, Vec<u8>>,
     pub(super) unsaved: HashMap<RunId, String>,
@@ -227,7 +225,6 @@ impl Daemon {
             own_lines: OwnLines::new(&boot_id),
             audit,
             audit_trouble: None,
-            asked: BTreeMap::new(),
             past: BTreeMap::new(),
             unsaved: HashMap::new(),
             withheld: HashMap::new(),
