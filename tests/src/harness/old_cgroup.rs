@@ -39,8 +39,8 @@ impl OldCell {
     ///
     /// # Panics
     /// When it cannot be written.
-    pub fn set(&self, file: &str, value: impl std::fmt::Display) {
-        fs::write(self.dir.join(file), value.to_string()).expect("a file of our cgroup");
+    pub fn set(&self, file: &str, value: &str) {
+        fs::write(self.dir.join(file), value).expect("a file of our cgroup");
     }
 
     /// Reads one of its files; empty where there is none.

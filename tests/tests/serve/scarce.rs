@@ -38,7 +38,7 @@ fn without_a_task_left_for_the_keeper_a_launch_is_refused_and_what_runs_goes_on(
     let runs = host.start(&["--limit", "4s", "--grace", "100ms"], shell(LOOPS));
     host.in_state(&runs, "running");
     tasks.take(keeper.pid());
-    tasks.set("pids.max", 0);
+    tasks.set("pids.max", "0");
     never_started(&host, "Resource temporarily unavailable");
     // What needs no new task goes on: a limit, and an end.
     let run = host.ended(&runs);
@@ -93,7 +93,7 @@ fn a_daemon_that_the_kernel_kills_for_want_of_memory_is_followed_by_one_that_tel
     let pids: Vec<_> = [&ends, &goes_on].map(|id| host.run(id)["main_pid"].clone()).into();
     // From now on it may have one MiB more.
     memory.take(daemon.pid());
-    memory.set("memory.limit_in_bytes", 1 << 20);
+    memory.set("memory.limit_in_bytes", "1M");
     let body = "x".repeat(200 << 10);
     let head = format!("POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len() + 1);
     let mut clients = Vec::new();
