@@ -39,7 +39,7 @@ impl Daemon {
     pub(super) fn answer_soon(&mut self, question: Question) {
         let Question { ask, from, reply } = question;
         let answer = match &ask {
-            Ask::Kill { run, reason, dry_run } => Some(self.kill(run, reason, *dry_run, from)),
+            Ask::Kill { run, reason, dry_run } => Some(self.kill(run, reason, *dry_run, &from)),
             Ask::Status
             | Ask::Runs { .. }
             | Ask::Run(_)
@@ -65,8 +65,8 @@ impl Daemon {
                 let user = self.setup.config.agent.user.clone().unwrap_or_default();
                 return self.accounts.account(user, Waits::Start { request, from, reply });
             }
-            (None, Ask::Start(request)) => self.start_run(&request, from).await,
-            (None, Ask::Kill { run, reason, dry_run }) => self.kill(&run, &reason, dry_run, from),
+            (None, Ask::Start(request)) => self.start_run(&request, &from).await,
+            (None, Ask::Kill { run, reason, dry_run }) => self.kill(&run, &reason, dry_run, &from),
             (None, Ask::Issues(ask)) => return self.hand_over(IssueQuestion { ask, from, reply }),
             (None, Ask::Within(within)) => return self.within(within, reply).await,
             (None, Ask::Status | Ask::Runs { .. } | Ask::Run(_) | Ask::Tree(_) | Ask::Logs(_) | Ask::Events) => return,
@@ -80,14 +80,7 @@ impl Daemon {
         Some(match ask {
             Ask::Status => Ok(Answer::Status(self.status())),
             Ask::Runs { all, limit } => self.list(*all, *limit).map(Answer::Runs),
-            Ask::Run(run) => self.find(run).map(|record| {
-                let mut view = self.view(&record);
-                for told in self.asked.get(&record.id).into_iter().flatten() {
-                    let at = view.why.len().min(1);
-                    view.why.insert(at, told.clone());
-                }
-                Answer::Run(Box::new(view))
-            }),
+            Ask::Run(run) => self.find(run).map(|record| Answer::Run(Box::new(self.view(&record)))),
             Ask::Tree(run) => self.find(run).map(|record| Answer::Tree(self.tree(&record))),
             Ask::Logs(run) => self.find(run).map(|record| Answer::Logs(self.logs(&record))),
             Ask::Events => Ok(Answer::Events(self.feed.read())),
@@ -222,7 +215,7 @@ impl Daemon {
         LogFiles { stdout, stderr, open: self.fleet.record(record.id).is_some() }
     }
 
-    pub(super) async fn start_run(&mut self, request: &StartRequest, from: Caller) -> Result<Answer, Problem> {
+    pub(super) async fn start_run(&mut self, request: &StartRequest, from: &Caller) -> Result<Answer, Problem> {
         if !from.may_write {
             return Err(Problem::Forbidden("only root and the owner of the configuration start runs".to_owned()));
         }
@@ -247,6 +240,7 @@ impl Daemon {
             submitted_unix_ns: now().unix_ns,
             boot_id: self.boot_id.clone(),
             stage: Stage::Queued,
+            told: Vec::new(),
         };
         self.queue.push_back(FleetEvent::Submitted(Box::new(record)));
         self.work().await;
@@ -255,19 +249,22 @@ impl Daemon {
             Some(why) => {
                 // Not remembered is not accepted.
                 let reason = StopReason::Operator { signal: SIGTERM };
-                self.queue.push_back(FleetEvent::StopAsked { id, reason });
+                let told = "Its end was decided by agent-loop: it could not be remembered.".to_owned();
+                self.queue.push_back(FleetEvent::StopAsked { id, reason, told });
                 self.work().await;
                 if self.fleet.record(id).is_none() {
                     // Whoever asked was told; there is no run that lacks anything.
                     self.unsaved.remove(&id);
                     self.withheld.remove(&id);
                 }
-                Err(Problem::Unavailable(format!("the run cannot be remembered: {why}; free some space and try again")))
+                Err(Problem::Unavailable(format!(
+                    "the run cannot be remembered: {why}; mend the disk of its state, or free some space there, and try again"
+                )))
             }
         }
     }
 
-    pub(super) fn submission(&self, request: &StartRequest, from: Caller) -> Result<Submission, Problem> {
+    pub(super) fn submission(&self, request: &StartRequest, from: &Caller) -> Result<Submission, Problem> {
         let bad = |text: &str| Problem::Bad(text.to_owned());
         let agent = &self.setup.config.agent;
         let user = agent.user.clone().ok_or_else(|| {
@@ -330,7 +327,7 @@ impl Daemon {
     }
 
     /// Takes the wish that a run be stopped, which goes before all that waits.
-    pub(super) fn kill(&mut self, run: &str, reason: &str, dry_run: bool, from: Caller) -> Result<Answer, Problem> {
+    pub(super) fn kill(&mut self, run: &str, reason: &str, dry_run: bool, from: &Caller) -> Result<Answer, Problem> {
         if !from.may_write {
             return Err(Problem::Forbidden("only root and the owner of the configuration stop runs".to_owned()));
         }
@@ -341,17 +338,14 @@ impl Daemon {
         }
         let view = KillView { run: record.id.to_string(), state, processes: self.tree(&record).processes, dry_run };
         if !dry_run {
+            let why = format!("asked by {from} over the control socket: {}", redact::said(reason));
             if let Some(watched) = self.runs.get_mut(&record.id) {
-                let why = format!("asked by user {} over the control socket: {reason}", from.uid);
                 watched.log.write(&mut self.audit, |recorder, clock| recorder.stop_asked(why.clone(), clock));
-                self.asked.entry(record.id).or_default().push(format!("Its end was {why}."));
-                while self.asked.len() > MOST_QUEUED {
-                    self.asked.pop_first();
-                }
             }
-            self.note(|lines, clock| lines.admin(from.uid, format!("kill {}", record.id), clock));
+            self.note(|lines, clock| lines.admin(from.uid, format!("kill {}, as {from}", record.id), clock));
             let reason = StopReason::Operator { signal: SIGTERM };
-            self.queue.push_front(FleetEvent::StopAsked { id: record.id, reason });
+            let told = crate::audit::end_asked(&why);
+            self.queue.push_front(FleetEvent::StopAsked { id: record.id, reason, told });
         }
         Ok(Answer::Killing(view))
     }
@@ -505,8 +499,9 @@ pub(super) fn sentence(end: &End) -> String {
 
 /// What ended a run, by whom, on what evidence: one sentence each.
 fn why(record: &RunRecord) -> Vec<String> {
-    let Stage::Ended(end) = &record.stage else { return Vec::new() };
+    let Stage::Ended(end) = &record.stage else { return record.told.clone() };
     let mut why = vec![format!("Run {}: {}.", record.id, sentence(end))];
+    why.extend(record.told.iter().cloned());
     let source = match end.source {
         crate::model::Source::Waitid => "the keeper's waitid on its own child",
         crate::model::Source::RunTable => "the kernel's run table, written by the exit hook",

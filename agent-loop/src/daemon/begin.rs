@@ -61,7 +61,6 @@ impl Daemon {
             own_lines: OwnLines::new(&boot_id),
             audit,
             audit_trouble: None,
-            asked: BTreeMap::new(),
             past: BTreeMap::new(),
             unsaved: HashMap::new(),
             withheld: HashMap::new(),

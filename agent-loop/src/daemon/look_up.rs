@@ -94,7 +94,7 @@ impl Daemon {
                 let answer = match found {
                     Ok(account) => {
                         request.cwd = Some(account.home);
-                        self.start_run(&request, from).await
+                        self.start_run(&request, &from).await
                     }
                     Err(why) => Err(Problem::Bad(why)),
                 };

@@ -149,8 +149,6 @@ pub(super) struct Daemon {
     pub(super) own_lines: OwnLines,
     /// Why it cannot be written, as that was told last.
     pub(super) audit_trouble: Option<String>,
-    /// Who asked for the end of which run, in the words of the log; of the latest runs.
-    pub(super) asked: BTreeMap<RunId, Vec<String>>,
     /// What the log says of runs that are about to go on.
     pub(super) past: BTreeMap<RunId, Vec<u8>>,
     pub(super) unsaved: HashMap<RunId, String>,

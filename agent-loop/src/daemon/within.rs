@@ -85,7 +85,7 @@ impl Daemon {
             limit: order.limit,
             ..StartRequest::default()
         };
-        let mut submission = self.submission(&request, Caller { uid: 0, may_write: true })?;
+        let mut submission = self.submission(&request, &Caller::ourselves())?;
         submission.part = Some(order.part);
         let id = self.accept(submission).await?;
         Ok(Given::Run(self.fleet.record(id).cloned().map(Box::new)))
@@ -123,7 +123,7 @@ impl Daemon {
     }
 
     fn stop_for(&mut self, run: RunId, why: &str) -> Result<Given, Problem> {
-        match self.kill(&run.to_string(), why, false, Caller { uid: 0, may_write: true }) {
+        match self.kill(&run.to_string(), why, false, &Caller::ourselves()) {
             // It has ended meanwhile.
             Ok(_) | Err(Problem::Conflict(_)) => Ok(Given::Done),
             Err(problem) => Err(problem),

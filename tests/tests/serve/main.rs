@@ -1,9 +1,11 @@
 //! The daemon, its keeper and its runs, as a host of their own has them.
 
+mod clock;
 mod crashes;
 mod disks;
 mod events;
 mod evidence;
+mod ill;
 mod keeper;
 mod leaks;
 mod limits;
@@ -13,6 +15,7 @@ mod pins;
 mod reload;
 mod rights;
 mod sandbox;
+mod scarce;
 mod secrets;
 mod state;
 mod stock;

@@ -78,11 +78,11 @@ ok "upgraded: daemon and keeper are new, the run goes on with its deadline"
 # As a newer package would have left it: the version in the head of the database.
 version_of() { od -An -j60 -N4 -tu1 /var/lib/agent-loop/agent-loop.db | tr -d ' '; }
 put_version() { printf '%b' "$1" | dd of=/var/lib/agent-loop/agent-loop.db bs=1 seek=60 conv=notrunc status=none; }
-[ "$(version_of)" = 0002 ] || fail "the version of the state is $(version_of), and not the one of this test"
+[ "$(version_of)" = 0003 ] || fail "the version of the state is $(version_of), and not the one of this test"
 daemon=$(pid_of agent-loop)
 put_version '\0000\0000\0000\0143'
 dpkg -i /agent-loop.deb >/out/downgrade 2>&1 && fail "a package that does not know the state was installed"
-put_version '\0000\0000\0000\0002'
+put_version '\0000\0000\0000\0003'
 grep -q "has version 99" /out/downgrade || fail "the refusal does not say why: $(cat /out/downgrade)"
 [ "$(pid_of agent-loop)" = "$daemon" ] || fail "the refused package restarted the daemon"
 lives || fail "the run did not outlive a refused package"

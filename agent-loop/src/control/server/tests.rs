@@ -343,7 +343,8 @@ fn who_may_only_read_is_refused_before_a_byte_of_the_body() {
         }
         assert_eq!(daemon.asked(), []);
         assert_eq!(daemon.get("/v1/status").await.0, 200);
-        assert_eq!(daemon.asked.lock().expect("whole")[0].1, Caller { uid: 1000, may_write: false });
+        let reader = Caller { uid: 1000, pid: None, cgroup: None, may_write: false };
+        assert_eq!(daemon.asked.lock().expect("whole")[0].1, reader);
     });
 }
 
@@ -354,8 +355,12 @@ fn root_and_the_owner_may_write() {
             let daemon = Daemon::with(Limits::default(), uid, all).await;
             let (status, _, body) = daemon.post("/v1/runs", r#"{"argv":["true"]}"#).await;
             assert_eq!(status, 201, "{body}");
-            let asked = daemon.asked.lock().expect("whole")[0].1;
-            assert_eq!(asked, Caller { uid: uid(), may_write: true });
+            let asked = daemon.asked.lock().expect("whole")[0].1.clone();
+            let ours = fs::read_to_string("/proc/self/cgroup").expect("it has one");
+            let ours = ours.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned);
+            assert_eq!((asked.uid, asked.pid, asked.may_write), (uid(), Some(std::process::id()), true));
+            // Before Linux 6.5 no cgroup is proven to be that of who asked.
+            assert!(asked.cgroup.is_none() || asked.cgroup == ours, "{asked}");
         }
     });
     let nobody = Access { group: Some(5), owner: None };
