@@ -26,8 +26,38 @@ enum Activity {
 pub struct Ocsf<W: io::Write> {
     to: W,
     of: Origin,
+    heads: Heads,
+    /// The event that is being written.
+    line: Vec<u8>,
     /// What is known of processes that live: an exit says only who it was.
     alive: HashMap<String, Life>,
+}
+
+/// What all events of an activity begin with in a boot, as text: most of an event is the same each time.
+#[derive(Default)]
+struct Heads {
+    boot: String,
+    texts: [Vec<u8>; 3],
+}
+
+impl Heads {
+    /// The beginning of an object, up to where its own fields follow.
+    fn get(&mut self, of: &Origin, boot: &str, activity: Activity) -> io::Result<&[u8]> {
+        if self.boot != boot {
+            *self = Self { boot: boot.to_owned(), ..Self::default() };
+        }
+        let [fork, exec, exit] = &mut self.texts;
+        let text = match activity {
+            Activity::Fork => fork,
+            Activity::Exec => exec,
+            Activity::Exit => exit,
+        };
+        if text.is_empty() {
+            serde_json::to_writer(&mut *text, &Head::new(of, boot, activity))?;
+            text.pop_if(|end| *end == b'}');
+        }
+        Ok(text)
+    }
 }
 
 /// Where the records are from, as far as they have said.
@@ -61,7 +91,7 @@ impl Life {
 impl<W: io::Write> Ocsf<W> {
     /// Begins.
     pub fn new(to: W) -> Self {
-        Self { to, of: Origin::default(), alive: HashMap::new() }
+        Self { to, of: Origin::default(), heads: Heads::default(), line: Vec::new(), alive: HashMap::new() }
     }
 
     /// Takes a record; what is no fork, exec or exit is no event.
@@ -69,7 +99,9 @@ impl<W: io::Write> Ocsf<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn record(&mut self, record: &Record) -> io::Result<()> {
-        self.of.learn(record);
+        if self.of.learn(record) {
+            self.heads = Heads::default();
+        }
         let Some(proc) = &record.proc else { return Ok(()) };
         let time = record.moment().map(|ns| ns / 1_000_000);
         let dead;
@@ -101,8 +133,15 @@ impl<W: io::Write> Ocsf<W> {
             _ => return Ok(()),
         };
         let event = Event::new(&self.of, record, proc, life, activity, time.unwrap_or(0));
-        serde_json::to_writer(&mut self.to, &event)?;
-        self.to.write_all(b"\n")
+        self.line.clear();
+        self.line.extend_from_slice(self.heads.get(&self.of, &record.boot_id, activity)?);
+        let joint = self.line.len();
+        serde_json::to_writer(&mut self.line, &event)?;
+        if let Some(brace) = self.line.get_mut(joint) {
+            *brace = b',';
+        }
+        self.line.push(b'\n');
+        self.to.write_all(&self.line)
     }
 
     /// Writes what is left.
@@ -115,7 +154,8 @@ impl<W: io::Write> Ocsf<W> {
 }
 
 impl Origin {
-    fn learn(&mut self, record: &Record) {
+    /// Takes what a record says of it; whether it says anything.
+    fn learn(&mut self, record: &Record) -> bool {
         if let Some(segment) = &record.segment {
             self.log.clone_from(&segment.log);
             self.version.clone_from(&segment.version);
@@ -124,12 +164,13 @@ impl Origin {
             self.kernel = Some(host.kernel.clone()).filter(|kernel| !kernel.is_empty());
             self.version = Some(host.version.clone()).filter(|version| !version.is_empty()).or(self.version.take());
         }
+        record.segment.is_some() || record.host.is_some()
     }
 }
 
-/// An event of the class.
+/// The fields of an event that are the same in all of an activity.
 #[derive(Serialize)]
-struct Event<'a> {
+struct Head<'a> {
     activity_id: u64,
     activity_name: &'static str,
     category_name: &'static str,
@@ -140,11 +181,17 @@ struct Event<'a> {
     type_uid: u64,
     severity: &'static str,
     severity_id: u64,
-    time: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     launch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     launch_type_id: Option<u64>,
+    device: Device<'a>,
+}
+
+/// The fields of an event that are its own.
+#[derive(Serialize)]
+struct Event<'a> {
+    time: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,7 +201,6 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<u8>,
     actor: Actor<'a>,
-    device: Device<'a>,
     metadata: Metadata<'a>,
     process: Process<'a>,
     unmapped: Unmapped<'a>,
@@ -259,8 +305,8 @@ struct Unmapped<'a> {
     argv: Option<&'a [String]>,
 }
 
-impl<'a> Event<'a> {
-    fn new(of: &'a Origin, record: &'a Record, proc: &'a Proc, life: &'a Life, activity: Activity, time: i64) -> Self {
+impl<'a> Head<'a> {
+    fn new(of: &'a Origin, boot: &'a str, activity: Activity) -> Self {
         let (activity_id, activity_name, type_name) = match activity {
             Activity::Fork | Activity::Exec => (1, "Launch", "Process Activity: Launch"),
             Activity::Exit => (2, "Terminate", "Process Activity: Terminate"),
@@ -270,15 +316,6 @@ impl<'a> Event<'a> {
             Activity::Exec => (Some(3), Some("Exec")),
             Activity::Exit => (None, None),
         };
-        let exit = record.exit.as_ref().filter(|_| matches!(activity, Activity::Exit));
-        let (status_id, status) = match exit.map(|exit| (exit.code, exit.signal)) {
-            None => (None, None),
-            Some((Some(0), _)) => (Some(1), Some("Success")),
-            Some((Some(_), _) | (None, Some(_))) => (Some(2), Some("Failure")),
-            // Not seen is never success.
-            Some((None, None)) => (Some(0), Some("Unknown")),
-        };
-        let terminated_time = exit.map(|_| time);
         Self {
             activity_id,
             activity_name,
@@ -291,21 +328,37 @@ impl<'a> Event<'a> {
             // Nothing here judges what an agent does.
             severity: "Informational",
             severity_id: 1,
-            time,
             launch_type,
             launch_type_id,
+            device: Device {
+                r#type: "Unknown",
+                type_id: 0,
+                uid: of.log.as_deref().unwrap_or(boot),
+                boot_uid: boot,
+                os: Os { name: "Linux", r#type: "Linux", type_id: 200, kernel_release: of.kernel.as_deref() },
+            },
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    fn new(of: &'a Origin, record: &'a Record, proc: &'a Proc, life: &'a Life, activity: Activity, time: i64) -> Self {
+        let exit = record.exit.as_ref().filter(|_| matches!(activity, Activity::Exit));
+        let (status_id, status) = match exit.map(|exit| (exit.code, exit.signal)) {
+            None => (None, None),
+            Some((Some(0), _)) => (Some(1), Some("Success")),
+            Some((Some(_), _) | (None, Some(_))) => (Some(2), Some("Failure")),
+            // Not seen is never success.
+            Some((None, None)) => (Some(0), Some("Unknown")),
+        };
+        let terminated_time = exit.map(|_| time);
+        Self {
+            time,
             status,
             status_id,
             status_detail: exit.map(|exit| detail(record, exit)),
             exit_code: exit.and_then(|exit| exit.code),
-            actor: actor(record, proc, life, activity),
-            device: Device {
-                r#type: "Unknown",
-                type_id: 0,
-                uid: of.log.as_deref().unwrap_or(&record.boot_id),
-                boot_uid: &record.boot_id,
-                os: Os { name: "Linux", r#type: "Linux", type_id: 200, kernel_release: of.kernel.as_deref() },
-            },
+            actor: actor(record, proc, activity),
             metadata: Metadata {
                 version: VERSION,
                 profiles: ["host"],
@@ -332,20 +385,22 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Who did it: a parent forks, a process executes and exits by itself, we launch and stop; else it is not known.
-fn actor<'a>(record: &'a Record, proc: &'a Proc, life: &'a Life, activity: Activity) -> Actor<'a> {
+/// Who did it: a parent forks, a process executes and exits by itself, we launch and stop; else it is not known. A process
+/// is named by its id alone: what itself was before it executed is another than what it is now.
+fn actor<'a>(record: &'a Record, proc: &'a Proc, activity: Activity) -> Actor<'a> {
     let app = |name| Actor { app_name: Some(name), process: None };
     let of = |process| Actor { app_name: None, process: Some(process) };
+    let named = |proc: &'a Proc| of(Process { uid: Some(&proc.id), ..numbered(proc.pid) });
     let is = |cause: &str| record.exit.as_ref().is_some_and(|exit| exit.cause.as_deref() == Some(cause));
     match activity {
         Activity::Fork if record.kind == "run.born" => app("agent-loop"),
         Activity::Fork => match (&record.parent, record.parent_pid) {
-            (Some(parent), _) => of(Process { uid: Some(&parent.id), ..numbered(parent.pid) }),
+            (Some(parent), _) => named(parent),
             (None, Some(pid)) => of(numbered(pid)),
             (None, None) => app("unknown"),
         },
-        Activity::Exec => of(process(proc, life)),
-        Activity::Exit if is("exited") => of(process(proc, life)),
+        Activity::Exec => named(proc),
+        Activity::Exit if is("exited") => named(proc),
         Activity::Exit if is("stopped_by_us") => app("agent-loop"),
         Activity::Exit => app("unknown"),
     }
