@@ -55,12 +55,14 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
             theirs.push(size as f64, &bench.used(&verify, 0)?)?;
         }
     }
-    let mut table = Table::new("verification of what is in the page cache", &["what", "GB/s", "GB/s of processor time"]);
+    let mut table =
+        Table::new("verification of what is in the page cache", &["what", "GB/s", "GB/s of processor time"]);
     let mut figures = json!({});
     for (line, _, made, ours) in &logs {
         let what = format!("agent-loop audit verify, lines of {line} bytes");
         table.row([what, ours.wall.show(2), ours.cpu.show(2)]);
-        figures[line.to_string()] = json!({ "log": made, "gb_per_s": ours.wall.json(), "gb_per_cpu_s": ours.cpu.json() });
+        figures[line.to_string()] =
+            json!({ "log": made, "gb_per_s": ours.wall.json(), "gb_per_cpu_s": ours.cpu.json() });
     }
     match &journal {
         Ok((journal, _)) => {

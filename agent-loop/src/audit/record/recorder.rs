@@ -337,7 +337,6 @@ const fn discovery(discovery: crate::model::Discovery) -> &'static str {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -179,7 +179,14 @@ impl<'a> Head<'a> {
 }
 
 impl<'a> Event<'a> {
-    pub(super) fn new(of: &'a Origin, record: &'a Record, proc: &'a Proc, life: &'a Life, activity: Activity, time: i64) -> Self {
+    pub(super) fn new(
+        of: &'a Origin,
+        record: &'a Record,
+        proc: &'a Proc,
+        life: &'a Life,
+        activity: Activity,
+        time: i64,
+    ) -> Self {
         let exit = record.exit.as_ref().filter(|_| matches!(activity, Activity::Exit));
         let (status_id, status) = match exit.map(|exit| (exit.code, exit.signal)) {
             None => (None, None),
