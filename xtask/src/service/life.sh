@@ -105,6 +105,27 @@ ok "stopped, its tree proven empty; the next run is launched and tells its statu
 agent-loop audit verify --account >/out/verify
 case $? in 0 | 1 | 2) ok "the audit log verifies, its sums add up" ;; *) fail "the audit log: $(cat /out/verify)" ;; esac
 
+#: anchored
+# The journal of this systemd as the anchor: it keeps what a log that is put back to a past of its own has lost.
+printf '\n[audit]\nanchor_journal = true\n' >>/etc/agent-loop/config.toml
+systemctl restart agent-loop || fail "the daemon does not start with the journal as its anchor"
+systemctl stop agent-loop
+cp -a /var/log/agent-loop/audit /past
+systemctl start agent-loop || fail "the daemon does not start again"
+id=$(agent-loop start --cwd / -- true) || fail "no start with an anchor"
+until_ok state "$id" ended || fail "the run with an anchor does not end"
+systemctl stop agent-loop
+journalctl -o json -t agent-loop >/kept.json
+agent-loop audit verify --json --anchors /kept.json >/out/anchored
+jq -e '(.code == 0 or .code == 2) and .anchored >= ([.signed, .of_others] | min)' /out/anchored >/dev/null ||
+    fail "the journal does not anchor the log: $(cat /out/anchored)"
+agent-loop audit verify --quiet /past
+case $? in 1 | 2) ;; *) fail "the past of the log is not intact by itself" ;; esac
+agent-loop audit verify --anchors /kept.json /past >/out/rolled-back
+[ $? = 3 ] || fail "a log that was rolled back is not found: $(cat /out/rolled-back)"
+systemctl start agent-loop || fail "the daemon does not start after all that"
+ok "anchored in the journal; a log that was rolled back is intact by itself, and found by what the journal kept"
+
 #: strangers
 # What others on the host can do with it: nothing.
 useradd --no-create-home somebody
