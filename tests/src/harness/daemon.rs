@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::cgroup::Cell;
 use super::{PATIENCE, agent_loop, eventually};
-use crate::bpf::BpfFs;
+use crate::bpf::{self, BpfFs};
 use crate::sys;
 
 /// Directories, a cgroup and pins in which daemons and keepers come and go; all of it ends with this value.
@@ -25,6 +25,8 @@ pub struct Host {
     /// A bpffs of this thread's own: daemons are started from the thread that made the host.
     _bpf: BpfFs,
     env: Vec<(OsString, OsString)>,
+    /// How often it was started again.
+    boots: u32,
 }
 
 impl Host {
@@ -37,7 +39,7 @@ impl Host {
         let dir = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a scratch directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our directory");
         let bpf = BpfFs::mount();
-        let host = Self { cell: Cell::new(), dir, pins: bpf.path().join("agent-loop"), _bpf: bpf, env: Vec::new() };
+        let host = Self { cell: Cell::new(), dir, pins: bpf.path().join("agent-loop"), _bpf: bpf, env: Vec::new(), boots: 0 };
         // Where agents leave what a test looks at.
         fs::create_dir(host.path("agents")).expect("a directory");
         fs::set_permissions(host.path("agents"), fs::Permissions::from_mode(0o777)).expect("our directory");
@@ -156,6 +158,34 @@ impl Host {
         let output = self.ask(args.iter().map(OsString::as_os_str).chain([OsStr::new("--json")]));
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Has the host go down with all that runs on it, at once, and come up again: another boot, in which nothing is left but
+    /// what is on its disk. What had not been handed to the disk yet is there all the same.
+    ///
+    /// # Panics
+    /// When something stays.
+    pub fn reboot(&mut self, mut daemon: Daemon) {
+        fs::write(self.cell.path().join("cgroup.kill"), "1").expect("our cgroup");
+        daemon.wait();
+        eventually("the end of everything on the test's host", || {
+            remove_below(&self.runs());
+            (!self.runs().exists() || fs::remove_dir(self.runs()).is_ok()).then_some(())
+        });
+        self.cell.assert_empty();
+        for gone in [self.pins.clone(), self.path("run")] {
+            match fs::remove_dir_all(&gone) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{}: {error}", gone.display()),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.boots += 1;
+        let id = self.path("boot_id");
+        // Written in place: the file itself is what is mounted.
+        fs::write(&id, format!("b0070000-0000-4000-8000-{:012x}\n", self.boots)).expect("a scratch file");
+        if self.boots == 1 {
+            bpf::pretend_boot(&id);
+        }
     }
 
     /// Submits a run; its id.
