@@ -157,7 +157,9 @@ impl Look<'_> {
         let unpacked = self.unpacked().await?;
         if unpacked > limits.unpacked {
             let most = limits.unpacked;
-            return Ok(Judged::Bad(format!("the bundle holds {unpacked} bytes once unpacked, more than {most} are let in")));
+            return Ok(Judged::Bad(format!(
+                "the bundle holds {unpacked} bytes once unpacked, more than {most} are let in"
+            )));
         }
         let commit = format!("{head}^{{commit}}");
         let said = self.run(self.call().args(["cat-file", "-e", &commit])).await?;

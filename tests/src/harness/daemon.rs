@@ -39,7 +39,8 @@ impl Host {
         let dir = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a scratch directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our directory");
         let bpf = BpfFs::mount();
-        let host = Self { cell: Cell::new(), dir, pins: bpf.path().join("agent-loop"), _bpf: bpf, env: Vec::new(), boots: 0 };
+        let host =
+            Self { cell: Cell::new(), dir, pins: bpf.path().join("agent-loop"), _bpf: bpf, env: Vec::new(), boots: 0 };
         // Where agents leave what a test looks at.
         fs::create_dir(host.path("agents")).expect("a directory");
         fs::set_permissions(host.path("agents"), fs::Permissions::from_mode(0o777)).expect("our directory");
@@ -166,8 +167,15 @@ impl Host {
     /// # Panics
     /// When something stays.
     pub fn reboot(&mut self, mut daemon: Daemon) {
-        fs::write(self.cell.path().join("cgroup.kill"), "1").expect("our cgroup");
-        daemon.wait();
+        // The cell itself is not killed: Linux then also kills what is cloned from it into a cgroup that is made later.
+        let pids = self.processes().into_iter();
+        let held: Vec<OwnedFd> = pids.filter_map(|pid| sys::pidfd_open(pid.cast_signed()).ok()).collect();
+        daemon.kill();
+        for pidfd in held {
+            // One that has ended meanwhile is gone as well.
+            let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+        let _ = fs::write(self.runs().join("cgroup.kill"), "1");
         eventually("the end of everything on the test's host", || {
             remove_below(&self.runs());
             (!self.runs().exists() || fs::remove_dir(self.runs()).is_ok()).then_some(())

@@ -117,7 +117,9 @@ fn a_pull_request_of_a_fork_is_never_taken_for_ours_whatever_its_branch_is_calle
     drop(world);
     let asked = merges(&scene);
     assert!(asked.len() == 1 && asked[0].path.ends_with(&format!("/pulls/{}/merge", ours[0])), "{asked:?}");
-    scene.forge.assert_valid();
+    // GitHub says null of a fork that is gone, which its own description of the list does not have.
+    let wrong: Vec<String> = scene.forge.wrong().into_iter().filter(|it| !it.contains("/head/repo: null")).collect();
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]

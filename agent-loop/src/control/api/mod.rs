@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::feed::Follower;
 
 pub use self::issues::{
-    AttemptView, IssueAsk, IssueQuestion, LookView, PassedView, QueueView, RepoRequest, RepoVerb, RepoView, SkippedView,
-    StoryView, TaskRequest, TaskVerb, TaskView, TickRequest, TickView,
+    AttemptView, IssueAsk, IssueQuestion, LookView, PassedView, QueueView, RepoRequest, RepoVerb, RepoView,
+    SkippedView, StoryView, TaskRequest, TaskVerb, TaskView, TickRequest, TickView,
 };
 pub use self::view::{
     ErrorBody, ErrorView, ForgeView, KillView, LogView, MissedView, OutputView, ProcessView, RunView, RunsView,

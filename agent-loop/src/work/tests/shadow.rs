@@ -323,7 +323,9 @@ impl World {
             Need::Pulls => {
                 // As `issues` reads them: open, of the commit that was pushed, or known.
                 let counts = |it: &&Request| {
-                    it.open || host.task.pushed.as_ref() == Some(&it.head) || host.task.pull == Some(PullNumber(it.number))
+                    it.open
+                        || host.task.pushed.as_ref() == Some(&it.head)
+                        || host.task.pull == Some(PullNumber(it.number))
                 };
                 Part::Pulls(self.requests.iter().filter(counts).map(pull).collect())
             }

@@ -253,7 +253,9 @@ fn what_a_dead_host_had_pushed_under_its_claim_is_gone_on_with() {
     until_it_waits(&mut world, &mut heir);
     assert_eq!((heir.task.state, world.merges.len(), world.closes), (State::Cleaned, 1, 1));
     // It died between the push and the pull request, or before it had an answer to either.
-    for (kind, fate) in [(Kind::Push, Fate::CrashAfter), (Kind::Open, Fate::CrashBefore), (Kind::Open, Fate::CrashAfter)] {
+    for (kind, fate) in
+        [(Kind::Push, Fate::CrashAfter), (Kind::Open, Fate::CrashBefore), (Kind::Open, Fate::CrashAfter)]
+    {
         let (mut world, mut host) = (World::new(), Host::new("one"));
         until_it_waits(&mut world, &mut host);
         host.commit = Some(world.commit());

@@ -48,7 +48,10 @@ pub(in crate::cli::client) fn story(view: &StoryView, page: Page) -> String {
     }
     view.steps.iter().for_each(|step| text.push_str(&line(&format!("  {}  {}", step.at, step.says))));
     for run in &view.runs {
-        text.push_str(&line(&format!("  attempt {}: `agent-loop why {1}`, `agent-loop logs {1}`", run.attempt, run.run)));
+        text.push_str(&line(&format!(
+            "  attempt {}: `agent-loop why {1}`, `agent-loop logs {1}`",
+            run.attempt, run.run
+        )));
     }
     text
 }
