@@ -73,7 +73,7 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         first: u64,
     },
-    /// Kills the daemon at every boundary of the life of an issue, a life for each, and checks its end; needs root.
+    /// Kills the daemon, and the whole host, at every boundary of the life of an issue; a life for each; needs root.
     Crashes {
         /// Up to this boundary; a life that passes fewer ends it.
         #[arg(long, default_value_t = 1_000)]

@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::feed::Follower;
 
 pub use self::issues::{
-    IssueAsk, IssueQuestion, LookView, QueueView, RepoRequest, RepoVerb, RepoView, SkippedView, TaskRequest, TaskVerb,
-    TaskView, TickRequest, TickView,
+    AttemptView, IssueAsk, IssueQuestion, LookView, PassedView, QueueView, RepoRequest, RepoVerb, RepoView,
+    SkippedView, StoryView, TaskRequest, TaskVerb, TaskView, TickRequest, TickView,
 };
 pub use self::view::{
     ErrorBody, ErrorView, ForgeView, KillView, LogView, MissedView, OutputView, ProcessView, RunView, RunsView,
@@ -135,6 +135,8 @@ pub enum Answer {
     Queue(QueueView),
     /// To [`IssueAsk::Act`]: the task as it is then.
     Task(Box<TaskView>),
+    /// To [`IssueAsk::Story`].
+    Story(Box<StoryView>),
     /// To [`IssueAsk::Steer`]: the repository as it is then.
     Repo(Box<RepoView>),
     /// To [`IssueAsk::Tick`].

@@ -146,6 +146,7 @@ pub(super) fn router(desk: Desk, peer: Peer) -> Router {
         .route("/v1/runs/{run}/kill", post(kill))
         .route("/v1/queue", get(queue))
         .route("/v1/tasks", post(task))
+        .route("/v1/tasks/{owner}/{name}/{number}", get(story))
         .route("/v1/repos", post(repo))
         .route("/v1/tick", post(tick))
         .route("/v1/events", get(stream::events))
@@ -249,6 +250,20 @@ async fn kill(
 
 async fn queue(State(desk): State<Desk>, Extension(peer): Extension<Peer>) -> Reply {
     let Answer::Queue(view) = desk.ask(Ask::Issues(IssueAsk::Queue), peer.caller).await? else {
+        return Err(Failure::astray());
+    };
+    Ok(Json(view).into_response())
+}
+
+async fn story(
+    State(desk): State<Desk>,
+    Extension(peer): Extension<Peer>,
+    path: Result<Path<(String, String, String)>, PathRejection>,
+) -> Reply {
+    let Path((owner, name, number)) = path?;
+    let issue = format!("{owner}/{name}#{number}");
+    let issue = issue.parse().map_err(|error: crate::work::NotAName| Problem::Bad(error.to_string()))?;
+    let Answer::Story(view) = desk.ask(Ask::Issues(IssueAsk::Story(issue)), peer.caller).await? else {
         return Err(Failure::astray());
     };
     Ok(Json(view).into_response())

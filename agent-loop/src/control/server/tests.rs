@@ -17,7 +17,8 @@ use tokio::task::AbortHandle;
 use super::*;
 use crate::control::api::{
     Answer, Ask, EventFeed, IssueAsk, KillRequest, KillView, LogFiles, LogView, MissedView, Problem, Question,
-    QueueView, RepoVerb, RepoView, RunView, StartRequest, StatusView, TaskVerb, TaskView, TickView, TreeView,
+    QueueView, RepoVerb, RepoView, RunView, StartRequest, StatusView, StoryView, TaskVerb, TaskView, TickView,
+    TreeView,
 };
 use crate::control::client::{Client, ClientError, OutputStream};
 use crate::control::feed::Lines;
@@ -179,6 +180,9 @@ fn all(ask: &Ask) -> Says {
         }),
         Ask::Start(_) => Answer::Started { run: RUN.to_owned() },
         Ask::Issues(IssueAsk::Queue) => Answer::Queue(QueueView::default()),
+        Ask::Issues(IssueAsk::Story(issue)) => {
+            Answer::Story(Box::new(StoryView { issue: issue.to_string(), ..StoryView::default() }))
+        }
         Ask::Issues(IssueAsk::Act(issue, _)) => {
             Answer::Task(Box::new(TaskView { issue: issue.to_string(), ..TaskView::default() }))
         }
@@ -219,6 +223,13 @@ fn every_route_asks_its_question_and_gives_its_view() {
             (run("/logs"), None, Ask::Logs(RUN.into()), 200, ""),
             (run("/logs?stream=stderr&from=3"), None, Ask::Logs(RUN.into()), 200, ""),
             ("/v1/runs".into(), Some(start), Ask::Start(Box::new(wish)), 201, "{\"run\":\"01K9"),
+            (
+                "/v1/tasks/o/r/7".into(),
+                None,
+                Ask::Issues(IssueAsk::Story("o/r#7".parse().expect("an issue"))),
+                200,
+                "{\"issue\":\"o/r#7\"",
+            ),
             ("/v1/queue".into(), None, Ask::Issues(IssueAsk::Queue), 200, "{\"repos\":[]}"),
             ("/v1/tasks".into(), Some(r#"{"issue":"o/r#7","verb":"retry"}"#), retry, 200, "{\"issue\":\"o/r#7\""),
             ("/v1/repos".into(), Some(r#"{"repo":"o/r","verb":"pause"}"#), pause, 200, "{\"repo\":\"o/r\""),
