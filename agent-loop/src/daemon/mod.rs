@@ -9,6 +9,7 @@ mod go_on;
 mod keeper;
 mod look_up;
 mod perform;
+mod remember;
 mod run_log;
 mod secret;
 mod shell;
