@@ -8,6 +8,7 @@ use super::Setup;
 use super::feed::Feed;
 use super::keeper::Keeper;
 use super::look_up::LookUp;
+use super::remember::Remember;
 use super::shell::{Daemon, unix_ns};
 use crate::audit::OwnLines;
 use crate::audit::log::{self, AuditLog, OpenError, Place, Settings};
@@ -37,7 +38,7 @@ impl Daemon {
             setup,
             fleet,
             queue: VecDeque::new(),
-            store,
+            store: Remember::start(store).context("starting the thread of the store")?,
             state,
             log,
             _lock: lock,
@@ -74,6 +75,8 @@ impl Daemon {
             serves: false,
             questions: None,
             deferred: VecDeque::new(),
+            accepting: HashMap::new(),
+            acknowledged: Vec::new(),
             awaited: HashMap::new(),
             issues: None,
             finished: false,

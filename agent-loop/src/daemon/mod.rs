@@ -12,6 +12,7 @@ mod look_up;
 mod notices;
 mod perform;
 mod records;
+mod remember;
 mod run_log;
 mod secret;
 mod shell;

@@ -9,11 +9,12 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
 use super::Setup;
-use super::answers::{self, Questions};
+use super::answers::{self, Accepted, Questions};
 use super::feed::Feed;
 use super::keeper::{Heard, Keeper};
 use super::look_up::LookUp;
 use super::records::records;
+use super::remember::Remember;
 use super::run_log::RunLog;
 use super::sources::{Sources, Wake};
 use super::tree::Root;
@@ -22,14 +23,14 @@ use crate::audit::redact;
 use crate::audit::{Line, OwnLines};
 use crate::clock;
 use crate::config::Config;
-use crate::control::api::Question;
+use crate::control::api::{Answer, Problem, Question};
 use crate::keeper::cgroup::OwnCgroup;
 use crate::kernel::Tracing;
 use crate::kernel::pins::Claim;
 use crate::kernel::trial::Trial;
 use crate::model::{BootNs, RunTag};
 use crate::run::{RunId, RunName, Submission};
-use crate::store::{Lock, LogDir, SqliteStore, StateDir};
+use crate::store::{Lock, LogDir, StateDir};
 use crate::supervise::fleet::{Fleet, FleetEvent, Now};
 
 /// How often a lost keeper is looked for, and what could not be removed is tried again.
@@ -113,7 +114,7 @@ pub(super) struct Daemon {
     pub(super) setup: Setup,
     pub(super) fleet: Fleet,
     pub(super) queue: VecDeque<FleetEvent>,
-    pub(super) store: SqliteStore,
+    pub(super) store: Remember,
     pub(super) state: StateDir,
     pub(super) log: LogDir,
     /// Held as long as we live.
@@ -170,6 +171,10 @@ pub(super) struct Daemon {
     pub(super) questions: Option<Questions>,
     /// Questions that came in the middle of something else.
     pub(super) deferred: VecDeque<Question>,
+    /// Who waits for a run to be remembered, and so to be accepted.
+    pub(super) accepting: HashMap<RunId, Accepted>,
+    /// What is answered once all that is to be remembered until now is durable.
+    pub(super) acknowledged: Vec<(super::within::Reply, Result<Answer, Problem>)>,
     /// Who waits for the end of which run.
     pub(super) awaited: HashMap<RunId, Vec<super::within::Reply>>,
     /// The issue loop, where there is one.
@@ -201,7 +206,7 @@ impl Daemon {
                 return self.stop();
             }
             if let Some(question) = self.deferred.pop_front() {
-                self.answer(question).await;
+                self.answer(question);
                 continue;
             }
             let busy = !self.keeper.is_up()
@@ -230,7 +235,8 @@ impl Daemon {
                     turn = true;
                     continue;
                 }
-                Some(question) = answers::next(&mut self.questions) => self.answer(question).await,
+                Some(question) = answers::next(&mut self.questions) => self.answer(question),
+                Some(then) = self.store.answered.recv() => then(self),
                 Some(found) = self.accounts.found.recv() => self.looked_up(found).await,
                 _ = again.tick(), if busy => self.again().await,
                 _ = heart.tick() => {
@@ -284,6 +290,11 @@ impl Daemon {
             }
         }
         self.notice_a_loss();
+        // Of a run that nobody knows any more nothing is to be told.
+        self.unsaved.retain(|id, _| self.fleet.record(*id).is_some());
+        for (reply, answer) in std::mem::take(&mut self.acknowledged) {
+            self.store.ask(|_| (), move |_, ()| drop(reply.send(answer)));
+        }
         self.flush();
     }
 
@@ -379,7 +390,8 @@ impl Daemon {
 
 /// Now, on all three clocks.
 pub(super) fn now() -> Now {
-    Now { boot: clock::boot(), awake: clock::awake(), unix_ns: unix_ns() }
+    let both = clock::both();
+    Now { boot: both.boot, awake: clock::awake(), unix_ns: i64::try_from(both.real_ns).unwrap_or(0) }
 }
 
 pub(super) fn unix_ns() -> i64 {

@@ -203,7 +203,8 @@ fn a_run_that_a_keeper_could_not_take_up_is_taken_up_once_it_can() {
         |keeper: &Keeper| fs::read_dir(format!("/proc/{}/fd", keeper.0.id())).expect("its files").count() as u64;
     let keeper = Keeper::start(&host, 1024);
     // Room for its client, not for what comes with an adoption.
-    let idle = eventually("an idle keeper", || Some(count(&keeper)).filter(|_| true));
+    let threads = |keeper: &Keeper| fs::read_dir(format!("/proc/{}/task", keeper.0.id())).expect("its threads").count();
+    let idle = eventually("a keeper with all that it has", || (threads(&keeper) == 2).then(|| count(&keeper)));
     limit_files(keeper.0.id(), idle + 1);
     let daemon = host.serving();
     assert!(daemon.log().contains("does not adopt"), "{}", daemon.log());
