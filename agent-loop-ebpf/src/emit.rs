@@ -161,15 +161,14 @@ fn sized<const FILENAME: usize, const ARGV: usize>(exec: &Exec, bprm: Binprm, la
         flags |= flag::FILENAME_TRUNCATED;
     }
 
-    let mut captured = length as usize;
-    if captured > ARGV {
-        captured = ARGV;
+    if length > ARGV as u64 {
         flags |= flag::ARGV_TRUNCATED;
     }
+    let mut captured = at_most::<ARGV>(length);
     // SAFETY: the record's argument bytes; at most ARGV of them are written.
     let argv = unsafe { &raw mut (*record).argv };
     // SAFETY: the helper checks the user address itself; the length was bounded by the room above.
-    let read = unsafe { bpf_probe_read_user(argv.cast(), captured as u32, start as *const _) };
+    let read = unsafe { bpf_probe_read_user(argv.cast(), captured, start as *const _) };
     if read != 0 {
         captured = 0;
         flags |= flag::ARGV_UNREAD;
@@ -195,12 +194,32 @@ fn sized<const FILENAME: usize, const ARGV: usize>(exec: &Exec, bprm: Binprm, la
             uid: exec.uid,
             argc: bprm.argc().unwrap_or(0),
             argv_total: length as u32,
-            argv_len: captured as u32,
+            argv_len: captured,
             filename_cap: FILENAME as u32,
         });
     }
     room.submit(0);
     true
+}
+
+/// `length`, and `MOST` where it is longer.
+///
+/// The compiler would compare a copy and hand on the other, of which a verifier before Linux 6.12 knows no bound: here it
+/// is compared and bounded in the register that comes out.
+#[inline(always)]
+fn at_most<const MOST: usize>(length: u64) -> u32 {
+    let bounded: u64;
+    // SAFETY: it touches nothing but this register.
+    unsafe {
+        core::arch::asm!(
+            "if {0} <= {most} goto +1",
+            "{0} = {most}",
+            inout(reg) length => bounded,
+            most = const MOST,
+            options(pure, nomem, nostack)
+        );
+    }
+    bounded as u32
 }
 
 /// Whether the text, which reaches up to this byte at least, ends there.

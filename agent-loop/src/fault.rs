@@ -49,3 +49,15 @@ pub fn step(role: Role) {
 /// Passes a step: nothing in this build.
 #[cfg(not(debug_assertions))]
 pub const fn step(_: Role) {}
+
+/// Makes the kernel side blind for a moment, by what is given, where a test asked for it: `AGENT_LOOP_FAULT=blind`.
+#[cfg(debug_assertions)]
+pub fn blind(by: impl FnOnce()) {
+    if std::env::var_os("AGENT_LOOP_FAULT").is_some_and(|fault| fault == "blind") {
+        by();
+    }
+}
+
+/// Makes the kernel side blind: not in this build.
+#[cfg(not(debug_assertions))]
+pub fn blind(_: impl FnOnce()) {}

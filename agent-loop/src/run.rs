@@ -242,9 +242,24 @@ pub struct RunRecord {
     pub boot_id: String,
     /// How far it has come.
     pub stage: Stage,
+    /// What people are told of it beyond its stage, one sentence each: who asked for its end and why, what of its output
+    /// may be missing. At most [`RunRecord::MOST_TOLD`], nothing secret.
+    pub told: Vec<String>,
 }
 
 impl RunRecord {
+    /// How many sentences are kept of a run: it can be asked to end again and again.
+    pub const MOST_TOLD: usize = 16;
+
+    /// Adds a sentence, unless it is there already or there are enough; says whether it did.
+    pub fn tell(&mut self, sentence: String) -> bool {
+        let new = self.told.len() < Self::MOST_TOLD && !self.told.contains(&sentence);
+        if new {
+            self.told.push(sentence);
+        }
+        new
+    }
+
     /// The name of the cgroup of its present attempt.
     #[must_use]
     pub const fn name(&self) -> RunName {

@@ -169,6 +169,15 @@ impl BpfFs {
     }
 }
 
+/// Has this thread, and what it starts from now on, read that as the id of the boot; it goes with the thread.
+///
+/// # Panics
+/// When root may not.
+pub fn pretend_boot(id: &Path) {
+    let none = None::<&str>;
+    mount(Some(id), "/proc/sys/kernel/random/boot_id", none, MsFlags::MS_BIND, none).expect("a bind mount");
+}
+
 impl Drop for BpfFs {
     fn drop(&mut self) {
         let _ = umount2(self.at.path(), MntFlags::MNT_DETACH);

@@ -16,6 +16,7 @@
 //! - [`logging`]: a process that writes an audit log until it is killed
 //! - [`oracle`]: what `waitid` said, written by the adversaries
 //! - [`deaf_fs`]: a file system that keeps who opens a file of it in state D
+//! - [`ill_disk`]: a file system that answers what changes it with EIO, from when it is told so
 //! - [`sys`]: the system calls, and all `unsafe` of this crate
 
 pub mod adversary;
@@ -29,6 +30,7 @@ pub mod faults;
 pub mod fuzzing;
 pub mod harness;
 mod http;
+pub mod ill_disk;
 pub mod issue_demo;
 pub mod logging;
 pub mod night;

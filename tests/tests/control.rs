@@ -528,7 +528,7 @@ fn the_owner_writes() {
     let world = World::with(Access { group: None, owner: Some(NOBODY) });
     let said = as_nobody(&world, "start", &["true"]);
     assert_eq!((said.code, said.out.trim_end()), (0, TWO), "{}", said.err);
-    let from = world.daemon.script().asked[0].1;
+    let from = world.daemon.script().asked[0].1.clone();
     assert_eq!((from.uid, from.may_write), (NOBODY, true));
 }
 

@@ -70,3 +70,17 @@ fn every_invariant_names_tests_that_exist() {
     let missing: Vec<_> = named(&text).into_iter().filter(|name| !tests.contains(name)).collect();
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
 }
+
+#[test]
+fn the_threat_model_names_tests_that_exist() {
+    let text = fs::read_to_string(root().join("docs/threat-model.md")).expect("the threat model");
+    let tests = tests();
+    let missing: Vec<_> = named(&text).into_iter().filter(|name| !tests.contains(name)).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+    // Each try has a test, or says that nothing holds it.
+    let (_, tries) = text.split_once("\n| try |").expect("a table of tries");
+    for row in tries.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| try")) {
+        let held = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        assert!(held.contains('`') || held == "the same" || held == "not held", "{row}");
+    }
+}

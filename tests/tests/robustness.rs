@@ -6,7 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use agent_loop_tests::bpf::BpfFs;
 use agent_loop_tests::harness::{Exec, Outcome, Running, adversary, agent_loop, cgroup, eventually, host};
+use agent_loop_tests::ill_disk::IllDisk;
 use agent_loop_tests::{needs, sys};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -314,6 +316,34 @@ fn a_disk_that_fills_while_it_runs_stops_the_tree() {
         let outcome = exec.adversary(noisy).run();
         assert_ne!(outcome.code, 0, "{option}: {}", outcome.stderr);
         assert!(!outcome.was_ready() && !outcome.stderr.is_empty(), "{option}");
+        outcome.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_disk_that_fails_while_it_runs_stops_the_tree() {
+    needs!(root, bpffs, fuse);
+    // A mount namespace of this thread: what it starts sees the disk, and nobody else does.
+    let _ours = BpfFs::mount();
+    for option in ["--events", "--output"] {
+        let exec = Exec::without_events();
+        let (behind, at) = (exec.path("behind"), exec.path("disk"));
+        for dir in [&behind, &at] {
+            fs::create_dir(dir).expect("a directory");
+        }
+        let disk = IllDisk::mount(&behind, &at);
+        let exec = exec.grace("300ms").arg(option).arg(at.join("file"));
+        let noisy = if option == "--events" { ["fork-no-exec", "20000"] } else { ["print-flood", "100000000"] };
+        let running = exec.adversary(noisy).start();
+        eventually("something to be written", || {
+            fs::metadata(behind.join("file")).is_ok_and(|file| file.len() > 0).then_some(())
+        });
+        disk.fall_ill(true);
+        let outcome = running.finish();
+        assert_ne!(outcome.code, 0, "{option}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("Input/output error"), "{option}: {}", outcome.stderr);
+        assert!(disk.refused() > 0);
+        drop(disk);
         outcome.assert_nothing_left();
     }
 }

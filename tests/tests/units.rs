@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use agent_loop::config::Config;
+use agent_loop::store::{SqliteStore, StateDir};
 use agent_loop_tests::harness::cgroup::Cell;
 use agent_loop_tests::harness::{Host, agent_loop, eventually, skip};
 use agent_loop_tests::{needs, sys, test_name};
@@ -169,6 +170,66 @@ fn the_configuration_of_the_package_is_good_and_names_what_the_units_name() {
     assert!(users.contains(&format!("u {user} ")), "{users}");
     let group = config.host.socket_group.as_ref().expect("a group");
     assert!(users.contains(&format!("g {group} ")), "{users}");
+}
+
+/// What the package's script of this name says when it is run on this state.
+fn script(name: &str, action: &str, state: &Path) -> std::process::Output {
+    let text = fs::read_to_string(packaging().join("debian").join(name)).expect("a script");
+    let text = text.replace("STATE=/var/lib/agent-loop", &format!("STATE={}", state.display()));
+    assert!(text.contains(&format!("STATE={}", state.display())), "{text}");
+    Command::new("sh").args(["-c", &text, name, action]).stdin(Stdio::null()).output().expect("sh")
+}
+
+#[test]
+fn a_package_that_does_not_know_the_state_is_not_unpacked_and_one_that_does_is() {
+    needs!(root);
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let state = scratch.path().join("state");
+    assert!(script("preinst", "install", &state).status.success(), "there is none yet");
+    let store = SqliteStore::open(&StateDir::open(&state).expect("a state")).expect("a database");
+    drop(store);
+    // It knows what this version writes.
+    for action in ["install", "upgrade"] {
+        let said = script("preinst", action, &state);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
+    let file = state.join("agent-loop.db");
+    let mut bytes = fs::read(&file).expect("the database");
+    let version = u32::from_be_bytes(bytes[60..64].try_into().expect("four bytes"));
+    bytes[60..64].copy_from_slice(&(version + 1).to_be_bytes());
+    fs::write(&file, &bytes).expect("our file");
+    for action in ["install", "upgrade"] {
+        let said = script("preinst", action, &state);
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert_eq!(said.status.code(), Some(1), "{text}");
+        for wanted in
+            [format!("has version {}", version + 1), format!("agent-loop.db.v{version}"), "Nothing was".into()]
+        {
+            assert!(text.contains(&wanted), "{wanted} is not in {text}");
+        }
+    }
+    // A removal, and what is no database, are not its concern: the daemon refuses that.
+    assert!(script("preinst", "abort-upgrade", &state).status.success());
+    fs::write(&file, b"cut").expect("our file");
+    assert!(script("preinst", "upgrade", &state).status.success());
+}
+
+/// How exposed systemd takes the daemon to be, from 0 to 10, in tenths; `docs/packaging.md` says what each point is for.
+const EXPOSURE: u32 = 32;
+
+#[test]
+fn the_daemon_is_no_more_exposed_than_is_said() {
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["security", "--offline=true", "--no-pager"]);
+    analyze.arg(packaging().join("systemd/agent-loop.service"));
+    let Ok(said) = analyze.output() else { return skip(test_name!(), "systemd-analyze is not installed") };
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let overall = text.lines().find_map(|line| line.split_once("Overall exposure level for agent-loop.service: "));
+    let Some((_, overall)) = overall else {
+        return skip(test_name!(), "systemd-analyze judges no file: systemd 250 or later is needed");
+    };
+    let tenths: String = overall.chars().take_while(|c| *c != ' ').filter(char::is_ascii_digit).collect();
+    assert!(tenths.parse::<u32>().expect("a number") <= EXPOSURE, "{text}");
 }
 
 #[test]

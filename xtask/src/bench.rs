@@ -9,6 +9,7 @@ mod deaths;
 mod hooks;
 mod host;
 mod latency;
+mod logs;
 mod peers;
 mod read;
 mod slowdown;
@@ -18,10 +19,12 @@ mod stop;
 mod supervisors;
 mod table;
 mod tool;
+mod unpacked;
 mod verify;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -111,6 +114,15 @@ impl Bench {
         self.bin.join(name)
     }
 
+    /// What a command took, which has to end with this code: `seconds`, `cpu_seconds`, `peak_kib`.
+    fn used(&self, command: &[String], code: i64) -> Result<Value> {
+        let used = audit::said(Command::new(self.program("bench")).arg("usage").arg("--").args(command))?;
+        if used["code"] != code {
+            bail!("{command:?} ended with {}", used["code"]);
+        }
+        Ok(used)
+    }
+
     /// An empty directory for one measurement.
     fn fresh(&self, name: &str) -> Result<PathBuf> {
         let dir = self.scratch.join(name);
@@ -120,6 +132,11 @@ impl Bench {
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         Ok(dir)
     }
+}
+
+/// The words of a command.
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// Runs `cargo xtask bench`.

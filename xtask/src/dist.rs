@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{ebpf, place, progress, setup};
+use crate::{ebpf, place, progress, sbom, setup};
 
 /// The version of cargo-deb that the package is described for.
 const CARGO_DEB: &str = "3.8.0";
@@ -23,11 +23,14 @@ pub(crate) fn command(debug: bool) -> Result<()> {
 pub(crate) fn make(debug: bool) -> Result<PathBuf> {
     let packer = packer()?;
     ebpf::build(&setup::ensure()?)?;
-    let profile: &[&str] = if debug { &["--profile", "dev"] } else { &["--release"] };
     let mut build = place::host_cargo();
-    build.args(["build", "--package", "agent-loop"]).args(profile);
+    // A debug build is the one that tests run, and made together with one: what it depends on is not built again.
+    let what: &[&str] = if debug { &["--bins", "--test", "doctor"] } else { &["--package", "agent-loop", "--release"] };
+    build.arg("build").args(what);
     progress::run("building agent-loop", &mut build)?;
     pages()?;
+    sbom::write(&place::root().join("target/dist/pages/agent-loop.cdx.json"))
+        .context("writing the bill of materials")?;
     let dir = place::target_dir().join("dist");
     let package = pack(&packer, &dir, debug)?;
     let (first, size) = (fs::read(&package).context("reading the package")?, fs::metadata(&package)?.len());
@@ -47,7 +50,7 @@ fn pages() -> Result<()> {
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     let mut write = place::host_cargo();
-    write.args(["run", "--quiet", "--package", "agent-loop-tests", "--bin", "pages", "--"]).arg(&dir);
+    write.args(["run", "--quiet", "--bin", "pages", "--"]).arg(&dir);
     progress::run("writing manual pages and completions", &mut write)
 }
 
@@ -65,7 +68,7 @@ fn pack(packer: &Path, dir: &Path, debug: bool) -> Result<PathBuf> {
     pack.env("PATH", path).env("SOURCE_DATE_EPOCH", commit_time()?);
     pack.args(["deb", "--no-build", "--quiet", "--package", "agent-loop", "--output"]).arg(&to);
     if debug {
-        pack.args(["--profile", "dev"]);
+        pack.args(["--profile", "dev", "--strip", "--fast"]);
     }
     progress::run("packing", &mut pack)?;
     let mut made = fs::read_dir(&to).context("looking for the package")?.flatten().map(|entry| entry.path());

@@ -16,6 +16,7 @@ mod model;
 mod openapi;
 mod place;
 mod progress;
+mod sbom;
 mod service;
 mod setup;
 mod strangers;
@@ -72,7 +73,7 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         first: u64,
     },
-    /// Kills the daemon at every boundary of the life of an issue, a life for each, and checks its end; needs root.
+    /// Kills the daemon, and the whole host, at every boundary of the life of an issue; a life for each; needs root.
     Crashes {
         /// Up to this boundary; a life that passes fewer ends it.
         #[arg(long, default_value_t = 1_000)]
@@ -152,5 +153,43 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use clap::error::ErrorKind;
+
+    use super::{Cli, place};
+
+    /// Whatever stands behind `cargo xtask` in a document, up to what no argument holds.
+    fn written(text: &str) -> Vec<Vec<&str>> {
+        let ends = |c: char| matches!(c, '`' | '#' | '[' | '\n' | ',' | '(' | ')' | ';' | '|');
+        let lines = text.split("cargo xtask ").skip(1).map(|rest| rest.split(ends).next().unwrap_or_default());
+        lines.map(|line| line.split_whitespace().collect()).collect()
+    }
+
+    #[test]
+    fn every_command_of_the_documents_is_one_that_is_there() {
+        let top = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"];
+        let mut files = top.map(|name| place::root().join(name)).to_vec();
+        for entry in std::fs::read_dir(place::root().join("docs")).expect("the documents") {
+            let path = entry.expect("an entry").path();
+            files.extend(path.extension().is_some_and(|end| end == "md").then(|| path.clone()));
+        }
+        let mut seen = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("a document");
+            for words in written(&text) {
+                seen += 1;
+                let parsed = Cli::try_parse_from(["cargo xtask"].into_iter().chain(words.iter().copied()));
+                let told = parsed.err().is_none_or(|error| {
+                    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::MissingRequiredArgument)
+                });
+                assert!(told, "{}: cargo xtask {}", file.display(), words.join(" "));
+            }
+        }
+        assert!(seen > 10, "{seen}");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -13,11 +13,11 @@ use anyhow::{Context, Result, bail};
 use crate::setup::install;
 use crate::{dist, place, progress};
 
-/// What is played inside.
-const LIFE: &str = include_str!("service/life.sh");
+/// What is played inside; in virtual machines too.
+pub(crate) const LIFE: &str = include_str!("service/life.sh");
 /// How it is begun.
 const UNIT: &str = "[Unit]\nDescription=The life of agent-loop\nAfter=dbus.service basic.target\n\n[Service]\nType=oneshot\n\
-     ExecStart=/life.sh\nTimeoutStartSec=300\n";
+     ExecStart=/life.sh\nTimeoutStartSec=900\n";
 /// What is in the machine beside a minimal Debian.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,git,jq,passwd,util-linux";
 /// How long a life may take, seconds.
@@ -39,27 +39,11 @@ exec timeout \"$3\" systemd-nspawn --quiet --boot --directory=\"$1\" --register=
 
 /// Runs `cargo xtask service`; `release` packs a release build, as it is shipped.
 pub(crate) fn command(release: bool) -> Result<()> {
-    for (program, package) in [("mmdebstrap", "mmdebstrap"), ("systemd-nspawn", "systemd-container")] {
-        if place::which(program).is_none() {
-            install(&[package])?;
-        }
+    if place::which("systemd-nspawn").is_none() {
+        install(&["systemd-container"])?;
     }
+    let root = debian(!release)?;
     let home = place::target_dir().join("service");
-    let root = home.join("root");
-    if !root.join("usr/lib/systemd/systemd").exists() {
-        make(&root)?;
-    }
-    let package = dist::make(!release)?;
-    fs::copy(&package, root.join("agent-loop.deb")).context("putting the package into the machine")?;
-    fs::write(root.join("life.sh"), LIFE)?;
-    fs::set_permissions(root.join("life.sh"), fs::Permissions::from_mode(0o755))?;
-    fs::write(root.join("etc/systemd/system/life.service"), UNIT)?;
-    let wants = root.join("etc/systemd/system/multi-user.target.wants");
-    fs::create_dir_all(&wants)?;
-    let link = wants.join("life.service");
-    if fs::symlink_metadata(&link).is_err() {
-        std::os::unix::fs::symlink("/etc/systemd/system/life.service", &link)?;
-    }
     let out = home.join("out");
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
@@ -68,6 +52,35 @@ pub(crate) fn command(release: bool) -> Result<()> {
     let booted = progress::run("booting systemd and playing the life of the service", &mut boot);
     tell(&out)?;
     booted.with_context(|| format!("what happened is in {}", out.join("log").display()))
+}
+
+/// A minimal Debian with the package, and with a unit that plays its life; `debug` packs a debug build.
+pub(crate) fn debian(debug: bool) -> Result<PathBuf> {
+    if place::which("mmdebstrap").is_none() {
+        install(&["mmdebstrap"])?;
+    }
+    let root = place::target_dir().join("service/root");
+    if !root.join("usr/lib/systemd/systemd").exists() {
+        make(&root)?;
+    }
+    let package = dist::make(debug)?;
+    fs::copy(&package, root.join("agent-loop.deb")).context("putting the package into the machine")?;
+    script(&root, "life.sh", LIFE)?;
+    fs::write(root.join("etc/systemd/system/life.service"), UNIT)?;
+    let wants = root.join("etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wants)?;
+    let link = wants.join("life.service");
+    if fs::symlink_metadata(&link).is_err() {
+        std::os::unix::fs::symlink("/etc/systemd/system/life.service", &link)?;
+    }
+    Ok(root)
+}
+
+/// Writes a script that can be executed.
+pub(crate) fn script(root: &Path, name: &str, text: &str) -> Result<()> {
+    let path = root.join(name);
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("setting a mode")
 }
 
 /// A minimal Debian of this host's release, from this host's own mirrors.
@@ -102,6 +115,10 @@ fn tell(out: &Path) -> Result<()> {
     for line in read("memory").lines() {
         let [unit, rss, own] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
         progress::note(&format!("{unit}: {rss} KiB resident, {own} KiB of its own"));
+    }
+    let ready: Vec<String> = read("ready").lines().map(str::to_owned).collect();
+    if !ready.is_empty() {
+        progress::note(&format!("from start to READY: {} ms", ready.join(", ")));
     }
     if let Some(points) = read("security").lines().next() {
         progress::note(&format!("systemd-analyze security agent-loop.service: {points}"));

@@ -19,4 +19,4 @@ pub use record::{
     Area, CiBody, Class, Clock, Counts, Host, Line, OwnLines, ProcId, Recorder, SCHEMA, SegmentHead, Stats, TaskBody,
     TaskKind, TaskLine, WriteBody,
 };
-pub use replay::{ReplayError, Replayed};
+pub use replay::{ReplayError, Replayed, end_asked, output_unheard};

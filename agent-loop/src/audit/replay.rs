@@ -158,11 +158,23 @@ impl Replayed {
         self.ended |= line.kind == "run.exit";
         let why = line.why.as_deref().unwrap_or("unknown");
         match line.kind.as_str() {
-            "run.stop_asked" => self.told.push(format!("Its end was {why}.")),
-            "run.output_unheard" => self.told.push(format!("The end of its output may be missing: {why}.")),
+            "run.stop_asked" => self.told.push(end_asked(why)),
+            "run.output_unheard" => self.told.push(output_unheard(why)),
             _ => {}
         }
     }
+}
+
+/// What people are told of a `run.stop_asked`.
+#[must_use]
+pub fn end_asked(why: &str) -> String {
+    format!("Its end was {why}.")
+}
+
+/// What people are told of a `run.output_unheard`.
+#[must_use]
+pub fn output_unheard(why: &str) -> String {
+    format!("The end of its output may be missing: {why}.")
 }
 
 impl Line {

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::keeper::{guard, launch, launcher};
-use crate::kernel::object;
+use crate::kernel::{object, trial};
 
 /// Runs coding agents, sees every birth and death of their processes, and leaves nothing behind.
 #[derive(Debug, Parser)]
@@ -57,10 +57,11 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
-    // Two subcommands are agent-loop's own: they come before the parser, which would allocate and explain.
+    // Three subcommands are agent-loop's own: they come before the parser, which would allocate and explain.
     match args.nth(1).as_deref().and_then(|name| name.to_str()) {
         Some(launch::LAUNCHER) => launcher::launcher_main(args),
         Some(guard::GUARD) => guard::guard_main(args),
+        Some(trial::TRIAL) => trial::trial_main(args),
         Some(_) | None => ExitCode::from(run(std::env::args_os())),
     }
 }

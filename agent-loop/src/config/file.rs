@@ -164,6 +164,8 @@ const RINGS: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
 const ENTRIES: std::ops::RangeInclusive<u32> = 64..=1 << 22;
 /// The kernel keeps this many bytes of a program's name.
 const LONGEST_NAME: usize = 15;
+/// The kernel side has room for 64 names, of which a trial needs one.
+const MOST_WATCHED: usize = 60;
 /// The API of GitHub itself.
 const GITHUB: &str = "https://api.github.com";
 /// The branch of an issue.
@@ -248,13 +250,19 @@ impl Context<'_> {
                     if fits { Ok(()) } else { Err(wanted()) }
                 })?
                 .unwrap_or(default.live_entries),
-            watch: self
-                .list("kernel.watch", it.watch, |name| {
-                    let good = (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(['/', '\0']);
-                    let wanted = "write the name of a program without its path, of 15 bytes at most";
-                    if good { Ok(()) } else { Err(wanted.to_owned()) }
-                })?
-                .unwrap_or(default.watch),
+            watch: self.watch(it.watch)?.unwrap_or(default.watch),
+        })
+    }
+
+    fn watch(&self, written: Option<Vec<Spanned<String>>>) -> Result<Option<Vec<String>>, ConfigError> {
+        if let Some(one_more) = written.as_ref().and_then(|names| names.get(MOST_WATCHED)) {
+            let why = format!("{:?}: write {MOST_WATCHED} names at most", one_more.get_ref());
+            return Err(self.wrong("kernel.watch", &one_more.span(), why));
+        }
+        self.list("kernel.watch", written, |name| {
+            let good = (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(['/', '\0']);
+            let wanted = "write the name of a program without its path, of 15 bytes at most";
+            if good { Ok(()) } else { Err(wanted.to_owned()) }
         })
     }
 

@@ -204,6 +204,10 @@ fn a_wrong_value_is_refused_with_file_line_key_and_what_to_write() {
             "c.toml:4: `kernel.watch`: \"/bin/x\": write the name of a program without its path, of 15 bytes at most",
         ),
         (
+            &format!("[kernel]\nwatch = [{}\n\"last\"]", "\"x\",".repeat(60)),
+            "c.toml:3: `kernel.watch`: \"last\": write 60 names at most",
+        ),
+        (
             "[agent]\nuser = \"root\"",
             "c.toml:2: `agent.user`: name a user of its own, or set `allow_root = true` below",
         ),

@@ -17,9 +17,10 @@ use tokio::time::timeout;
 
 use super::api::{
     ErrorBody, KillRequest, KillView, QueueView, RepoRequest, RepoView, RunView, RunsView, StartRequest, StartedView,
-    StatusView, TaskRequest, TaskView, TickRequest, TickView, TreeView,
+    StatusView, StoryView, TaskRequest, TaskView, TickRequest, TickView, TreeView,
 };
 use super::server::MOST_RUNS;
+use crate::work::IssueKey;
 
 /// How long an answer may take: longer than the daemon's own limit, which has the better message.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -156,6 +157,15 @@ impl Client {
     /// [`ClientError`].
     pub async fn queue(&self) -> Result<QueueView, ClientError> {
         self.get("/v1/queue").await
+    }
+
+    /// Asks what became of an issue so far.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn story(&self, issue: &IssueKey) -> Result<StoryView, ClientError> {
+        let IssueKey { repo, number } = issue;
+        self.get(&format!("/v1/tasks/{}/{}/{number}", repo.owner(), repo.name())).await
     }
 
     /// Has something done with the task of an issue.

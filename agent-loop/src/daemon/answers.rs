@@ -9,16 +9,17 @@ use tokio::sync::mpsc;
 use super::look_up::Waits;
 use super::secret;
 use super::shell::{Daemon, now};
+use super::within::{Reply, give};
 use crate::audit::redact;
 use crate::config::OnFull;
 use crate::control::api::{
-    Answer, Ask, Caller, IssueQuestion, KillView, LogFiles, LogView, Problem, ProcessView, Question, RunView,
+    Answer, Ask, Caller, Given, IssueQuestion, KillView, LogFiles, LogView, Problem, ProcessView, Question, RunView,
     StartRequest, StatusView, TreeView,
 };
 use crate::event::Outcome;
 use crate::model::{StopReason, WaitStatus};
 use crate::run::{End, Limits, RunId, RunOutcome, RunRecord, Stage, Submission};
-use crate::store::{RunFiles, Store as _};
+use crate::store::{RunFiles, Store as _, StoreError};
 use crate::supervise::Leftovers;
 use crate::supervise::fleet::FleetEvent;
 
@@ -31,68 +32,131 @@ const MOST_QUEUED: usize = 1_000;
 /// SIGTERM: what an operator's kill is told as.
 const SIGTERM: u8 = 15;
 
+/// Who waits for a run to be accepted.
+pub(super) enum Accepted {
+    /// Who asked for it over the control socket.
+    Start(Reply),
+    /// The issue loop.
+    Order(Reply),
+}
+
+impl Accepted {
+    fn refuse(self, problem: Problem) {
+        let (Self::Start(reply) | Self::Order(reply)) = self;
+        // Who asked may have gone.
+        let _ = reply.send(Err(problem));
+    }
+}
+
+/// What is said where the store fails.
+pub(super) fn unavailable(error: StoreError) -> Problem {
+    Problem::Unavailable(error.to_string())
+}
+
 /// Where questions come from.
 pub(super) type Questions = mpsc::Receiver<Question>;
 
 impl Daemon {
     /// Answers what only has to be looked up, and takes a wish to stop; the rest waits until nothing else is under way.
     pub(super) fn answer_soon(&mut self, question: Question) {
-        let Question { ask, from, reply } = question;
-        let answer = match &ask {
-            Ask::Kill { run, reason, dry_run } => Some(self.kill(run, reason, *dry_run, from)),
+        let waits = self.look_up(question);
+        self.deferred.extend(waits);
+    }
+
+    /// Answers a question, or has it answered once what it waits for is there.
+    pub(super) fn answer(&mut self, question: Question) {
+        let Some(Question { ask, from, reply }) = self.look_up(question) else { return };
+        match ask {
+            Ask::Start(request) if request.cwd.is_none() && self.setup.config.agent.user.is_some() => {
+                let user = self.setup.config.agent.user.clone().unwrap_or_default();
+                self.accounts.account(user, Waits::Start { request, from, reply });
+            }
+            Ask::Start(request) => self.start_run(&request, from, reply),
+            Ask::Issues(ask) => self.hand_over(IssueQuestion { ask, from, reply }),
+            Ask::Within(within) => self.within(within, reply),
+            // They never wait.
             Ask::Status
             | Ask::Runs { .. }
             | Ask::Run(_)
             | Ask::Tree(_)
             | Ask::Logs(_)
             | Ask::Events
-            | Ask::Issues(_)
-            | Ask::Within(_)
-            | Ask::Start(_) => self.look_up(&ask),
-        };
-        match answer {
-            // Who asked may have gone.
-            Some(answer) => drop(reply.send(answer)),
-            None => self.deferred.push_back(Question { ask, from, reply }),
+            | Ask::Kill { .. } => {}
         }
     }
 
-    pub(super) async fn answer(&mut self, question: Question) {
+    /// Answers what changes nothing, and the wish to stop; hands back what else is asked.
+    fn look_up(&mut self, question: Question) -> Option<Question> {
         let Question { ask, from, reply } = question;
-        let answer = match (self.look_up(&ask), ask) {
-            (Some(answer), _) => answer,
-            (None, Ask::Start(request)) if request.cwd.is_none() && self.setup.config.agent.user.is_some() => {
-                let user = self.setup.config.agent.user.clone().unwrap_or_default();
-                return self.accounts.account(user, Waits::Start { request, from, reply });
+        let answer = match ask {
+            Ask::Status => Ok(Answer::Status(self.status())),
+            Ask::Events => Ok(Answer::Events(self.feed.read())),
+            Ask::Runs { all: false, limit } => Ok(Answer::Runs(self.list(&[], limit))),
+            Ask::Runs { all: true, limit } => {
+                self.store.ask(
+                    move |store| store.latest(limit),
+                    move |daemon, latest| {
+                        let answer = latest.map(|latest| Answer::Runs(daemon.list(&latest, limit)));
+                        let _ = reply.send(answer.map_err(unavailable));
+                    },
+                );
+                return None;
             }
-            (None, Ask::Start(request)) => self.start_run(&request, from).await,
-            (None, Ask::Kill { run, reason, dry_run }) => self.kill(&run, &reason, dry_run, from),
-            (None, Ask::Issues(ask)) => return self.hand_over(IssueQuestion { ask, from, reply }),
-            (None, Ask::Within(within)) => return self.within(within, reply).await,
-            (None, Ask::Status | Ask::Runs { .. } | Ask::Run(_) | Ask::Tree(_) | Ask::Logs(_) | Ask::Events) => return,
+            Ask::Run(run) => {
+                self.of_run(&run, reply, |daemon, record, reply| {
+                    drop(reply.send(Ok(Answer::Run(Box::new(daemon.view(record))))));
+                });
+                return None;
+            }
+            Ask::Tree(run) => {
+                self.of_run(&run, reply, |daemon, record, reply| {
+                    drop(reply.send(Ok(Answer::Tree(daemon.tree(record)))));
+                });
+                return None;
+            }
+            Ask::Logs(run) => {
+                self.of_run(&run, reply, |daemon, record, reply| {
+                    drop(reply.send(Ok(Answer::Logs(daemon.logs(record)))));
+                });
+                return None;
+            }
+            Ask::Kill { run, reason, dry_run } => {
+                self.of_run(&run, reply, move |daemon, record, reply| {
+                    let answer = daemon.kill(record, &reason, dry_run, &from);
+                    match record.stage {
+                        // It is stopped whatever the store does.
+                        Stage::Born(_) | Stage::Ended(_) => drop(reply.send(answer)),
+                        // A wish that is carried out later must outlive us first.
+                        Stage::Queued | Stage::Intended(_) => daemon.acknowledged.push((reply, answer)),
+                    }
+                });
+                return None;
+            }
+            other @ (Ask::Start(_) | Ask::Issues(_) | Ask::Within(_)) => {
+                return Some(Question { ask: other, from, reply });
+            }
         };
         // Who asked may have gone.
         let _ = reply.send(answer);
+        None
     }
 
-    /// The answer to what changes nothing.
-    fn look_up(&self, ask: &Ask) -> Option<Result<Answer, Problem>> {
-        Some(match ask {
-            Ask::Status => Ok(Answer::Status(self.status())),
-            Ask::Runs { all, limit } => self.list(*all, *limit).map(Answer::Runs),
-            Ask::Run(run) => self.find(run).map(|record| {
-                let mut view = self.view(&record);
-                for told in self.asked.get(&record.id).into_iter().flatten() {
-                    let at = view.why.len().min(1);
-                    view.why.insert(at, told.clone());
-                }
-                Answer::Run(Box::new(view))
-            }),
-            Ask::Tree(run) => self.find(run).map(|record| Answer::Tree(self.tree(&record))),
-            Ask::Logs(run) => self.find(run).map(|record| Answer::Logs(self.logs(&record))),
-            Ask::Events => Ok(Answer::Events(self.feed.read())),
-            Ask::Start(_) | Ask::Kill { .. } | Ask::Issues(_) | Ask::Within(_) => return None,
-        })
+    /// Answers for one run: at once where it goes on, else by what is remembered of it.
+    fn of_run(&mut self, run: &str, reply: Reply, answer: impl FnOnce(&mut Self, &RunRecord, Reply) + Send + 'static) {
+        let Ok(id) = run.parse::<RunId>() else {
+            return drop(reply.send(Err(Problem::Bad(format!("{run:?} is not the id of a run")))));
+        };
+        if let Some(record) = self.fleet.record(id).cloned() {
+            return answer(self, &record, reply);
+        }
+        let stored = move |daemon: &mut Self, stored: Result<Option<RunRecord>, StoreError>| {
+            let unknown = || Problem::NotFound(format!("there is no run {id}; `agent-loop ps --all` lists them"));
+            match stored.map_err(unavailable).and_then(|record| record.ok_or_else(unknown)) {
+                Ok(record) => answer(daemon, &record, reply),
+                Err(problem) => drop(reply.send(Err(problem))),
+            }
+        };
+        self.store.ask(move |store| store.run(id), stored);
     }
 
     fn status(&self) -> StatusView {
@@ -104,6 +168,7 @@ impl Daemon {
         degraded.extend(self.unpinned.clone());
         degraded.extend(self.keeper.differs());
         degraded.extend(self.audit_state());
+        degraded.extend(self.store.silence());
         degraded.extend(self.unsaved.iter().map(|(id, why)| format!("run {id} cannot be remembered: {why}")));
         let unread = |(id, why): (&RunId, &String)| {
             format!("run {id}: nobody reads its output, and it waits once its pipe is full: {why}")
@@ -176,25 +241,14 @@ impl Daemon {
         observed.map(view).collect()
     }
 
-    fn list(&self, all: bool, limit: u32) -> Result<Vec<RunView>, Problem> {
+    /// The runs that go on, and those of `latest` that do not.
+    fn list(&self, latest: &[RunRecord], limit: u32) -> Vec<RunView> {
         let mut views: Vec<RunView> = self.fleet.records().map(|record| self.view(record)).collect();
-        if all {
-            let latest = self.store.latest(limit).map_err(|error| Problem::Unavailable(error.to_string()))?;
-            let known: Vec<String> = views.iter().map(|view| view.run.clone()).collect();
-            views.extend(latest.iter().map(|record| self.view(record)).filter(|view| !known.contains(&view.run)));
-        }
+        let over = latest.iter().filter(|record| self.fleet.record(record.id).is_none());
+        views.extend(over.map(|record| self.view(record)));
         views.sort_by(|a, b| b.run.cmp(&a.run));
         views.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(views)
-    }
-
-    fn find(&self, run: &str) -> Result<RunRecord, Problem> {
-        let id: RunId = run.parse().map_err(|_| Problem::Bad(format!("{run:?} is not the id of a run")))?;
-        if let Some(record) = self.fleet.record(id) {
-            return Ok(record.clone());
-        }
-        let stored = self.store.run(id).map_err(|error| Problem::Unavailable(error.to_string()))?;
-        stored.ok_or_else(|| Problem::NotFound(format!("there is no run {run}; `agent-loop ps --all` lists them")))
+        views
     }
 
     fn tree(&self, record: &RunRecord) -> TreeView {
@@ -222,7 +276,14 @@ impl Daemon {
         LogFiles { stdout, stderr, open: self.fleet.record(record.id).is_some() }
     }
 
-    pub(super) async fn start_run(&mut self, request: &StartRequest, from: Caller) -> Result<Answer, Problem> {
+    pub(super) fn start_run(&mut self, request: &StartRequest, from: Caller, reply: Reply) {
+        match self.submitted(request, &from) {
+            Ok(submission) => self.accept(submission, Accepted::Start(reply)),
+            Err(problem) => drop(reply.send(Err(problem))),
+        }
+    }
+
+    fn submitted(&self, request: &StartRequest, from: &Caller) -> Result<Submission, Problem> {
         if !from.may_write {
             return Err(Problem::Forbidden("only root and the owner of the configuration start runs".to_owned()));
         }
@@ -230,13 +291,15 @@ impl Daemon {
         if waiting >= MOST_QUEUED {
             return Err(Problem::TooMany(format!("{waiting} runs are waiting already; try again later")));
         }
-        let submission = self.submission(request, from)?;
-        self.accept(submission).await.map(|id| Answer::Started { run: id.to_string() })
+        self.submission(request, from)
     }
 
-    /// Takes a run, durably.
-    pub(super) async fn accept(&mut self, mut submission: Submission) -> Result<RunId, Problem> {
-        let id = RunId(self.ids.generate().map_err(|error| Problem::Unavailable(format!("making an id: {error}")))?);
+    /// Takes a run; who asked is answered once it is durable.
+    pub(super) fn accept(&mut self, mut submission: Submission, accepted: Accepted) {
+        let id = match self.ids.generate() {
+            Ok(id) => RunId(id),
+            Err(error) => return accepted.refuse(Problem::Unavailable(format!("making an id: {error}"))),
+        };
         if let Some(whole) = secret::withhold(&mut submission, &redact::ours()) {
             self.withheld.insert(id, whole);
         }
@@ -247,27 +310,35 @@ impl Daemon {
             submitted_unix_ns: now().unix_ns,
             boot_id: self.boot_id.clone(),
             stage: Stage::Queued,
+            told: Vec::new(),
         };
+        self.accepting.insert(id, accepted);
         self.queue.push_back(FleetEvent::Submitted(Box::new(record)));
-        self.work().await;
-        match self.unsaved.get(&id).cloned() {
-            None => Ok(id),
-            Some(why) => {
+    }
+
+    /// Answers who waits for a run to be accepted: it is remembered now, or cannot be.
+    pub(super) fn accepted(&mut self, id: RunId, failed: Option<String>) {
+        let Some(accepted) = self.accepting.remove(&id) else { return };
+        match (failed, accepted) {
+            (None, Accepted::Start(reply)) => drop(reply.send(Ok(Answer::Started { run: id.to_string() }))),
+            (None, Accepted::Order(reply)) => {
+                give(reply, Ok(Given::Run(self.fleet.record(id).cloned().map(Box::new))));
+            }
+            (Some(why), accepted) => {
                 // Not remembered is not accepted.
+                self.withheld.remove(&id);
                 let reason = StopReason::Operator { signal: SIGTERM };
-                self.queue.push_back(FleetEvent::StopAsked { id, reason });
-                self.work().await;
-                if self.fleet.record(id).is_none() {
-                    // Whoever asked was told; there is no run that lacks anything.
-                    self.unsaved.remove(&id);
-                    self.withheld.remove(&id);
-                }
-                Err(Problem::Unavailable(format!("the run cannot be remembered: {why}; free some space and try again")))
+                let told = "Its end was decided by agent-loop: it could not be remembered.".to_owned();
+                self.queue.push_back(FleetEvent::StopAsked { id, reason, told });
+                let why = format!(
+                    "the run cannot be remembered: {why}; mend the disk of its state, or free some space there, and try again"
+                );
+                accepted.refuse(Problem::Unavailable(why));
             }
         }
     }
 
-    pub(super) fn submission(&self, request: &StartRequest, from: Caller) -> Result<Submission, Problem> {
+    pub(super) fn submission(&self, request: &StartRequest, from: &Caller) -> Result<Submission, Problem> {
         let bad = |text: &str| Problem::Bad(text.to_owned());
         let agent = &self.setup.config.agent;
         let user = agent.user.clone().ok_or_else(|| {
@@ -330,28 +401,30 @@ impl Daemon {
     }
 
     /// Takes the wish that a run be stopped, which goes before all that waits.
-    pub(super) fn kill(&mut self, run: &str, reason: &str, dry_run: bool, from: Caller) -> Result<Answer, Problem> {
+    pub(super) fn kill(
+        &mut self,
+        record: &RunRecord,
+        reason: &str,
+        dry_run: bool,
+        from: &Caller,
+    ) -> Result<Answer, Problem> {
         if !from.may_write {
             return Err(Problem::Forbidden("only root and the owner of the configuration stop runs".to_owned()));
         }
-        let record = self.find(run)?;
         let state = self.fleet.state(record.id).unwrap_or("ended").to_owned();
         if state == "ended" {
-            return Err(Problem::Conflict(format!("run {run} is over already")));
+            return Err(Problem::Conflict(format!("run {} is over already", record.id)));
         }
-        let view = KillView { run: record.id.to_string(), state, processes: self.tree(&record).processes, dry_run };
+        let view = KillView { run: record.id.to_string(), state, processes: self.tree(record).processes, dry_run };
         if !dry_run {
+            let why = format!("asked by {from} over the control socket: {}", redact::said(reason));
             if let Some(watched) = self.runs.get_mut(&record.id) {
-                let why = format!("asked by user {} over the control socket: {reason}", from.uid);
                 watched.log.write(&mut self.audit, |recorder, clock| recorder.stop_asked(why.clone(), clock));
-                self.asked.entry(record.id).or_default().push(format!("Its end was {why}."));
-                while self.asked.len() > MOST_QUEUED {
-                    self.asked.pop_first();
-                }
             }
-            self.note(|lines, clock| lines.admin(from.uid, format!("kill {}", record.id), clock));
+            self.note(|lines, clock| lines.admin(from.uid, format!("kill {}, as {from}", record.id), clock));
             let reason = StopReason::Operator { signal: SIGTERM };
-            self.queue.push_front(FleetEvent::StopAsked { id: record.id, reason });
+            let told = crate::audit::end_asked(&why);
+            self.queue.push_front(FleetEvent::StopAsked { id: record.id, reason, told });
         }
         Ok(Answer::Killing(view))
     }
@@ -505,8 +578,9 @@ pub(super) fn sentence(end: &End) -> String {
 
 /// What ended a run, by whom, on what evidence: one sentence each.
 fn why(record: &RunRecord) -> Vec<String> {
-    let Stage::Ended(end) = &record.stage else { return Vec::new() };
+    let Stage::Ended(end) = &record.stage else { return record.told.clone() };
     let mut why = vec![format!("Run {}: {}.", record.id, sentence(end))];
+    why.extend(record.told.iter().cloned());
     let source = match end.source {
         crate::model::Source::Waitid => "the keeper's waitid on its own child",
         crate::model::Source::RunTable => "the kernel's run table, written by the exit hook",

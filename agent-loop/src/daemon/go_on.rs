@@ -50,15 +50,16 @@ impl Daemon {
     ///
     /// Nothing that fails here leaves the run alone: it would be shown as over, kept to no limit, and taken for
     /// nobody's by the next stock.
-    fn resume(&mut self, record: RunRecord, born: &Born, cgroup: bool, exit: Option<Option<i32>>) {
+    fn resume(&mut self, mut record: RunRecord, born: &Born, cgroup: bool, exit: Option<Option<i32>>) {
         let id = record.id;
         let launched = Launched { key: born.main, ino: born.ino, run: born.cgroup, at: born.at, traced: born.traced };
         let mut restored = Restored::new(launched.clone(), born.baseline);
         let feed = self.feed.clone();
         let lines = self.past.remove(&id).unwrap_or_default();
         let (mut log, past, trouble) = RunLog::go_on(&record, &self.boot_id, feed, &lines, &mut restored);
-        if !past.told.is_empty() {
-            self.asked.insert(id, past.told.clone());
+        // What its daemon had written to the log and did not live to remember.
+        for told in &past.told {
+            record.tell(told.clone());
         }
         if let Some(trouble) = trouble {
             self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
@@ -193,8 +194,7 @@ impl Daemon {
         if let Some(watched) = self.runs.get_mut(&id) {
             watched.log.write(&mut self.audit, |recorder, clock| recorder.output_unheard(why.to_owned(), clock));
         }
-        let told = format!("The end of its output may be missing: {why}.");
-        self.asked.entry(id).or_default().push(told);
+        self.queue.push_back(FleetEvent::Told { id, told: crate::audit::output_unheard(why) });
     }
 
     /// Reads what is left in the pipes of a run whose cgroup is gone, so that no keeper can hold it.

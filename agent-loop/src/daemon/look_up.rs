@@ -90,17 +90,14 @@ impl Daemon {
                 };
                 self.queue.push_back(FleetEvent::Launched { id: name.id, result });
             }
-            Waits::Start { mut request, from, reply } => {
-                let answer = match found {
-                    Ok(account) => {
-                        request.cwd = Some(account.home);
-                        self.start_run(&request, from).await
-                    }
-                    Err(why) => Err(Problem::Bad(why)),
-                };
+            Waits::Start { mut request, from, reply } => match found {
+                Ok(account) => {
+                    request.cwd = Some(account.home);
+                    self.start_run(&request, from, reply);
+                }
                 // Who asked may have gone.
-                let _ = reply.send(answer);
-            }
+                Err(why) => drop(reply.send(Err(Problem::Bad(why)))),
+            },
         }
     }
 }

@@ -3,12 +3,16 @@
 //! Not inside: a decision about a run (`supervise`), a signal (`keeper`). Started by `cli`, and by tests.
 
 mod answers;
+mod begin;
 mod discard;
 mod feed;
 mod go_on;
 mod keeper;
 mod look_up;
+mod notices;
 mod perform;
+mod records;
+mod remember;
 mod run_log;
 mod secret;
 mod shell;
@@ -16,6 +20,7 @@ mod sources;
 mod spec;
 mod stock;
 mod tree;
+mod upkeep;
 mod within;
 
 use std::path::PathBuf;

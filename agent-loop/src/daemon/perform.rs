@@ -114,7 +114,21 @@ impl Daemon {
         };
         self.flush();
         fault::step(Role::Daemon);
-        let result = intended.and_then(|()| self.store.save(record).map_err(|error| error.to_string()));
+        match intended {
+            Err(why) => self.saved(record, Err(why)),
+            Ok(()) => {
+                let written = record.clone();
+                self.store.ask(
+                    move |store| (store.save(&written).map_err(|error| error.to_string()), written),
+                    |daemon, (result, written)| daemon.saved(&written, result),
+                );
+            }
+        }
+    }
+
+    /// Takes what became of a run that was to be remembered.
+    fn saved(&mut self, record: &RunRecord, result: Result<(), String>) {
+        fault::step(Role::Daemon);
         match &result {
             Ok(()) => drop(self.unsaved.remove(&record.id)),
             Err(why) => {
@@ -135,7 +149,9 @@ impl Daemon {
             self.say(&format!("run {} is over: {}", record.id, super::answers::sentence(end)));
             self.tell_the_end(record);
         }
+        let failed = result.as_ref().err().cloned();
         self.queue.push_back(FleetEvent::Saved { id: record.id, result });
+        self.accepted(record.id, failed);
     }
 
     /// The log of a run, opened if it is not yet.

@@ -95,10 +95,10 @@ impl Daemon {
     pub(super) async fn first_stock(&mut self) -> anyhow::Result<()> {
         // Before a keeper is started there.
         self.open_root()?;
-        if let Err(error) = self.store.prune(KEEP_ENDED) {
+        if let Err(error) = self.store.now(|store| store.prune(KEEP_ENDED)).await {
             self.trouble(&format!("forgetting the oldest runs: {error}"));
         }
-        let records = self.store.open_runs()?;
+        let records = self.store.now(|store| store.open_runs()).await?;
         for id in RunFiles::with_pipes(&self.state)? {
             if !records.iter().any(|record| record.id == id) {
                 RunFiles::remove_pipes(&self.state, id)?;
@@ -134,7 +134,7 @@ impl Daemon {
             None => BTreeMap::new(),
         };
         let findings = Findings {
-            ended: self.ended(&by_name, &cgroups)?,
+            ended: self.ended(&by_name, &cgroups).await?,
             held: by_name
                 .iter()
                 .map(|(name, held)| (*name, HeldRun { cgroup: RunTag(held.cgroup), thawed: held.thawed }))
@@ -186,6 +186,9 @@ impl Daemon {
             self.main_exited(id, status);
         }
         self.ends_by_the_run_table();
+        if first {
+            self.try_out()?;
+        }
         self.discard_all().await;
         if self.keeper.is_up() {
             if self.root.is_none() {
@@ -262,19 +265,28 @@ impl Daemon {
     }
 
     /// Those of the found names whose runs are remembered as over.
-    fn ended(
+    async fn ended(
         &self,
         held: &BTreeMap<RunName, Held>,
         cgroups: &BTreeMap<RunName, RunTag>,
     ) -> anyhow::Result<Vec<RunName>> {
+        let goes_on =
+            |name: &RunName| self.fleet.record(name.id).is_some_and(|record| !matches!(record.stage, Stage::Ended(_)));
         let names: BTreeSet<RunName> = held.keys().chain(cgroups.keys()).copied().collect();
-        let mut ended = Vec::new();
-        for name in names {
-            if self.store.run(name.id)?.is_some_and(|record| matches!(record.stage, Stage::Ended(_))) {
-                ended.push(name);
-            }
+        let unsure: Vec<RunName> = names.into_iter().filter(|name| !goes_on(name)).collect();
+        if unsure.is_empty() {
+            return Ok(unsure);
         }
-        Ok(ended)
+        let ended = self.store.now(move |store| {
+            let mut ended = Vec::new();
+            for name in unsure {
+                if store.run(name.id)?.is_some_and(|record| matches!(record.stage, Stage::Ended(_))) {
+                    ended.push(name);
+                }
+            }
+            Ok(ended)
+        });
+        Ok(ended.await?)
     }
 
     /// Forgets what was prepared for an attempt that came to nothing.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::answers::{Accepted, unavailable};
 use super::shell::Daemon;
 use crate::control::api::{Answer, Caller, Given, IssueQuestion, Order, Problem, StartRequest, Within};
 use crate::run::{Part, RunId, RunRecord, Stage};
-use crate::store::Store as _;
+use crate::store::{SqliteStore, Store as _, StoreError};
 
 /// How long an intent waits to be durable: without it nothing is sent.
 const NOTE_WITHIN: Duration = Duration::from_secs(2);
@@ -20,23 +21,34 @@ pub type Desk = mpsc::Sender<IssueQuestion>;
 
 impl Daemon {
     /// Answers the issue loop.
-    pub(super) async fn within(&mut self, within: Within, reply: Reply) {
+    pub(super) fn within(&mut self, within: Within, reply: Reply) {
         let answer = match within {
-            Within::Submit(order) => self.submit(*order).await,
-            Within::RunOf(part) => self.part(&part).map(|record| Given::Run(record.map(Box::new))),
+            Within::Submit(order) => {
+                let part = order.part.clone();
+                return self.part(part, reply, move |daemon, known, reply| match known {
+                    Some(known) => give(reply, Ok(Given::Run(Some(Box::new(known))))),
+                    None => daemon.submit(*order, reply),
+                });
+            }
+            Within::RunOf(part) => {
+                return self.part(part, reply, |_, known, reply| give(reply, Ok(Given::Run(known.map(Box::new)))));
+            }
             Within::Over(run) => return self.over(run, reply),
             Within::Finish => {
                 self.finished = true;
                 Ok(Given::Done)
             }
             Within::Stop { run, why } => self.stop_for(run, &why),
-            Within::Remember(task) => self
-                .store
-                .save_task(&task)
-                .map(|()| Given::Done)
-                .map_err(|error| Problem::Unavailable(format!("remembering {}: {error}", task.key))),
+            Within::Remember(task) => {
+                let saved = move |store: &mut SqliteStore| {
+                    let failed = |error| Problem::Unavailable(format!("remembering {}: {error}", task.key));
+                    store.save_task(&task).map(|()| Given::Done).map_err(failed)
+                };
+                return self.store.ask(saved, |_, answer| give(reply, answer));
+            }
             Within::Tasks => {
-                self.store.tasks().map(Given::Tasks).map_err(|error| Problem::Unavailable(error.to_string()))
+                let tasks = |store: &mut SqliteStore| store.tasks().map(Given::Tasks).map_err(unavailable);
+                return self.store.ask(tasks, |_, answer| give(reply, answer));
             }
             Within::Note(line) => {
                 let first = {
@@ -55,8 +67,7 @@ impl Daemon {
                 }
             }
         };
-        // Who asked may have gone.
-        let _ = reply.send(answer.map(Answer::Given));
+        give(reply, answer);
     }
 
     /// Hands a question of a person to the issue loop.
@@ -73,10 +84,7 @@ impl Daemon {
         let _ = question.reply.send(Err(Problem::Unavailable(why.to_owned())));
     }
 
-    async fn submit(&mut self, order: Order) -> Result<Given, Problem> {
-        if let Some(known) = self.part(&order.part)? {
-            return Ok(Given::Run(Some(Box::new(known))));
-        }
+    fn submit(&mut self, order: Order, reply: Reply) {
         let request = StartRequest {
             argv: order.argv,
             cwd: Some(order.cwd),
@@ -85,24 +93,47 @@ impl Daemon {
             limit: order.limit,
             ..StartRequest::default()
         };
-        let mut submission = self.submission(&request, Caller { uid: 0, may_write: true })?;
-        submission.part = Some(order.part);
-        let id = self.accept(submission).await?;
-        Ok(Given::Run(self.fleet.record(id).cloned().map(Box::new)))
-    }
-
-    fn part(&self, part: &Part) -> Result<Option<RunRecord>, Problem> {
-        let open = self.fleet.records().find(|record| record.submission.part.as_ref() == Some(part));
-        match open {
-            Some(record) => Ok(Some(record.clone())),
-            None => self.store.run_of(part).map_err(|error| Problem::Unavailable(error.to_string())),
+        match self.submission(&request, &Caller::ourselves()) {
+            Ok(mut submission) => {
+                submission.part = Some(order.part);
+                self.accept(submission, Accepted::Order(reply));
+            }
+            Err(problem) => give(reply, Err(problem)),
         }
     }
 
+    /// Finds the run that is this part, and goes on with it.
+    fn part(
+        &mut self,
+        part: Part,
+        reply: Reply,
+        then: impl FnOnce(&mut Self, Option<RunRecord>, Reply) + Send + 'static,
+    ) {
+        if let Some(open) = self.open_part(&part) {
+            return then(self, Some(open), reply);
+        }
+        self.store.ask(
+            move |store| (store.run_of(&part), part),
+            |daemon, (found, part)| match found {
+                // The same may have been submitted meanwhile: never two runs for one part (I13).
+                Ok(found) => then(daemon, found.or_else(|| daemon.open_part(&part)), reply),
+                Err(error) => give(reply, Err(unavailable(error))),
+            },
+        );
+    }
+
+    fn open_part(&self, part: &Part) -> Option<RunRecord> {
+        self.fleet.records().find(|record| record.submission.part.as_ref() == Some(part)).cloned()
+    }
+
     fn over(&mut self, run: RunId, reply: Reply) {
-        match self.store.run(run) {
+        self.store.ask(move |store| store.run(run), move |daemon, found| daemon.over_or_awaited(run, found, reply));
+    }
+
+    fn over_or_awaited(&mut self, run: RunId, found: Result<Option<RunRecord>, StoreError>, reply: Reply) {
+        match found {
             Ok(Some(record)) if matches!(record.stage, Stage::Ended(_)) => {
-                let _ = reply.send(Ok(Answer::Given(Given::Run(Some(Box::new(record))))));
+                give(reply, Ok(Given::Run(Some(Box::new(record)))));
             }
             Ok(Some(_)) => {
                 let waiting = self.awaited.entry(run).or_default();
@@ -110,23 +141,29 @@ impl Daemon {
                 waiting.retain(|reply| !reply.is_closed());
                 waiting.push(reply);
             }
-            Ok(None) => drop(reply.send(Err(Problem::NotFound(format!("there is no run {run}"))))),
-            Err(error) => drop(reply.send(Err(Problem::Unavailable(error.to_string())))),
+            Ok(None) => give(reply, Err(Problem::NotFound(format!("there is no run {run}")))),
+            Err(error) => give(reply, Err(unavailable(error))),
         }
     }
 
     /// Tells who waits for the end of a run.
     pub(super) fn tell_the_end(&mut self, record: &RunRecord) {
         for reply in self.awaited.remove(&record.id).into_iter().flatten() {
-            let _ = reply.send(Ok(Answer::Given(Given::Run(Some(Box::new(record.clone()))))));
+            give(reply, Ok(Given::Run(Some(Box::new(record.clone())))));
         }
     }
 
     fn stop_for(&mut self, run: RunId, why: &str) -> Result<Given, Problem> {
-        match self.kill(&run.to_string(), why, false, Caller { uid: 0, may_write: true }) {
-            // It has ended meanwhile.
+        // One that is not there has ended meanwhile.
+        let Some(record) = self.fleet.record(run).cloned() else { return Ok(Given::Done) };
+        match self.kill(&record, why, false, &Caller::ourselves()) {
             Ok(_) | Err(Problem::Conflict(_)) => Ok(Given::Done),
             Err(problem) => Err(problem),
         }
     }
+}
+
+/// Answers the issue loop. Who asked may have gone.
+pub(super) fn give(reply: Reply, answer: Result<Given, Problem>) {
+    let _ = reply.send(answer.map(Answer::Given));
 }

@@ -27,13 +27,15 @@ pub struct TakeLimits {
     pub bytes: u64,
     /// Objects in it.
     pub objects: u32,
+    /// Bytes of its objects once they are unpacked: a bundle of some kilobytes can hold gigabytes.
+    pub unpacked: u64,
     /// Commits beyond what was given and what the forge has.
     pub commits: u32,
 }
 
 impl Default for TakeLimits {
     fn default() -> Self {
-        Self { bytes: 256 << 20, objects: 200_000, commits: 1_000 }
+        Self { bytes: 256 << 20, objects: 200_000, unpacked: 2 << 30, commits: 1_000 }
     }
 }
 
@@ -152,6 +154,13 @@ impl Look<'_> {
         if said.code != Some(0) {
             return self.not_sound(&said);
         }
+        let unpacked = self.unpacked().await?;
+        if unpacked > limits.unpacked {
+            let most = limits.unpacked;
+            return Ok(Judged::Bad(format!(
+                "the bundle holds {unpacked} bytes once unpacked, more than {most} are let in"
+            )));
+        }
         let commit = format!("{head}^{{commit}}");
         let said = self.run(self.call().args(["cat-file", "-e", &commit])).await?;
         if said.code != Some(0) {
@@ -181,14 +190,31 @@ impl Look<'_> {
         }
     }
 
+    /// How many bytes the objects in quarantine have once they are unpacked; git reads that without unpacking them.
+    async fn unpacked(&self) -> Result<u64, GitError> {
+        let doing = || format!("{}: weighing its objects", self.doing);
+        let path = self.quarantine.dir.join("sizes");
+        let file = File::create_new(&path).map_err(io_at(doing()))?;
+        // Without our own: a pack that was completed holds all that it needs.
+        let args = ["cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectsize)"];
+        let said = self.run(self.quarantined().stdout(file).args(args)).await?;
+        if said.code != Some(0) {
+            return Err(failed(self.doing, said.why()));
+        }
+        let sizes = std::fs::read_to_string(&path).map_err(io_at(doing()))?;
+        let sum = sizes.lines().try_fold(0_u64, |sum, size| Some(sum.saturating_add(size.parse::<u64>().ok()?)));
+        sum.ok_or_else(|| failed(self.doing, "git told a size that is no number".to_owned()))
+    }
+
     /// A call that sees the quarantine and our repository, and writes into the quarantine.
     fn call(&self) -> Call {
         let ours = self.repository.dir().join("objects");
-        self.repository
-            .local(self.doing)
-            .hostile()
-            .env("GIT_OBJECT_DIRECTORY", self.quarantine.objects())
-            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", OsString::from(ours))
+        self.quarantined().env("GIT_ALTERNATE_OBJECT_DIRECTORIES", OsString::from(ours))
+    }
+
+    /// A call that sees the quarantine alone.
+    fn quarantined(&self) -> Call {
+        self.repository.local(self.doing).hostile().env("GIT_OBJECT_DIRECTORY", self.quarantine.objects())
     }
 
     async fn run(&self, call: Call) -> Result<Said, GitError> {

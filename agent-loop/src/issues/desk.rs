@@ -5,16 +5,24 @@ use std::path::Path;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Boards;
+use super::link::{Link, LinkError};
 use super::place;
-use super::repo::Pending;
+use super::read::agent_part;
+use super::repo::{Pending, time};
 use crate::control::api::{
-    Answer, IssueAsk, IssueQuestion, LookView, Problem, QueueView, RepoVerb, RepoView, TaskVerb, TaskView, TickView,
+    Answer, AttemptView, IssueAsk, IssueQuestion, LookView, PassedView, Problem, QueueView, RepoVerb, RepoView,
+    StoryView, TaskVerb, TaskView, TickView,
 };
-use crate::work::{IssueKey, RepoName};
+use crate::work::{self, IssueKey, RepoName, Task};
+
+/// How many of the latest agents of an issue are told.
+const AGENTS: u32 = 50;
 
 /// Where people ask.
 pub(super) struct Desk<'a> {
     pub(super) boards: &'a Boards,
+    /// The daemon, which remembers tasks and runs.
+    pub(super) link: &'a Link,
     /// Where the state is.
     pub(super) state: &'a Path,
     /// Whether this is a single pass.
@@ -29,6 +37,13 @@ impl Desk<'_> {
                 IssueAsk::Queue => {
                     let repos = self.boards.iter().map(|(name, board)| board.view(&name.to_string())).collect();
                     Ok(Answer::Queue(QueueView { repos }))
+                }
+                IssueAsk::Story(key) => {
+                    let link = self.link.clone();
+                    tokio::task::spawn_local(async move {
+                        let _ = reply.send(story(&link, &key).await);
+                    });
+                    continue;
                 }
                 IssueAsk::Act(..) | IssueAsk::Steer(..) | IssueAsk::Tick { .. } if !from.may_write => {
                     Err(Problem::Forbidden("only root and the owner of the configuration steer tasks".to_owned()))
@@ -108,6 +123,46 @@ impl Desk<'_> {
                 Ok(handle.view.borrow().clone())
             }
         }
+    }
+}
+
+/// What became of an issue, as it is remembered: also one that is over, and one of a repository that is not configured any
+/// more.
+async fn story(link: &Link, key: &IssueKey) -> Result<Answer, Problem> {
+    let problem = |error: LinkError| match error {
+        LinkError::Problem(problem) => problem,
+        LinkError::Stopping => Problem::Unavailable(LinkError::Stopping.to_string()),
+    };
+    let tasks = link.tasks().await.map_err(problem)?;
+    let Some(task) = tasks.into_iter().find(|task| task.key == *key) else {
+        return Err(Problem::NotFound(format!("{key} was never worked on by this host; see `agent-loop queue`")));
+    };
+    let mut runs = Vec::new();
+    for attempt in task.attempt.saturating_sub(AGENTS) + 1..=task.attempt {
+        // One that was prepared and never accepted has none.
+        if let Some(record) = link.run_of(agent_part(&task, attempt)).await.map_err(problem)? {
+            runs.push(AttemptView { attempt, run: record.id.to_string() });
+        }
+    }
+    Ok(Answer::Story(Box::new(told(&task, runs))))
+}
+
+fn told(task: &Task, runs: Vec<AttemptView>) -> StoryView {
+    let steps = task.history.iter().map(|passed| PassedView {
+        at: time(passed.at),
+        state: passed.word.to_owned(),
+        says: work::passed(passed),
+        attempt: passed.attempt,
+        head: passed.head.as_ref().map(ToString::to_string),
+    });
+    StoryView {
+        issue: task.key.to_string(),
+        state: task.state.word().to_owned(),
+        says: work::says(task),
+        branch: task.branch.to_string(),
+        pull: task.pull.map(|pull| pull.0),
+        steps: steps.collect(),
+        runs,
     }
 }
 

@@ -122,7 +122,11 @@ fn body(write: &Write) -> WriteBody {
     };
     match write {
         Write::Claim => named("claim", None, None),
-        Write::TakeClaim { from } => named("take_claim", None, Some(from)),
+        Write::TakeClaim { from, heads } => {
+            let heads: Vec<&str> = heads.iter().map(Sha::as_str).collect();
+            let about = (!heads.is_empty()).then(|| format!("for the branch at {}", heads.join(" or ")));
+            named("take_claim", about, Some(from))
+        }
         Write::Release { at } => named("release", None, Some(at)),
         Write::Label { add, remove } => {
             let signed = |sign: char, names: &[String]| -> Vec<String> {

@@ -31,7 +31,7 @@ impl Link {
 
     async fn ask(&self, ask: Ask) -> Result<Answer, LinkError> {
         let (reply, answer) = oneshot::channel();
-        let from = Caller { uid: 0, may_write: true };
+        let from = Caller::ourselves();
         self.0.send(Question { ask, from, reply }).await.map_err(|_| LinkError::Stopping)?;
         Ok(answer.await.map_err(|_| LinkError::Stopping)??)
     }

@@ -117,7 +117,7 @@ async fn run(
 ) {
     let boards: Boards = config.repos.iter().map(|repo| (repo.name.clone(), Rc::default())).collect();
     let state = config.host.state_dir.clone();
-    let desk = desk::Desk { boards: &boards, state: &state, once: once.is_some() };
+    let desk = desk::Desk { boards: &boards, link: &link, state: &state, once: once.is_some() };
     let passes = match ready(config, link.clone(), &boards, once.is_some()).await {
         Ok((host, tasks)) => set_out(&host, &tasks, &boards),
         Err(why) => {

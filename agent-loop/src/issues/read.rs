@@ -33,7 +33,7 @@ pub(super) enum ReadError {
 /// The most bytes of a run's output that are looked at.
 const OUTPUT: u64 = 64 << 20;
 /// What is taken from a clone at most.
-const TAKE: TakeLimits = TakeLimits { bytes: 512 << 20, objects: 500_000, commits: 500 };
+const TAKE: TakeLimits = TakeLimits { bytes: 512 << 20, objects: 500_000, unpacked: 4 << 30, commits: 500 };
 
 /// The run of a task's attempt.
 pub(super) fn agent_part(task: &Task, attempt: u32) -> RunPart {
@@ -72,7 +72,8 @@ impl Repo {
         }
     }
 
-    /// Pull requests of ours from the task's branch: the open ones, and the one that the task made.
+    /// Pull requests of ours from the task's branch: the open ones, those of the commit that was pushed, and the one that the
+    /// task made.
     async fn pulls(&self, task: &Task) -> Result<Vec<Pull>, ReadError> {
         let mut pulls = Vec::new();
         for summary in self.forge.pulls_from(&task.branch).await? {
@@ -84,7 +85,9 @@ impl Repo {
                     .as_deref()
                     .is_some_and(|it| it.eq_ignore_ascii_case(&task.key.repo.to_string()));
             let open = summary.state == crate::forge::PullState::Open;
-            if !(known || ours && open) {
+            // One that is over counts where it has the very commit that was pushed: not one of an earlier life of the issue.
+            let of_push = task.pushed.as_ref() == Some(&summary.head);
+            if !(known || ours && (open || of_push)) {
                 continue;
             }
             let read = self.forge.pull(summary.number).await?;

@@ -22,7 +22,7 @@ impl Repo {
         let number = IssueNumber(task.key.number);
         let done = match write {
             Write::Claim => self.claim(task).await,
-            Write::TakeClaim { from } => self.take_claim(task, from).await,
+            Write::TakeClaim { from, heads } => self.take_claim(task, from, heads).await,
             Write::Release { at } => self.release(task, at).await,
             Write::Label { add, remove } => self.label(number, add, remove).await,
             Write::Comment { edit: None, text, .. } => {
@@ -55,7 +55,7 @@ impl Repo {
         let Some(like) = self.forge.reference(&RefName::branch(&task.base)).await? else {
             return Ok(Reply::Refused(format!("there is no branch {}", task.base)));
         };
-        let commit = self.forge.create_commit(&self.host.holder.claim(&task.key), &like, &[]).await?;
+        let commit = self.forge.create_commit(&self.host.holder.claim(&task.key, &[]), &like, &[]).await?;
         let name = RefName::claim(IssueNumber(task.key.number));
         Ok(match self.forge.create_ref(&name, &commit).await? {
             Create::Created => Reply::Done,
@@ -63,8 +63,8 @@ impl Repo {
         })
     }
 
-    async fn take_claim(&self, task: &Task, from: &Sha) -> Result<Reply, WriteError> {
-        let message = self.host.holder.claim(&task.key);
+    async fn take_claim(&self, task: &Task, from: &Sha, heads: &[Sha]) -> Result<Reply, WriteError> {
+        let message = self.host.holder.claim(&task.key, heads);
         self.advance(task, from, &message).await.map(|(reply, _)| reply)
     }
 

@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use ulid::Ulid;
@@ -22,6 +22,9 @@ const LEAF: &str = "agent-loop-doctor-";
 
 /// After which time a probe's cgroup belongs to nobody any more: a probe takes some milliseconds.
 const ABANDONED: Duration = Duration::from_secs(60);
+/// How long an empty cgroup may take to freeze, and how often it is looked at.
+const FREEZE: Duration = Duration::from_secs(1);
+const FREEZE_LOOK: Duration = Duration::from_millis(2);
 
 /// What a trial found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,9 +181,9 @@ impl Cgroups {
         };
         self.writable = HERE;
         self.into = Probe::from(Ended::bear(Some(cgroup.0.own().dir())).and_then(|child| child.wait()));
-        self.freeze = match cgroup.0.freeze().and_then(|()| cgroup.0.is_frozen()) {
+        self.freeze = match cgroup.0.freeze().and_then(|()| becomes_frozen(&cgroup.0)) {
             Ok(true) => HERE,
-            Ok(false) => Probe::Missing("an empty cgroup does not freeze".to_owned()),
+            Ok(false) => Probe::Missing(format!("an empty cgroup does not freeze within {} s", FREEZE.as_secs())),
             Err(error) => Probe::Missing(error.to_string()),
         };
         self.kill = match signal::can_kill_cgroup(cgroup.0.own().dir()) {
@@ -189,6 +192,18 @@ impl Cgroups {
             Err(error) => Probe::Missing(error.to_string()),
         };
     }
+}
+
+/// Whether it freezes: who was waited for may be in it for a moment more, and does not freeze.
+fn becomes_frozen(cgroup: &RunCgroup) -> io::Result<bool> {
+    let began = Instant::now();
+    while !cgroup.is_frozen()? {
+        if began.elapsed() > FREEZE {
+            return Ok(false);
+        }
+        std::thread::sleep(FREEZE_LOOK);
+    }
+    Ok(true)
 }
 
 /// Removes its cgroup however the trial ends.

@@ -1,6 +1,7 @@
 //! The few commands of bpf(2) that aya has no way for: what an object is, whatever its descriptor came from.
 
 use std::ffi::{CString, OsStr};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -51,6 +52,38 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let bpf_fd = object.as_raw_fd().cast_unsigned();
     call(BPF_OBJ_PIN, &mut PinAttr { pathname: path.as_ptr() as u64, bpf_fd, file_flags: 0 }).map(drop)
+}
+
+/// Opens an iterator program for one walk: what is read is what it writes.
+///
+/// CAP_BPF and CAP_PERFMON are enough, for a pinned program too: a library that first looks at the type information
+/// which the program was loaded with (BPF_BTF_GET_FD_BY_ID) needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn walk(iterator: BorrowedFd<'_>) -> io::Result<File> {
+    const BPF_LINK_CREATE: libc::c_int = 28;
+    const BPF_ITER_CREATE: libc::c_int = 33;
+    const BPF_TRACE_ITER: u32 = 28;
+    /// linux/bpf.h, `union bpf_attr`, as far as it is set: link_create.
+    #[repr(C)]
+    struct LinkAttr {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    /// linux/bpf.h, `union bpf_attr`: iter_create.
+    #[repr(C)]
+    struct IterAttr {
+        link_fd: u32,
+        flags: u32,
+    }
+    let prog_fd = iterator.as_raw_fd().cast_unsigned();
+    let mut attr = LinkAttr { prog_fd, target_fd: 0, attach_type: BPF_TRACE_ITER, flags: 0 };
+    let link = descriptor(call(BPF_LINK_CREATE, &mut attr)?)?;
+    let link_fd = link.as_raw_fd().cast_unsigned();
+    Ok(descriptor(call(BPF_ITER_CREATE, &mut IterAttr { link_fd, flags: 0 })?)?.into())
 }
 
 /// What the descriptor is of, by the one line of its fdinfo that only this kind has; `None` for any other file.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
-use super::load::INITIAL_PIDNS;
+use super::load::{INITIAL_PIDNS, told};
 use super::{ExitHook, Layout, LoadError, Options, load, object};
 pub use crate::keeper::probe::{Calls, Cgroups, Probe};
 use crate::keeper::scan;
@@ -160,15 +160,10 @@ fn loading() -> Load {
             let not_permitted = error
                 .chain()
                 .any(|cause| cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(libc::EPERM));
-            let why = first_lines(&format!("{error:#}"));
+            let why = told(&error).replace('\n', " ");
             if not_permitted { Load::NotPermitted(why) } else { Load::Refused(why) }
         }
     }
-}
-
-/// A verifier's log runs to thousands of lines, of which a person needs the first.
-fn first_lines(text: &str) -> String {
-    text.lines().take(3).collect::<Vec<_>>().join(" ").chars().take(400).collect()
 }
 
 /// The mode in brackets, for instance `none [integrity] confidentiality`; securityfs shows it to root alone.

@@ -11,6 +11,7 @@ use aya::programs::{BtfTracePoint, Iter};
 use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::btf::{ExitHook, Layout, LayoutError};
+use super::watch::Watch;
 use super::{Counters, LiveSet, Rings, RunTable, object};
 use crate::model::Live;
 
@@ -33,8 +34,21 @@ pub enum LoadError {
     #[error("the pins of the eBPF program cannot be used: {0}")]
     Pins(String),
     /// The kernel refused.
-    #[error("loading the eBPF program: {0:#}")]
+    #[error("loading the eBPF program: {}", told(.0))]
     Refused(anyhow::Error),
+}
+
+/// Why the kernel refused, in a few lines: of a verifier's hundreds the last say what it does not take.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    const LAST: usize = 6;
+    let text = format!("{error:#}");
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    match lines.len().checked_sub(LAST + 1) {
+        Some(left_out @ 1..) => {
+            format!("{}\n[{left_out} lines of the verifier]\n{}", lines[0], lines[1 + left_out..].join("\n"))
+        }
+        Some(0) | None => lines.join("\n"),
+    }
 }
 
 /// How a process is told to be in a run's cgroup.
@@ -99,7 +113,8 @@ impl Default for Options {
 
 /// The attached program; dropping it detaches everything, unless it is pinned (`pins`).
 pub struct Probes {
-    held: Held,
+    _held: Held,
+    snapshot: OwnedFd,
     exit: ExitHook,
     log: Option<super::log::Printer>,
 }
@@ -107,9 +122,9 @@ pub struct Probes {
 /// Who keeps the program attached.
 enum Held {
     /// We alone.
-    Own { ebpf: Box<Ebpf>, _links: Vec<FdLink> },
+    Own { _ebpf: Box<Ebpf>, _links: Vec<FdLink> },
     /// Its pins, and we: were the pins removed, our maps would else go stale without a word.
-    Pins { snapshot: Box<Iter>, _links: Vec<OwnedFd> },
+    Pins { _links: Vec<OwnedFd> },
 }
 
 /// The attached program and the handles to what it tells.
@@ -124,6 +139,8 @@ pub struct Tracing {
     pub runs: RunTable,
     /// What was seen and lost.
     pub counters: Counters,
+    /// The names that are observed.
+    pub(super) watch: Watch,
 }
 
 /// Loads and attaches the program; from its return on nothing that is tracked is missed.
@@ -189,6 +206,8 @@ pub(super) struct Attached {
     pub(super) exit: ExitHook,
     /// The programs and links of [`HOOKS`], in their order.
     pub(super) hooks: Vec<(OwnedFd, FdLink)>,
+    /// The program that no hook calls.
+    pub(super) snapshot: OwnedFd,
 }
 
 /// Loads the object with these options and attaches its hooks.
@@ -210,7 +229,7 @@ pub(super) fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyho
     loader.map_max_entries("EXECS", options.execs_bytes);
     loader.map_max_entries("LIVE", options.live_entries);
     let mut ebpf = loader.load(object).context("creating maps")?;
-    watch(ebpf.map_mut("WATCH").context("finding the watch rules")?, options)?;
+    Watch::set(&mut HashMap::try_from(ebpf.map_mut("WATCH").context("finding the watch rules")?)?, options)?;
 
     let exit = options.exit_hook.unwrap_or(layout.exit_hook());
     let mut hooks = Vec::new();
@@ -224,22 +243,8 @@ pub(super) fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyho
     }
     let snapshot: &mut Iter = ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?;
     snapshot.load("task", &btf).context("loading the snapshot program")?;
-    Ok(Attached { ebpf, exit, hooks })
-}
-
-/// Makes the watch rules those of the options: what is there beside them goes.
-pub(super) fn watch(map: &mut Map, options: &Options) -> anyhow::Result<()> {
-    let mut watch: HashMap<_, [u8; agent_loop_common::COMM_LEN], u32> = HashMap::try_from(map)?;
-    let wanted =
-        options.watch.iter().map(|(name, rule)| Ok((comm(name)?, *rule))).collect::<anyhow::Result<Vec<_>>>()?;
-    let there = watch.keys().collect::<Result<Vec<_>, _>>().context("reading the watch rules")?;
-    for old in there.iter().filter(|old| !wanted.iter().any(|(name, _)| name == *old)) {
-        watch.remove(old).context("removing a watch rule")?;
-    }
-    for (name, rule) in &wanted {
-        watch.insert(name, rule, 0).context("writing a watch rule")?;
-    }
-    Ok(())
+    let snapshot = snapshot.fd()?.as_fd().try_clone_to_owned()?;
+    Ok(Attached { ebpf, exit, hooks, snapshot })
 }
 
 fn attach_one(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> anyhow::Result<(OwnedFd, FdLink)> {
@@ -263,7 +268,13 @@ impl Attached {
             live: LiveSet::new(take("LIVE")?)?,
             runs: RunTable::new(take("RUNS")?, take("MAINS")?)?,
             counters: Counters::new(take("COUNTERS")?, programs)?,
-            probes: Probes { held: Held::Own { ebpf: Box::new(self.ebpf), _links: links }, exit: self.exit, log },
+            watch: Watch::new(take("WATCH")?)?,
+            probes: Probes {
+                _held: Held::Own { _ebpf: Box::new(self.ebpf), _links: links },
+                snapshot: self.snapshot,
+                exit: self.exit,
+                log,
+            },
         })
     }
 }
@@ -274,20 +285,10 @@ fn own_pidns() -> io::Result<u32> {
     if inode == INITIAL_PIDNS { Ok(0) } else { u32::try_from(inode).map_err(io::Error::other) }
 }
 
-/// A program's name as the kernel keeps it: cut to fifteen bytes.
-fn comm(name: &str) -> anyhow::Result<[u8; agent_loop_common::COMM_LEN]> {
-    anyhow::ensure!(!name.is_empty(), "a watch rule needs the name of a program");
-    let mut comm = [0; agent_loop_common::COMM_LEN];
-    for (to, from) in comm.iter_mut().take(agent_loop_common::COMM_LEN - 1).zip(name.bytes()) {
-        *to = from;
-    }
-    Ok(comm)
-}
-
 impl Probes {
     /// A program that is kept attached by its pins.
-    pub(super) fn pinned(snapshot: Iter, links: Vec<OwnedFd>, exit: ExitHook) -> Self {
-        Self { held: Held::Pins { snapshot: Box::new(snapshot), _links: links }, exit, log: None }
+    pub(super) fn pinned(snapshot: OwnedFd, links: Vec<OwnedFd>, exit: ExitHook) -> Self {
+        Self { _held: Held::Pins { _links: links }, snapshot, exit, log: None }
     }
 
     /// Which exit rule is in use.
@@ -309,13 +310,26 @@ impl Probes {
     ///
     /// # Errors
     /// When the walk fails.
-    pub fn snapshot(&mut self) -> anyhow::Result<Vec<Live>> {
-        let program: &mut Iter = match &mut self.held {
-            Held::Own { ebpf, _links } => {
-                ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?
-            }
-            Held::Pins { snapshot, _links } => snapshot,
-        };
-        super::snapshot::walk(program)
+    pub fn snapshot(&self) -> anyhow::Result<Vec<Live>> {
+        super::snapshot::walk(self.snapshot.as_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_verifier_wrote_the_last_lines_are_told() {
+        let log: Vec<String> = (0..300).map(|line| format!("{line}: (79) r1 = *(u64 *)(r10 -88)")).collect();
+        let text = format!("Verifier output: {}\ninvalid read from stack\nprocessed 300 insns\n", log.join("\n"));
+        let told = told(&anyhow::Error::msg(text).context("loading the program exec"));
+        assert!(told.starts_with("loading the program exec: Verifier output: 0: "), "{told}");
+        assert!(
+            told.ends_with("299: (79) r1 = *(u64 *)(r10 -88)\ninvalid read from stack\nprocessed 300 insns"),
+            "{told}"
+        );
+        assert_eq!(told.lines().count(), 8, "{told}");
+        assert_eq!(super::told(&anyhow::Error::msg("one\ntwo\n")), "one\ntwo");
     }
 }

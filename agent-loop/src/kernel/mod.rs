@@ -1,6 +1,6 @@
 //! The kernel's side of the story: loads the eBPF program and hands out what it tells.
 //!
-//! Inside: BTF offsets, load and attach, pins, rings, live set, run table, counters, snapshot, what this host can do.
+//! Inside: BTF offsets, load and attach, pins, rings, live set, run table, counters, snapshot, its trial, what this host can do.
 //! Not inside: any decision. Called by the shells (`cli`) and by `keeper` through its `LiveSet` trait.
 
 mod bpf;
@@ -15,6 +15,8 @@ pub mod pins;
 pub(crate) mod poll;
 mod rings;
 mod snapshot;
+pub mod trial;
+mod watch;
 
 pub use btf::{ExitHook, Layout, LayoutError};
 pub use counters::Counters;

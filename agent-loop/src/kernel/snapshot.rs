@@ -1,11 +1,12 @@
 //! The snapshot: finds the processes that lived before the hooks were attached.
 
 use std::io::Read as _;
+use std::os::fd::BorrowedFd;
 
 use agent_loop_common::decode;
 use anyhow::Context as _;
-use aya::programs::Iter;
 
+use super::bpf;
 use super::live::ino;
 use crate::model::{Live, ProcessKey, RunTag};
 
@@ -17,15 +18,11 @@ const MAX_PASSES: usize = 64;
 ///
 /// The kernel inserts each under NOEXIST and looks afterwards whether it still lives, so that neither a
 /// younger entry is overwritten nor a dead process left in the set. Call it after the hooks are attached.
-pub(super) fn walk(program: &mut Iter) -> anyhow::Result<Vec<Live>> {
+pub(super) fn walk(program: BorrowedFd<'_>) -> anyhow::Result<Vec<Live>> {
     for _ in 0..MAX_PASSES {
-        let id = program.attach().context("attaching the snapshot iterator")?;
-        let link = program.take_link(id).context("taking the snapshot's link")?;
         let mut bytes = Vec::new();
-        link.into_file()
-            .context("opening the snapshot")?
-            .read_to_end(&mut bytes)
-            .context("walking the host's processes")?;
+        let mut walk = bpf::walk(program).context("opening the snapshot")?;
+        walk.read_to_end(&mut bytes).context("walking the host's processes")?;
         let mut found = Vec::new();
         let mut inserted = false;
         for record in decode::snapshot(&bytes) {

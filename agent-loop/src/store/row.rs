@@ -9,9 +9,11 @@ use crate::run::{Born, RunId, RunRecord, Stage};
 
 /// The columns that the digest covers, in its order.
 pub(super) const COLUMNS: &str = "id, attempt, submitted_unix_ns, boot_id, stage, submission, cgroup, main_tgid, \
-     main_start_ns, main_ino, born_ns, deadline_ns, traced, stopping, suspended_ns, baseline, ended";
+     main_start_ns, main_ino, born_ns, deadline_ns, traced, stopping, suspended_ns, baseline, ended, told";
 /// How many they are.
-pub(super) const WIDTH: usize = 17;
+pub(super) const WIDTH: usize = 18;
+/// How many of them the digest always covers: those after them came later, and count where they hold something.
+const ALWAYS: usize = 17;
 
 /// A digest.
 pub(super) type Sum = [u8; 32];
@@ -54,6 +56,7 @@ pub(super) fn write(run: &RunRecord) -> Result<Vec<Value>, String> {
         number(|born| Some(born.suspended_ns)),
         text(born.map(|born| wire::write_totals(&born.baseline)).transpose()?),
         text(end.map(wire::write_end).transpose()?),
+        text((!run.told.is_empty()).then(|| wire::write_told(&run.told)).transpose()?),
     ])
 }
 
@@ -89,6 +92,7 @@ fn parse(values: &[Value]) -> Result<RunRecord, String> {
         suspended,
         baseline,
         ended,
+        told,
     ] = values
     else {
         return Err(format!("{} columns", values.len()));
@@ -121,6 +125,7 @@ fn parse(values: &[Value]) -> Result<RunRecord, String> {
         submitted_unix_ns: needed("submitted_unix_ns", submitted)?.cast_signed(),
         boot_id: as_text("boot_id", boot_id)?.to_owned(),
         stage,
+        told: if *told == Value::Null { Vec::new() } else { wire::read_told(as_text("told", told)?)? },
     })
 }
 
@@ -131,7 +136,8 @@ fn parse(values: &[Value]) -> Result<RunRecord, String> {
 pub(super) fn sum(values: &[Value]) -> Sum {
     let mut hash = Sha256::new();
     hash.update(b"agent-loop run 1\0");
-    for value in values {
+    let (first, later) = values.split_at(values.len().min(ALWAYS));
+    for value in first.iter().chain(later.iter().filter(|value| **value != Value::Null)) {
         let mut part = |tag: u8, bytes: &[u8]| {
             hash.update([tag]);
             hash.update((bytes.len() as u64).to_le_bytes());

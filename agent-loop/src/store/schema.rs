@@ -52,6 +52,9 @@ pub(super) const STEPS: &[Step] = &[
         digests BLOB NOT NULL CHECK (length(digests) = 32)
     ) STRICT;
     INSERT INTO task_census VALUES (1, 0, zeroblob(32));",
+    // 3: what people are told of a run beyond its stage. It counts in a row's digest only where it is not null, so that
+    // the digests of older rows stay as they are.
+    "ALTER TABLE runs ADD COLUMN told TEXT;",
 ];
 
 /// One thing of a schema: its type, its name, its table, and the statement that makes it.

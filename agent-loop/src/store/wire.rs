@@ -326,6 +326,26 @@ pub(super) fn read_reason(text: &str) -> Result<StopReason, String> {
     serde_json::from_str::<WireReason>(text).map(WireReason::read).map_err(|error| error.to_string())
 }
 
+/// The column `told`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireTold {
+    v: u32,
+    sentences: Vec<String>,
+}
+
+/// Writes what is told of a run.
+pub(super) fn write_told(told: &[String]) -> Result<String, String> {
+    serde_json::to_string(&WireTold { v: VERSION, sentences: told.to_vec() }).map_err(|error| error.to_string())
+}
+
+/// Reads what [`write_told`] wrote.
+pub(super) fn read_told(text: &str) -> Result<Vec<String>, String> {
+    let wire: WireTold = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    version(wire.v)?;
+    Ok(wire.sentences)
+}
+
 fn version(v: u32) -> Result<(), String> {
     if v == VERSION { Ok(()) } else { Err(format!("form {v} is not form {VERSION}")) }
 }

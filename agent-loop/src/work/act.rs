@@ -60,6 +60,8 @@ pub enum Write {
     TakeClaim {
         /// The commit that it points at, ours (to say that we live) or of a host that gave no sign.
         from: Sha,
+        /// The commits that the branch may be at by what was pushed under this claim, for who takes it over from us.
+        heads: Vec<Sha>,
     },
     /// Give the claim up, where it still points at this commit.
     Release {
@@ -95,7 +97,7 @@ pub enum Write {
     },
     /// Have the run end.
     Stop(Gone),
-    /// Push the commit to the task's branch, where that is still at `expect`.
+    /// Push the commit to the task's branch, where that is still at `expect`. The claim names the commit by then.
     Push {
         /// The commit.
         head: Sha,

@@ -130,6 +130,35 @@ pub fn pull_request(task: &Task, title: &str) -> (String, String) {
     (title, format!("Closes #{}.\n\nMade by an agent under agent-loop, attempt {}.\n", task.key.number, task.attempt))
 }
 
+/// A step that a task has passed, as a sentence.
+#[must_use]
+pub fn step(passed: &Passed) -> String {
+    let attempt = passed.attempt;
+    let head = passed.head.as_ref().map_or_else(|| "its commit".to_owned(), |head| head.short().to_owned());
+    match passed.word {
+        "eligible" => "it was to be claimed".to_owned(),
+        "preparing" => format!("claimed by this host; attempt {} was prepared", attempt + 1),
+        "running" => format!("attempt {attempt}: its agent was started"),
+        "stopping" => format!("attempt {attempt}: its agent was stopped"),
+        "exited" => format!("attempt {attempt}: its agent was over, and nothing of it was left running"),
+        "pushing" => format!("{head} was to be pushed"),
+        "opening" => format!("{head} was on the forge's branch; a pull request was to be made"),
+        "ci_wait" => format!("the checks of {head} were awaited"),
+        "ci_missing" => format!("no check had started for {head}"),
+        "ci_approval" => format!("the checks of {head} waited for a person"),
+        "merge_gate" => format!("{head} was green; everything else that a merge needs was looked at"),
+        "merging" => format!("the merge of {head} was asked for"),
+        "merge_unknown" => format!("whether {head} was merged was not known; it was read again"),
+        "closing" => format!("{head} was proven to be merged; its issue was to be closed"),
+        "backoff" => "it waited before the next attempt".to_owned(),
+        "needs_human" => "a person had to decide".to_owned(),
+        "done" => "the issue was closed".to_owned(),
+        "superseded" => "it was taken out of our hands".to_owned(),
+        "cleaned" => "nothing of it was left on this host".to_owned(),
+        other => other.replace('_', " "),
+    }
+}
+
 /// What a task is doing, as a sentence.
 #[must_use]
 pub fn sentence(task: &Task) -> String {

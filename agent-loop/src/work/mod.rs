@@ -30,7 +30,7 @@ mod words;
 
 pub use act::{Act, Kind, Need, Write};
 pub use ci::{Accept, Check, Ci, CiRules, Required, Says, Verdict, verdict};
-pub use comment::{marker, pull_request, read_marker, sentence as says};
+pub use comment::{marker, pull_request, read_marker, sentence as says, step as passed};
 pub use decide::{Step, decide};
 pub use pick::{Candidate, Order, Skip, pick};
 pub use rules::{Budgets, Labels, Rules};

@@ -35,7 +35,7 @@ pub enum Part {
     Claim(Claim),
     /// Our own comments on it, lowest id first.
     Comments(Vec<Comment>),
-    /// The pull requests from the task's branch that we made.
+    /// The pull requests from the task's branch that we made: open, or over with the commit that was pushed last.
     Pulls(Vec<Pull>),
     /// What the forge's branch of the task points at; `None` where there is none.
     Remote(Option<Sha>),
@@ -119,6 +119,8 @@ pub enum Claim {
         at: Sha,
         /// When.
         time: At,
+        /// The commits that the branch may be at by what this host, and those it took over from, pushed; newest first.
+        heads: Vec<Sha>,
     },
     /// Of another host, or of another task of this one.
     Theirs {
@@ -128,6 +130,8 @@ pub enum Claim {
         host: String,
         /// When they last said so.
         time: At,
+        /// The commits that the branch may be at by what they pushed, newest first.
+        heads: Vec<Sha>,
     },
 }
 

@@ -112,6 +112,29 @@ pub enum State {
     Cleaned,
 }
 
+/// A part of a task's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WayPart {
+    /// Nothing is ours yet.
+    Before,
+    /// An agent is needed, or its commits are brought to the forge.
+    Work,
+    /// Its agent is being stopped.
+    Stopping,
+    /// Its head is judged.
+    Judged,
+    /// Its merge was asked for, or its issue is to be closed: the pull request has the first word.
+    Merge,
+    /// A person has to decide.
+    Person,
+    /// Its issue is closed by us.
+    Done,
+    /// It was taken out of our hands.
+    Withdrawn(Gone),
+    /// Nothing of it is left.
+    Nothing,
+}
+
 /// A head commit and when the forge got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -344,6 +367,26 @@ impl State {
             "cleaned",
         ];
         WORDS.into_iter().find(|word| *word == text)
+    }
+
+    /// On which part of its way it is: what holds for a whole part is asked of this, and not of each state.
+    pub(super) const fn part(&self) -> WayPart {
+        match self {
+            Self::Eligible => WayPart::Before,
+            Self::Preparing(_)
+            | Self::Running { stop: None, .. }
+            | Self::Exited(_)
+            | Self::Pushing(_)
+            | Self::Opening(_)
+            | Self::Backoff { .. } => WayPart::Work,
+            Self::Running { stop: Some(_), .. } => WayPart::Stopping,
+            Self::CiWait(_) | Self::CiMissing(_) | Self::CiApproval(_) | Self::MergeGate { .. } => WayPart::Judged,
+            Self::Merging(_) | Self::MergeUnknown { .. } | Self::Closing { .. } => WayPart::Merge,
+            Self::NeedsHuman(_) => WayPart::Person,
+            Self::Done => WayPart::Done,
+            Self::Superseded(gone) => WayPart::Withdrawn(*gone),
+            Self::Cleaned => WayPart::Nothing,
+        }
     }
 
     /// The head that it is about.

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use serde_json::{Value, json};
 
-/// Runs it, its output thrown away; its time and the most memory that it had.
+/// Runs it, its output thrown away; its time, that of the processor, and the most memory that it had.
 pub(super) fn of(command: &[String]) -> anyhow::Result<Value> {
     let (program, args) = command.split_first().context("no command")?;
     let mut command = Command::new(program);
@@ -17,5 +18,6 @@ pub(super) fn of(command: &[String]) -> anyhow::Result<Value> {
     let seconds = began.elapsed().as_secs_f64();
     // It is the only child.
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("reading what it took")?;
-    Ok(json!({ "code": status.code(), "seconds": seconds, "peak_kib": usage.max_rss() }))
+    let cpu: f64 = [usage.user_time(), usage.system_time()].iter().map(|it| it.num_microseconds() as f64 / 1e6).sum();
+    Ok(json!({ "code": status.code(), "seconds": seconds, "cpu_seconds": cpu, "peak_kib": usage.max_rss() }))
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::description;
-use super::world::{Issue, Pull, World};
+use super::world::{Issue, Origin, Pull, World};
 
 /// Seconds since 1970, as GitHub writes them.
 pub(super) fn time(seconds: i64) -> String {
@@ -158,6 +158,12 @@ impl World {
             body[end]["label"] = json!(format!("{}:{branch}", self.owner));
             body[end]["repo"]["full_name"] = json!(full_name);
             body[end]["repo"]["name"] = json!(self.name);
+        }
+        body["head"]["label"] = json!(format!("{}:{}", pull.head_owner(&self.owner), pull.head_branch));
+        match &pull.from {
+            Origin::Here => {}
+            Origin::Fork(fork) => body["head"]["repo"]["full_name"] = json!(fork),
+            Origin::Gone(_) => body["head"]["repo"] = Value::Null,
         }
         if let Some(base) = self.git.at(&format!("refs/heads/{}", pull.base)) {
             body["base"]["sha"] = json!(base);

@@ -25,7 +25,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 pub use faults::{Answer, Deed, Fault, When};
-pub use world::{Ci, Comment, Issue, Pull, World};
+pub use world::{Ci, Comment, Issue, Origin, Pull, World};
 
 use crate::http::{Reply, Request};
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::answers;
 use super::description::Operation;
-use super::world::World;
+use super::world::{Origin, World};
 use crate::http::Reply;
 
 /// What a request wants, decoded.
@@ -257,7 +257,7 @@ impl World {
         let number = asked.number("pull_number");
         match (method, template) {
             ("get", "/pulls") => {
-                let head = asked.query("head").and_then(|head| head.split_once(':')).map(|(_, branch)| branch);
+                let head = asked.query("head").and_then(|head| head.split_once(':'));
                 let fits = |number: &u64, pull: &super::world::Pull| {
                     let open = self.issues.get(number).is_some_and(|issue| issue.open);
                     let state = match asked.query("state") {
@@ -265,7 +265,9 @@ impl World {
                         Some("closed") => !open,
                         _ => open,
                     };
-                    state && head.is_none_or(|head| pull.head_branch == head)
+                    // As GitHub does it: by the owner of the head's repository, not by the repository.
+                    let of = |(owner, branch)| pull.head_owner(&self.owner) == owner && pull.head_branch == branch;
+                    state && head.is_none_or(of)
                 };
                 let wanted = self.pulls.iter().rev().filter(|(number, pull)| fits(number, pull));
                 list(asked, wanted.map(|(number, pull)| self.pull_summary(*number, pull)).collect())
@@ -276,6 +278,7 @@ impl World {
                 let same = self
                     .pulls
                     .iter()
+                    .filter(|(_, pull)| pull.from == Origin::Here)
                     .any(|(number, pull)| open(number) && pull.head_branch == head && pull.base == base);
                 if same {
                     let message = format!("A pull request already exists for {}:{head}.", self.owner);

@@ -90,6 +90,8 @@ pub struct Comment {
 pub struct Pull {
     /// The branch that it comes from.
     pub head_branch: String,
+    /// The repository that the branch is in.
+    pub from: Origin,
     /// The head commit; while it is open that of the branch.
     pub head: String,
     /// The branch that it goes to.
@@ -100,6 +102,17 @@ pub struct Pull {
     pub merged: Option<(String, String)>,
     /// How often it was read.
     pub(super) reads: u32,
+}
+
+/// Which repository a pull request comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This one.
+    Here,
+    /// A fork, `owner/name`.
+    Fork(String),
+    /// A fork of this owner that was deleted since: what GitHub says of its repository is null.
+    Gone(String),
 }
 
 /// What continuous integration does with a head.
@@ -145,6 +158,17 @@ impl Ci {
             Self::Stale => done("stale"),
             Self::Flapping => done(if turn.is_multiple_of(2) { "success" } else { "failure" }),
             Self::Strange => Some(("percolating", Some("sunny"))),
+        }
+    }
+}
+
+impl Pull {
+    /// Who owns the repository that it comes from.
+    pub(super) fn head_owner<'a>(&'a self, ours: &'a str) -> &'a str {
+        match &self.from {
+            Origin::Here => ours,
+            Origin::Fork(name) => name.split('/').next().unwrap_or_default(),
+            Origin::Gone(owner) => owner,
         }
     }
 }
@@ -264,19 +288,36 @@ impl World {
     /// When the branch is not there.
     pub fn open_pull(&mut self, head: &str, base: &str, title: &str, body: &str, by: &str) -> u64 {
         let at = self.git.at(&format!("refs/heads/{head}")).expect("the branch was pushed");
+        self.open_pull_at(head, at, Origin::Here, base, title, body, by)
+    }
+
+    /// Opens a pull request from a branch of this name in a fork, with one commit that adds this file to `main`.
+    ///
+    /// # Panics
+    /// When git does not do it.
+    pub fn open_pull_of_fork(&mut self, from: Origin, head: &str, file: &str, body: &str, by: &str) -> u64 {
+        let main = self.git.at("refs/heads/main").expect("main is there");
+        let at = self.git.commit(&[(file, "mine")], Some(&main), &[&main], &format!("add {file}"));
+        self.open_pull_at(head, at, from, "main", "fix", body, by)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a pull request is made of")]
+    fn open_pull_at(
+        &mut self,
+        head_branch: &str,
+        head: String,
+        from: Origin,
+        base: &str,
+        title: &str,
+        body: &str,
+        by: &str,
+    ) -> u64 {
         let number = self.open_issue(title, by, &[]);
         if let Some(issue) = self.issues.get_mut(&number) {
             issue.body = Some(body.to_owned());
         }
-        let pull = Pull {
-            head_branch: head.to_owned(),
-            head: at,
-            base: base.to_owned(),
-            draft: false,
-            merged: None,
-            reads: 0,
-        };
-        self.pulls.insert(number, pull);
+        let (head_branch, base) = (head_branch.to_owned(), base.to_owned());
+        self.pulls.insert(number, Pull { head_branch, from, head, base, draft: false, merged: None, reads: 0 });
         number
     }
 
@@ -339,7 +380,8 @@ impl World {
     /// Open pull requests follow their branches, whoever pushed.
     pub(super) fn see_pushes(&mut self) {
         for (number, pull) in &mut self.pulls {
-            if self.issues.get(number).is_some_and(|issue| issue.open)
+            if pull.from == Origin::Here
+                && self.issues.get(number).is_some_and(|issue| issue.open)
                 && let Some(at) = self.git.at(&format!("refs/heads/{}", pull.head_branch))
             {
                 pull.head = at;

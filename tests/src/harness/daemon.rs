@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::cgroup::Cell;
 use super::{PATIENCE, agent_loop, eventually};
-use crate::bpf::BpfFs;
+use crate::bpf::{self, BpfFs};
 use crate::sys;
 
 /// Directories, a cgroup and pins in which daemons and keepers come and go; all of it ends with this value.
@@ -25,6 +25,10 @@ pub struct Host {
     /// A bpffs of this thread's own: daemons are started from the thread that made the host.
     _bpf: BpfFs,
     env: Vec<(OsString, OsString)>,
+    /// What daemons are started by.
+    by: Vec<OsString>,
+    /// How often it was started again.
+    boots: u32,
 }
 
 impl Host {
@@ -37,7 +41,15 @@ impl Host {
         let dir = tempfile::Builder::new().prefix("agent-loop-tests-").tempdir().expect("a scratch directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our directory");
         let bpf = BpfFs::mount();
-        let host = Self { cell: Cell::new(), dir, pins: bpf.path().join("agent-loop"), _bpf: bpf, env: Vec::new() };
+        let host = Self {
+            cell: Cell::new(),
+            dir,
+            pins: bpf.path().join("agent-loop"),
+            _bpf: bpf,
+            env: Vec::new(),
+            by: Vec::new(),
+            boots: 0,
+        };
         // Where agents leave what a test looks at.
         fs::create_dir(host.path("agents")).expect("a directory");
         fs::set_permissions(host.path("agents"), fs::Permissions::from_mode(0o777)).expect("our directory");
@@ -83,6 +95,11 @@ impl Host {
         self.env.push((name, value.into()));
     }
 
+    /// Has daemons started by this program and its arguments, which executes them, from now on.
+    pub fn run_by<S: Into<OsString>>(&mut self, words: impl IntoIterator<Item = S>) {
+        self.by = words.into_iter().map(Into::into).collect();
+    }
+
     /// Takes a variable away again.
     pub fn unset_env(&mut self, name: &str) {
         self.env.retain(|(known, _)| known != name);
@@ -114,8 +131,10 @@ impl Host {
     pub fn serve(&self) -> Daemon {
         let number = fs::read_dir(self.dir.path()).expect("our directory").count();
         let log = self.path(format!("serve-{number}.log"));
-        let mut command = Command::new(agent_loop());
-        command.args(["serve", "--config"]).arg(self.path("config.toml")).stdin(Stdio::null());
+        let agent_loop = agent_loop().as_os_str().to_owned();
+        let mut words = self.by.iter().chain([&agent_loop]);
+        let mut command = Command::new(words.next().expect("at least one word"));
+        command.args(words).args(["serve", "--config"]).arg(self.path("config.toml")).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(File::create(&log).expect("a scratch file"));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         sys::before_exec(&mut command, || {
@@ -156,6 +175,41 @@ impl Host {
         let output = self.ask(args.iter().map(OsString::as_os_str).chain([OsStr::new("--json")]));
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Has the host go down with all that runs on it, at once, and come up again: another boot, in which nothing is left but
+    /// what is on its disk. What had not been handed to the disk yet is there all the same.
+    ///
+    /// # Panics
+    /// When something stays.
+    pub fn reboot(&mut self, mut daemon: Daemon) {
+        // The cell itself is not killed: Linux then also kills what is cloned from it into a cgroup that is made later.
+        let pids = self.processes().into_iter();
+        let held: Vec<OwnedFd> = pids.filter_map(|pid| sys::pidfd_open(pid.cast_signed()).ok()).collect();
+        daemon.kill();
+        for pidfd in held {
+            // One that has ended meanwhile is gone as well.
+            let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+        let _ = fs::write(self.runs().join("cgroup.kill"), "1");
+        eventually("the end of everything on the test's host", || {
+            remove_below(&self.runs());
+            (!self.runs().exists() || fs::remove_dir(self.runs()).is_ok()).then_some(())
+        });
+        self.cell.assert_empty();
+        for gone in [self.pins.clone(), self.path("run")] {
+            match fs::remove_dir_all(&gone) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{}: {error}", gone.display()),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.boots += 1;
+        let id = self.path("boot_id");
+        // Written in place: the file itself is what is mounted.
+        fs::write(&id, format!("b0070000-0000-4000-8000-{:012x}\n", self.boots)).expect("a scratch file");
+        if self.boots == 1 {
+            bpf::pretend_boot(&id);
+        }
     }
 
     /// Submits a run; its id.

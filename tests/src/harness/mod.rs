@@ -6,7 +6,7 @@
 //! - [`Host`] has a daemon and a keeper of its own, [`Daemon`] is one of them
 //! - [`Scene`] is a host that takes issues of a fake forge
 //! - [`host`] is what the kernel says of processes, cgroups and pins afterwards
-//! - [`cgroup`] finds cgroup v2
+//! - [`cgroup`] finds cgroup v2, [`OldCell`] limits a process by a controller of v1
 //!
 //! Nothing here waits for a time: it polls for a fact, within [`PATIENCE`].
 
@@ -16,6 +16,7 @@ mod daemon;
 mod events;
 mod exec;
 pub mod host;
+mod old_cgroup;
 mod outcome;
 mod scene;
 
@@ -30,6 +31,7 @@ pub use claude::{Claude, claude};
 pub use daemon::{Daemon, Host};
 pub use events::{Event, Proc};
 pub use exec::{Exec, Running};
+pub use old_cgroup::OldCell;
 pub use outcome::Outcome;
 pub use scene::{Scene, WORKS};
 
@@ -161,6 +163,15 @@ pub fn without_claude() -> Option<&'static str> {
     }
 }
 
+/// Why this host must not have its clock stepped: it is everybody's, unless the kernel was told at its start that the
+/// machine is of the tests alone.
+#[must_use]
+pub fn without_a_machine_of_its_own() -> Option<&'static str> {
+    let words = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let own = words.split_whitespace().any(|word| word == "agent_loop.vm");
+    (!own).then_some("needs a machine of its own: `agent_loop.vm` on the command line of its kernel")
+}
+
 /// The name of the function it stands in.
 #[macro_export]
 macro_rules! test_name {
@@ -172,7 +183,7 @@ macro_rules! test_name {
 }
 
 /// Returns from the test, reported as skipped by name, unless the host has all of: `root`, `bpf`, `bpffs`,
-/// `cgroup`, `claude`.
+/// `cgroup`, `fuse`, `vm`, `claude`.
 #[macro_export]
 macro_rules! needs {
     ($($what:ident),+) => {
@@ -186,5 +197,6 @@ macro_rules! needs {
     (@ cgroup) => { $crate::harness::without_cgroup() };
     (@ browser) => { $crate::browser::without_browser() };
     (@ fuse) => { $crate::deaf_fs::without_fuse() };
+    (@ vm) => { $crate::harness::without_a_machine_of_its_own() };
     (@ claude) => { $crate::harness::without_claude() };
 }

@@ -188,3 +188,25 @@ async fn a_history_with_holes_is_refused() {
     );
     refused(&room, &given, "a graft").await;
 }
+
+#[tokio::test]
+async fn a_bundle_that_is_small_and_unpacks_to_much_is_refused() {
+    needs!(root);
+    let room = Room::open().await;
+    let given = room.prepare().await;
+    // 48 MiB of one letter are some 50 KB in a pack.
+    room.agent.sh("head -c 50331648 /dev/zero | tr '\\0' x > bomb.txt; git add bomb.txt; git commit --quiet -m bomb");
+    room.draw(&given).expect_success();
+    let head = sha(&room.agent.must(&["rev-parse", "HEAD"]));
+    let length = fs::metadata(room.bundle()).expect("it was written").len();
+    assert!(length < 1 << 20, "{length} bytes");
+    let limits = TakeLimits { unpacked: 48 << 20, ..TakeLimits::default() };
+    let taken = room.take_file(&room.bundle(), &given, limits).await.expect("this host works");
+    let Taken::Refused(why) = taken else { panic!("{taken:?}") };
+    assert!(why.contains("once unpacked, more than 50331648 are let in"), "{why}");
+    room.nothing_is_left();
+    assert!(!room.holds(head.as_str()), "nothing of it came in");
+    let limits = TakeLimits { unpacked: 49 << 20, ..TakeLimits::default() };
+    let taken = room.take_file(&room.bundle(), &given, limits).await.expect("this host works");
+    assert_eq!(taken, Taken::Upto { head, commits: 1 });
+}

@@ -99,10 +99,13 @@ async fn budgets_are_kept() {
     for number in 0..4 {
         room.agent.commit("n.txt", &format!("{number}\n"));
     }
-    let good = TakeLimits { bytes: 1 << 20, objects: 100, commits: 4 };
-    for limits in
-        [TakeLimits { commits: 3, ..good }, TakeLimits { objects: 3, ..good }, TakeLimits { bytes: 100, ..good }]
-    {
+    let good = TakeLimits { bytes: 1 << 20, objects: 100, unpacked: 1 << 20, commits: 4 };
+    for limits in [
+        TakeLimits { commits: 3, ..good },
+        TakeLimits { objects: 3, ..good },
+        TakeLimits { bytes: 100, ..good },
+        TakeLimits { unpacked: 100, ..good },
+    ] {
         let taken = room.take_within(&given, limits).await.expect("this host works");
         assert!(matches!(taken, Taken::Refused(_)), "{limits:?}: {taken:?}");
         room.nothing_is_left();

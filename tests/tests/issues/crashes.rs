@@ -1,4 +1,4 @@
-//! The daemon killed at the boundaries of what it does, over the whole life of an issue.
+//! The daemon killed at the boundaries of what it does, over the whole life of an issue; and its whole host.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use agent_loop_tests::harness::Scene;
 use agent_loop_tests::needs;
 
-/// Works, and says so where two are at it at once.
-const ALONE: &str = "cat > /dev/null\nmkdir \"$3/busy\" 2> /dev/null || echo TWICE >> \"$3/log\"\n\
+/// Works, and says so where two are at it at once: the lock goes with its processes, however they end.
+const ALONE: &str = "cat > /dev/null\nexec 9> \"$3/lock\"\nflock --nonblock 9 || echo TWICE >> \"$3/log\"\n\
                      echo \"begin $2\" >> \"$3/log\"\necho \"work on $1\" >> work.txt\ngit add work.txt\n\
-                     git commit --quiet -m \"work on $1\"\nsleep 1\nrmdir \"$3/busy\"\n";
+                     git commit --quiet -m \"work on $1\"\nsleep 1\n";
 
 /// How many boundaries each daemon passes before it is killed, in turn; every number of them comes at every place of the
 /// life sooner or later.
@@ -37,11 +37,11 @@ fn a_daemon_that_is_killed_at_every_few_boundaries_comes_to_the_same_end() {
     scene.over(number);
     assert!(crashes >= 5, "only {crashes} crashes: the boundaries are not passed");
 
-    judge(&scene, number, &format!("{crashes} crashes"));
+    judge(&scene, number, 1, &format!("{crashes} crashes"));
 }
 
-/// One pull request, one merge, one status comment, one close, one agent.
-fn judge(scene: &Scene, number: u64, after: &str) {
+/// One pull request, one merge, one status comment, one close, and so many agents at most, one after the other.
+fn judge(scene: &Scene, number: u64, agents: usize, after: &str) {
     let world = scene.forge.world();
     let issue = &world.issues[&number];
     assert_eq!((issue.open, issue.closed), (false, 1));
@@ -53,13 +53,23 @@ fn judge(scene: &Scene, number: u64, after: &str) {
     let merges = scene.forge.heard().iter().filter(|it| it.method == "PUT" && it.path.ends_with("/merge")).count();
     assert_eq!(merges, 1, "merged once after {after}");
     let log = scene.left("log");
-    assert_eq!(log.matches("begin").count(), 1, "one agent after {after}: {log}");
-    assert!(!log.contains("TWICE"), "{log}");
+    let begun = log.matches("begin").count();
+    assert!((1..=agents).contains(&begun), "{begun} agents after {after}: {log}");
+    assert!(!log.contains("TWICE"), "two at once after {after}: {log}");
     scene.forge.assert_valid();
 }
 
-/// A life whose first daemon ends at this boundary, if it comes to it; whether it did.
-fn ends_at(boundary: u64) -> bool {
+/// What goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Down {
+    /// The daemon alone: its keeper and its agent live on.
+    Daemon,
+    /// The daemon, its keeper and its agent; what comes up is another boot.
+    Host,
+}
+
+/// A life in which this goes down at a boundary of the first daemon, if it comes to it; whether it did.
+fn ends_at(boundary: u64, down: Down) -> bool {
     let mut scene = Scene::new(ALONE);
     scene.forge.world().closes = false;
     let number = scene.issue("mend the door");
@@ -67,22 +77,37 @@ fn ends_at(boundary: u64) -> bool {
     let mut daemon = scene.host.serve();
     let lived = scene.lives(&mut daemon, number);
     scene.host.unset_env("AGENT_LOOP_FAULT");
+    // An agent that went down with its host is followed by another one.
+    let agents = if down == Down::Host { 2 } else { 1 };
     if !lived {
+        if down == Down::Host {
+            scene.host.reboot(daemon);
+        }
         daemon = scene.serving();
         scene.over(number);
     }
-    judge(&scene, number, &format!("a crash at boundary {boundary}"));
+    judge(&scene, number, agents, &format!("{down:?} went down at boundary {boundary}"));
     drop(daemon);
     !lived
 }
 
-/// `AGENT_LOOP_CRASHES` is how many boundaries are played, from the first on; `cargo xtask crashes` plays all of them.
 #[test]
 fn a_crash_at_a_boundary_of_a_life_changes_nothing_of_its_end() {
     needs!(root, bpf, cgroup);
+    goes_down(Down::Daemon, &[2, 23, 58]);
+}
+
+#[test]
+fn a_crash_of_the_whole_host_at_a_boundary_of_a_life_changes_nothing_of_its_end() {
+    needs!(root, bpf, cgroup);
+    goes_down(Down::Host, &[5, 31, 61]);
+}
+
+/// Plays some boundaries that lie far apart, each a life with one crash. `AGENT_LOOP_CRASHES` is how many are played, from
+/// the first on, instead; `cargo xtask crashes` plays all of them.
+fn goes_down(down: Down, some: &[u64]) {
     let most: Option<u64> = std::env::var("AGENT_LOOP_CRASHES").ok().and_then(|text| text.parse().ok());
-    // The short form: some boundaries that lie far apart, each life with one crash.
-    let boundaries: Vec<u64> = most.map_or_else(|| vec![2, 23, 58], |most| (1..=most).collect());
+    let boundaries: Vec<u64> = most.map_or_else(|| some.to_vec(), |most| (1..=most).collect());
     let next = AtomicUsize::new(0);
     let crashed = Mutex::new(BTreeSet::new());
     // A life waits more than it works.
@@ -90,7 +115,7 @@ fn a_crash_at_a_boundary_of_a_life_changes_nothing_of_its_end() {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some(&boundary) = boundaries.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if ends_at(boundary) {
+                    if ends_at(boundary, down) {
                         crashed.lock().expect("ours").insert(boundary);
                     } else if most.is_some() {
                         // It lived to its end: so do all with a later boundary.
@@ -102,8 +127,8 @@ fn a_crash_at_a_boundary_of_a_life_changes_nothing_of_its_end() {
     });
     let crashed = crashed.into_inner().expect("ours");
     eprintln!(
-        "{} lives with a crash of the daemon, at boundaries {:?} to {:?}: each with one pull request, one merge, one status \
-         comment, one close and one agent",
+        "{} lives in which the {down:?} went down, at boundaries {:?} to {:?}: each with one pull request, one merge, one status \
+         comment, one close and never two agents at once",
         crashed.len(),
         crashed.first(),
         crashed.last()
@@ -113,4 +138,22 @@ fn a_crash_at_a_boundary_of_a_life_changes_nothing_of_its_end() {
         let last = crashed.last().copied().unwrap_or_default();
         assert_eq!(crashed, (1..=last).collect(), "every boundary up to the last one");
     }
+}
+
+#[test]
+fn an_agent_that_went_down_with_its_host_is_followed_by_another_one() {
+    needs!(root, bpf, cgroup);
+    let mut scene = Scene::new(&format!("{ALONE}if [ \"$2\" = 1 ]; then sleep 600; fi\n"));
+    scene.forge.world().closes = false;
+    let number = scene.issue("mend the door");
+    let daemon = scene.serving();
+    scene.until("the agent", || scene.left("log").contains("begin 1").then_some(()));
+    let run = scene.until("its run", || scene.task(number)?["run"].as_str().map(str::to_owned));
+    scene.host.reboot(daemon);
+    let _daemon = scene.serving();
+    let lost = scene.host.ended(&run);
+    assert_eq!((&lost["outcome"], &lost["status"]), (&"lost_to_reboot".into(), &"unknown".into()), "{lost}");
+    scene.over(number);
+    judge(&scene, number, 2, "its host went down");
+    assert_eq!(scene.left("log"), "begin 1\nbegin 2\n");
 }

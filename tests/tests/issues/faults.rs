@@ -1,6 +1,6 @@
 //! What a forge does wrong, and what others do there meanwhile, over a whole life by `serve`.
 
-use agent_loop_tests::fake_github::{Answer, Ci, Fault, Heard, When};
+use agent_loop_tests::fake_github::{Answer, Ci, Fault, Heard, Origin, When};
 use agent_loop_tests::harness::{Scene, WORKS};
 use agent_loop_tests::needs;
 use serde_json::Value;
@@ -82,6 +82,44 @@ fn an_answer_of_success_that_merged_nothing_closes_nothing_whatever_else_is_odd(
     assert_eq!(world.comments.values().filter(|it| it.issue == number).count(), 1);
     drop(world);
     scene.forge.assert_valid();
+}
+
+#[test]
+fn a_pull_request_of_a_fork_is_never_taken_for_ours_whatever_its_branch_is_called() {
+    needs!(root, bpf, cgroup);
+    let scene = Scene::new(WORKS);
+    scene.forge.world().closes = false;
+    let number = scene.issue("mend the door");
+    let (branch, body) = (format!("issue-{number}-fix"), format!("Closes #{number}"));
+    let foreign: Vec<u64> = {
+        let mut world = scene.forge.world();
+        let us = world.login.clone();
+        // By a stranger; and, which GitHub lists with ours, from a fork of the same owner, and from one that is gone: by
+        // our own account, as nobody could have made them.
+        [
+            (Origin::Fork("mallory/playground".to_owned()), "mallory"),
+            (Origin::Gone("mallory".to_owned()), "mallory"),
+            (Origin::Fork("octo-org/playground-2".to_owned()), us.as_str()),
+            (Origin::Gone("octo-org".to_owned()), us.as_str()),
+        ]
+        .map(|(from, by)| world.open_pull_of_fork(from, &branch, "evil.txt", &body, by))
+        .to_vec()
+    };
+    let _daemon = scene.serving();
+    over_soon(&scene, number);
+    let world = scene.forge.world();
+    let ours: Vec<u64> = world.pulls.keys().copied().filter(|number| !foreign.contains(number)).collect();
+    assert_eq!(ours.len(), 1, "one of our own was made beside them");
+    for number in &foreign {
+        assert!(world.pulls[number].merged.is_none() && world.issues[number].open, "{number}");
+    }
+    assert!(world.pulls[&ours[0]].merged.is_some());
+    drop(world);
+    let asked = merges(&scene);
+    assert!(asked.len() == 1 && asked[0].path.ends_with(&format!("/pulls/{}/merge", ours[0])), "{asked:?}");
+    // GitHub says null of a fork that is gone, which its own description of the list does not have.
+    let wrong: Vec<String> = scene.forge.wrong().into_iter().filter(|it| !it.contains("/head/repo: null")).collect();
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]

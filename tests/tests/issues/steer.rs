@@ -133,3 +133,46 @@ fn passes_without_a_daemon_bring_an_issue_to_its_merge_and_are_one_at_a_time() {
     assert_eq!(scene.comments(number).len(), 1);
     assert!(Command::new(agent_loop()).args(["tick", "--help"]).output().is_ok_and(|it| it.status.success()));
 }
+
+#[test]
+fn an_issue_tells_its_story_and_its_latest_agent_what_it_wrote() {
+    needs!(root, bpf, cgroup);
+    let scene =
+        Scene::with(&format!("echo \"attempt $2 speaks\"\n[ \"$2\" -gt 1 ]\n{WORKS}"), "[budgets]\nfailures = 1\n");
+    scene.forge.world().closes = false;
+    let number = scene.issue("mend the door");
+    let _daemon = scene.serving();
+    let key = scene.key(number);
+    let text = |args: &[&str]| {
+        let asked = scene.host.ask(args);
+        (
+            asked.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr)),
+        )
+    };
+    scene.in_state(number, "needs_human");
+    assert_eq!(text(&["logs", &key, "--stdout"]), (Some(0), "attempt 1 speaks\n".to_owned()));
+    let (code, said) = text(&["why", &key]);
+    assert!(code == Some(0) && said.contains("now: a person is needed"), "{said}");
+    assert!(scene.host.ask(["retry", &key]).status.success());
+    scene.over(number);
+    // It is over, and told all the same: by the latest of its agents.
+    assert_eq!(text(&["logs", &key, "--stdout"]), (Some(0), "attempt 2 speaks\n".to_owned()));
+    let (code, said) = text(&["why", &key]);
+    let at = |what: &str| said.find(what).unwrap_or_else(|| panic!("{what:?} is not told: {said}"));
+    let told = ["attempt 1: its agent was started", "a person had to decide", "attempt 2: its agent was started"];
+    let then = ["the checks of", "was proven to be merged", "the issue was closed"];
+    let places: Vec<usize> = told.into_iter().chain(then).map(at).collect();
+    assert!(code == Some(0) && places.is_sorted(), "{said}");
+    let story = scene.host.asked(["why", &key]);
+    let runs = story["runs"].as_array().expect("runs");
+    assert_eq!(runs.iter().map(|run| run["attempt"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)], "{story:#}");
+    for (name, code, words) in
+        [("o/elsewhere#1", 7, "was never worked on"), ("octo-org/playground#x", 2, "owner/name#number")]
+    {
+        for command in ["why", "logs"] {
+            let (exit, said) = text(&[command, name]);
+            assert!(exit == Some(code) && said.contains(words), "{command} {name}: {exit:?} {said}");
+        }
+    }
+}

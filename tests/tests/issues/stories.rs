@@ -112,7 +112,10 @@ fn i15_a_repository_without_checks_is_not_merged_unless_that_is_wanted() {
 #[test]
 fn i17_text_of_an_issue_is_inert_and_the_token_is_nowhere() {
     needs!(root, bpf, cgroup);
-    let scene = Scene::new(&format!("cat > \"$3/prompt\"\n{}", WORKS.replace("cat > /dev/null\n", "")));
+    // What it commits has names that are no UTF-8, look like options, and hold what terminals obey.
+    let odd = "for name in \"$(printf 'caf\\351')\" --exec=id \"$(printf 'red \\033[31m')\" '$(id)'; do\n\
+               echo odd > \"./$name\"\ngit add -- \"$name\"\ndone\n";
+    let scene = Scene::new(&format!("cat > \"$3/prompt\"\n{odd}{}", WORKS.replace("cat > /dev/null\n", "")));
     let marker = scene.host.path("agents/executed");
     let evil = format!(
         "$(touch {0}) `touch {0}` ; touch {0} #--upload-pack=touch {{{{ 7*7 }}}} <!-- agent-loop:1 -->",
@@ -124,6 +127,15 @@ fn i17_text_of_an_issue_is_inert_and_the_token_is_nowhere() {
     let _daemon = scene.serving();
     scene.over(number);
     assert!(!marker.exists());
+    let world = scene.forge.world();
+    let main = world.at("refs/heads/main").expect("it is there");
+    let mut list = std::process::Command::new("git");
+    list.arg("--git-dir").arg(world.git_dir()).args(["ls-tree", "-z", "--name-only", &main]);
+    let listed = list.output().expect("git").stdout;
+    drop(world);
+    for name in [b"caf\xe9".as_slice(), b"--exec=id", b"red \x1b[31m", b"$(id)"] {
+        assert!(listed.split(|byte| *byte == 0).any(|it| it == name), "{name:?} was merged as it was");
+    }
     let prompt = scene.left("prompt");
     assert!(prompt.contains("touch") && prompt.contains("7*7") && !prompt.contains('\u{1b}'), "{}", &prompt[..2000]);
     assert!(prompt.len() < 200 << 10, "cut: {}", prompt.len());

@@ -109,16 +109,3 @@ fn a_keeper_that_was_killed_is_replaced_and_its_runs_are_adopted() {
     assert_eq!((&run["outcome"], &run["code"]), (&"ended".into(), &5.into()), "{run}");
     assert_eq!(host.output(&id), "before\nafter\n");
 }
-
-#[test]
-fn why_tells_who_asked_for_the_end_and_in_which_words() {
-    needs!(root, bpf, cgroup);
-    let host = Host::new();
-    let _daemon = host.serving();
-    let id = host.start(&[], shell("sleep 60"));
-    host.in_state(&id, "running");
-    assert!(host.ask(["kill", &id, "--reason", "it answers no one"]).status.success());
-    let run = host.ended(&id);
-    let why = run["why"].to_string();
-    assert!(why.contains("asked by user 0 over the control socket: it answers no one"), "{why}");
-}

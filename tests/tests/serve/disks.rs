@@ -1,14 +1,16 @@
 //! The log's disk full or read-only: deadlines are kept, nobody is signalled in vain, and it is said.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use agent_loop_tests::harness::{Host, eventually};
-use agent_loop_tests::needs;
+use agent_loop_tests::harness::{Host, eventually, skip};
+use agent_loop_tests::{needs, test_name};
 use nix::mount::{MsFlags, mount};
 
-use crate::shell;
+use crate::{kinds, said as said_by, shell, stop};
 
 /// A small disk, in the mount namespace of this thread, which ends with it.
 fn small(path: &Path, size: &str) {
@@ -110,4 +112,136 @@ fn what_is_launched_while_the_logs_disk_is_nearly_full_is_as_was_configured() {
         let id = if output.status.success() { id } else { host.start(&[], shell("exit 4")) };
         assert_eq!(host.ended(&id)["code"], 4);
     }
+}
+
+/// A disk of its own, in the mount namespace of this thread, that stops answering when it is told to.
+struct Hanging {
+    path: PathBuf,
+    hangs: bool,
+}
+
+impl Hanging {
+    fn mount(host: &Host, name: &str) -> Self {
+        let (image, path) = (host.path(format!("{name}.img")), host.path(name));
+        fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("a scratch file");
+        run("mkfs.ext4", &["-q".as_ref(), image.as_os_str()]);
+        fs::create_dir(&path).expect("a directory");
+        run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_os_str(), path.as_os_str()]);
+        fs::remove_dir(path.join("lost+found")).expect("an empty directory");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("our directory");
+        Self { path, hangs: false }
+    }
+
+    /// Whoever writes to it waits, where no signal reaches it, until it answers again.
+    fn hang(&mut self) {
+        run("fsfreeze", &["-f".as_ref(), self.path.as_os_str()]);
+        self.hangs = true;
+    }
+
+    fn answer(&mut self) {
+        if std::mem::take(&mut self.hangs) {
+            run("fsfreeze", &["-u".as_ref(), self.path.as_os_str()]);
+        }
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.answer();
+    }
+}
+
+fn run(program: &str, args: &[&OsStr]) {
+    let done = Command::new(program).args(args).output().expect("a program of the host");
+    assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Why no disk can be made to hang here, if so.
+fn without_loops() -> Option<&'static str> {
+    let programs = ["/usr/sbin/mkfs.ext4", "/usr/sbin/fsfreeze"].iter().all(|it| Path::new(it).exists());
+    (!programs || !Path::new("/dev/loop-control").exists()).then_some("loop devices, mkfs.ext4 or fsfreeze are missing")
+}
+
+#[test]
+fn with_a_disk_of_the_log_that_does_not_answer_runs_are_stopped_in_time_and_by_hand() {
+    needs!(root, bpf, cgroup);
+    if let Some(why) = without_loops() {
+        return skip(test_name!(), why);
+    }
+    let host = Host::new();
+    let mut log = Hanging::mount(&host, "log");
+    let daemon = host.serving();
+    let flood = "while :; do echo more; sleep 0.01; done";
+    let limited = host.start(&["--limit", "3s", "--grace", "100ms"], shell(flood));
+    let other = host.start(&["--grace", "100ms"], shell(flood));
+    for id in [&limited, &other] {
+        host.in_state(id, "running");
+        eventually("some output", || (!host.output(id).is_empty()).then_some(()));
+    }
+
+    log.hang();
+    let ended = host.ended(&limited);
+    assert_eq!((&ended["outcome"], &ended["proven"]), (&"deadline".into(), &true.into()), "{ended}\n{}", daemon.log());
+    let ended = stop(&host, &other);
+    assert_eq!((&ended["outcome"], &ended["proven"]), (&"operator".into(), &true.into()), "{ended}\n{}", daemon.log());
+    // Nothing is launched without its record.
+    let third = host.ask(["start", "--cwd", "/", "--", "sh", "-c", "exit 4"]);
+    let third = third.status.success().then(|| String::from_utf8_lossy(&third.stdout).trim().to_owned());
+    let said = eventually("it to be told", || Some(daemon.log()).filter(|it| it.contains("its disk does not answer")));
+    assert!(said.contains("its disk does not answer"), "{said}");
+
+    // Once it answers, the log has all of it, and what waited is launched.
+    log.answer();
+    let id = third.unwrap_or_else(|| host.start(&[], shell("exit 4")));
+    assert_eq!(host.ended(&id)["code"], 4);
+    eventually("the log to be whole", || {
+        let has = |id, kind: &str| kinds(&host.events(id)).contains(&kind);
+        (has(&limited, "run.exit") && has(&other, "run.exit") && has(&other, "signal.result")).then_some(())
+    });
+    assert!(!host.output(&other).is_empty());
+    let audit = host.path("log/audit");
+    let judged = host.ask([OsStr::new("audit"), OsStr::new("verify"), OsStr::new("--account"), audit.as_os_str()]);
+    // 1: some lines came after the latest checkpoint.
+    let text = String::from_utf8_lossy(&judged.stdout).into_owned();
+    assert!(judged.status.code().is_some_and(|code| code <= 1), "{text}{}", said_by(&judged));
+}
+
+#[test]
+fn with_a_disk_of_the_state_that_does_not_answer_runs_are_stopped_and_questions_are_answered() {
+    needs!(root, bpf, cgroup);
+    if let Some(why) = without_loops() {
+        return skip(test_name!(), why);
+    }
+    let host = Host::new();
+    let mut state = Hanging::mount(&host, "state");
+    let daemon = host.serving();
+    let over = host.start(&[], shell("exit 3"));
+    assert_eq!(host.ended(&over)["code"], 3);
+    let limited = host.start(&["--limit", "2s", "--grace", "100ms"], shell("sleep 600"));
+    let other = host.start(&["--grace", "100ms"], shell("sleep 600"));
+    for id in [&limited, &other] {
+        host.in_state(id, "running");
+    }
+    let mains = [&limited, &other].map(|id| host.run(id)["main_pid"].as_i64().expect("a process"));
+
+    state.hang();
+    let gone = |pid: i64| !Path::new(&format!("/proc/{pid}")).exists();
+    eventually("the limit to be kept", || gone(mains[0]).then_some(()));
+    let killed = host.ask(["kill", &other, "--reason", "the test is over"]);
+    assert!(killed.status.success(), "{}", said_by(&killed));
+    eventually("the other to be stopped", || gone(mains[1]).then_some(()));
+    // What is told needs no state; that it does not answer is told too.
+    assert_eq!(host.run(&limited)["alive"], 0);
+    let said =
+        eventually("it to be told", || Some(host.degraded().concat()).filter(|it| it.contains("disk of the state")));
+    assert!(said.contains("has not answered for"), "{said}");
+
+    state.answer();
+    for (id, outcome) in [(&limited, "deadline"), (&other, "operator")] {
+        let ended = host.ended(id);
+        assert_eq!((&ended["outcome"], &ended["proven"]), (&outcome.into(), &true.into()), "{ended}\n{}", daemon.log());
+    }
+    eventually("all to be well", || host.degraded().is_empty().then_some(()));
+    let id = host.start(&[], shell("exit 4"));
+    assert_eq!((host.ended(&id)["code"].as_i64(), host.run(&over)["code"].as_i64()), (Some(4), Some(3)));
 }

@@ -121,6 +121,45 @@ fn the_tree_and_the_reasons_of_a_run_are_told() {
 }
 
 #[test]
+fn who_asked_for_the_end_of_a_run_is_told_by_every_later_daemon() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    host.configure("max_agents = 1\n", "user = \"nobody\"\n", "");
+    let mut daemon = host.serving();
+    let asked = |id: &str| {
+        let output = host.ask(["kill", id, "--reason", "it answers nobody"]);
+        assert!(output.status.success(), "{output:?}");
+    };
+    // One that runs and stops at once, one in the queue, and one that is being stopped when its daemon is lost.
+    let runs = host.start(&["--grace", "100ms"], shell("sleep 600"));
+    host.in_state(&runs, "running");
+    let waits = host.start(&[], ["true"]);
+    asked(&waits);
+    asked(&runs);
+    host.ended(&runs);
+    let stops = host.start(&["--grace", "1s"], shell("trap '' INT TERM; while :; do sleep 0.1; done"));
+    host.in_state(&stops, "running");
+    asked(&stops);
+    eventually("its stop to be under way", || (host.run(&stops)["state"] != "running").then_some(()));
+    daemon.kill();
+    let mut daemon = host.serving();
+    host.ended(&stops);
+    for restart in 0..2 {
+        for (id, outcome) in [(&runs, "operator"), (&waits, "withdrawn"), (&stops, "operator")] {
+            let run = host.run(id);
+            let why = String::from_utf8_lossy(&host.ask(["why", id]).stdout).into_owned();
+            assert_eq!(run["outcome"], outcome, "{run}");
+            let told = why.lines().find(|line| line.contains("over the control socket: it answers nobody."));
+            let told = told.unwrap_or_else(|| panic!("restart {restart}: {why}\n{}", daemon.log()));
+            assert!(told.contains("asked by user 0 (process "), "{told}");
+            assert_eq!(why.matches("it answers nobody").count(), 1, "{why}");
+        }
+        assert!(daemon.terminate().success());
+        daemon = host.serving();
+    }
+}
+
+#[test]
 fn i12_a_follower_that_never_reads_does_not_hold_up_the_daemon() {
     needs!(root, bpf, cgroup);
     let host = Host::new();

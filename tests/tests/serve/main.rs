@@ -1,20 +1,26 @@
 //! The daemon, its keeper and its runs, as a host of their own has them.
 
+mod clock;
 mod crashes;
 mod disks;
 mod events;
 mod evidence;
+mod ill;
 mod keeper;
 mod leaks;
 mod limits;
 mod namespaces;
+mod outsider;
 mod pins;
 mod reload;
 mod rights;
+mod sandbox;
+mod scarce;
 mod secrets;
 mod state;
 mod stock;
 mod stuck;
+mod trial;
 mod trouble;
 mod watch;
 

@@ -237,6 +237,7 @@ fn forged(boot_id: &str, main: ProcessKey, ino: Option<PidfsIno>, cgroup: RunTag
         baseline: Totals::default(),
     };
     RunRecord {
+        told: Vec::new(),
         id: FORGED.parse::<RunId>().expect("an id"),
         attempt: 1,
         submission,

@@ -132,6 +132,15 @@ pub(crate) struct Keeper(Child);
 impl Keeper {
     /// Starts one that may have this many files open.
     pub(crate) fn start(host: &Host, files: u64) -> Self {
+        Self::start_with(host, files, || Ok(()))
+    }
+
+    /// As [`Keeper::start`], with something that it does before it is the keeper.
+    pub(crate) fn start_with(
+        host: &Host,
+        files: u64,
+        mut hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         fs::create_dir_all(host.path("run/keeper")).expect("a directory");
         fs::set_permissions(host.path("run/keeper"), fs::Permissions::from_mode(0o700)).expect("our directory");
         let mut command = Command::new(agent_loop());
@@ -140,12 +149,17 @@ impl Keeper {
         let procs = host.runs().parent().expect("the host's cgroup").join("cgroup.procs");
         sys::before_exec(&mut command, move || {
             sys::default_signals();
-            fs::write(&procs, "0")
+            fs::write(&procs, "0")?;
+            hook()
         });
         let child = command.spawn().expect("a keeper");
         eventually("the keeper to listen", || socket_listens(&host.path("run/keeper/socket")));
         limit_files(child.id(), files);
         Self(child)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
     }
 }
 
@@ -189,7 +203,8 @@ fn a_run_that_a_keeper_could_not_take_up_is_taken_up_once_it_can() {
         |keeper: &Keeper| fs::read_dir(format!("/proc/{}/fd", keeper.0.id())).expect("its files").count() as u64;
     let keeper = Keeper::start(&host, 1024);
     // Room for its client, not for what comes with an adoption.
-    let idle = eventually("an idle keeper", || Some(count(&keeper)).filter(|_| true));
+    let threads = |keeper: &Keeper| fs::read_dir(format!("/proc/{}/task", keeper.0.id())).expect("its threads").count();
+    let idle = eventually("a keeper with all that it has", || (threads(&keeper) == 2).then(|| count(&keeper)));
     limit_files(keeper.0.id(), idle + 1);
     let daemon = host.serving();
     assert!(daemon.log().contains("does not adopt"), "{}", daemon.log());

@@ -1,27 +1,21 @@
 //! The verification of an audit log, against `journalctl --verify` on a journal of the same lines.
 
-use std::fs::{self, File, Permissions};
-use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::Bench;
 use super::spread::Spread;
 use super::table::Table;
+use super::{Bench, logs, tool, words};
 use crate::progress;
 
 /// The size of the log.
 const MIB: u64 = 512;
 /// Lines of the journal: it is verified some thirty times slower.
 const JOURNAL_LINES: usize = 200_000;
-/// What makes a journal of lines (package `systemd-journal-remote`).
-const JOURNAL_REMOTE: &str = "/lib/systemd/systemd-journal-remote";
-
 /// Lines as births are, and as execs with a command line: a shorter one takes more hashing for each byte.
 const LINES: [u64; 2] = [330, 640];
 
@@ -39,43 +33,49 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
             bail!("writing the log: {}", String::from_utf8_lossy(&made.stderr));
         }
         let made: Value = serde_json::from_slice(&made.stdout).context("reading what was written")?;
-        logs.push((line, dir, made, Spread::empty()));
+        logs.push((line, dir, made, Rates::default()));
     }
     let journal = match logs.first() {
-        Some((_, dir, ..)) => journal(dir)?,
-        None => None,
+        Some((_, dir, ..)) => logs::journal(&dir.join("audit/seg/000000000000.jsonl"), JOURNAL_LINES, dir),
+        None => bail!("no log was written"),
     };
-    let mut theirs = Spread::empty();
+    let mut theirs = Rates::default();
     for round in 0..bench.rounds {
         progress::note(&format!("round {} of {}", round + 1, bench.rounds));
         for (_, dir, made, ours) in &mut logs {
             let bytes = made["bytes"].as_f64().context("no size")?;
-            let mut verify = Command::new(bench.program("agent-loop"));
-            verify.args(["audit", "verify", "--quiet"]).arg(dir);
+            let mut verify = words(&[&bench.program("agent-loop").to_string_lossy(), "audit", "verify", "--quiet"]);
+            verify.push(dir.display().to_string());
             // 1: intact, not anchored.
-            ours.push(bytes / 1e9 / timed(&mut verify, 1)?);
+            ours.push(bytes, &bench.used(&verify, 1)?)?;
         }
-        if let Some(journal) = &journal {
+        if let Ok((journal, _)) = &journal {
             let size = fs::metadata(journal).context("looking at the journal")?.len();
-            let mut verify = Command::new("journalctl");
-            verify.args(["--verify", "--quiet", "--file"]).arg(journal);
-            theirs.push(size as f64 / 1e9 / timed(&mut verify, 0)?);
+            let verify = words(&["journalctl", "--verify", "--quiet", "--file", &journal.to_string_lossy()]);
+            theirs.push(size as f64, &bench.used(&verify, 0)?)?;
         }
     }
-    let mut table = Table::new("verification of what is in the page cache", &["what", "GB/s"]);
+    let mut table =
+        Table::new("verification of what is in the page cache", &["what", "GB/s", "GB/s of processor time"]);
     let mut figures = json!({});
     for (line, _, made, ours) in &logs {
-        table.row([format!("agent-loop audit verify, lines of {line} bytes"), ours.show(2)]);
-        figures[line.to_string()] = json!({ "log": made, "gb_per_s": ours.json() });
+        let what = format!("agent-loop audit verify, lines of {line} bytes");
+        table.row([what, ours.wall.show(2), ours.cpu.show(2)]);
+        figures[line.to_string()] =
+            json!({ "log": made, "gb_per_s": ours.wall.json(), "gb_per_cpu_s": ours.cpu.json() });
     }
-    if journal.is_some() {
-        table.row(["journalctl --verify (unsealed: it checks the structure alone)".to_owned(), theirs.show(3)]);
-        figures["journalctl"] = json!({ "gb_per_s": theirs.json() });
-    } else {
-        table.note(format!(
-            "journalctl is not compared: {JOURNAL_REMOTE} is not there (Debian: systemd-journal-remote)"
-        ));
+    match &journal {
+        Ok((journal, _)) => {
+            let what = "journalctl --verify (unsealed: it checks the structure alone)".to_owned();
+            table.row([what, theirs.wall.show(3), theirs.cpu.show(3)]);
+            figures["journalctl"] = json!({ "gb_per_s": theirs.wall.json(), "gb_per_cpu_s": theirs.cpu.json() });
+            let size = fs::metadata(journal).context("looking at the journal")?.len();
+            let version = tool::said("journalctl", &["--version"]);
+            table.note(format!("{version}: {JOURNAL_LINES} lines of 330 bytes, a file of {:.0} MB", size as f64 / 1e6));
+        }
+        Err(error) => table.note(format!("journalctl is not compared: {error:#}")),
     }
+    table.note("auditd is not compared: its log holds nothing to verify it by");
     for (line, _, made, _) in &logs {
         let bytes = made["bytes"].as_f64().context("no size")?;
         table.note(format!("{} lines of {line} bytes, {:.0} MB, one segment, all tiles", made["lines"], bytes / 1e6));
@@ -83,33 +83,17 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
     Ok((table, figures))
 }
 
-/// The seconds that it takes.
-fn timed(command: &mut Command, code: i32) -> Result<f64> {
-    let began = Instant::now();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
-    let elapsed = began.elapsed().as_secs_f64();
-    if output.status.code() != Some(code) {
-        bail!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(elapsed)
+/// What was verified in a second, by the clock and by the time that a processor was at it.
+#[derive(Default)]
+struct Rates {
+    wall: Spread,
+    cpu: Spread,
 }
 
-/// A journal of the first lines of the log; `None` where nothing makes one.
-fn journal(dir: &Path) -> Result<Option<PathBuf>> {
-    if !Path::new(JOURNAL_REMOTE).exists() {
-        return Ok(None);
+impl Rates {
+    fn push(&mut self, bytes: f64, used: &Value) -> Result<()> {
+        self.wall.push(bytes / 1e9 / used["seconds"].as_f64().context("no time")?);
+        self.cpu.push(bytes / 1e9 / used["cpu_seconds"].as_f64().context("no time of the processor")?);
+        Ok(())
     }
-    let (export, journal) = (dir.join("export"), dir.join("bench.journal"));
-    let log = File::open(dir.join("audit/seg/000000000000.jsonl")).context("opening the log")?;
-    let mut to = BufWriter::new(File::create(&export).context("writing the journal's entries")?);
-    for (number, line) in BufReader::new(log).lines().take(JOURNAL_LINES).enumerate() {
-        let line = line.context("reading the log")?;
-        writeln!(to, "__REALTIME_TIMESTAMP={}", 1_700_000_000_000_000 + number)?;
-        writeln!(to, "__MONOTONIC_TIMESTAMP={number}\n_BOOT_ID=7c1e0a52000040008000000000000001\nMESSAGE={line}\n")?;
-    }
-    drop(to);
-    let mut remote = Command::new(JOURNAL_REMOTE);
-    remote.arg("-o").arg(&journal).arg("--split-mode=none").arg(&export);
-    timed(&mut remote, 0)?;
-    Ok(Some(journal))
 }

@@ -1,12 +1,13 @@
 #!/bin/bash
 # The life of the service under systemd, from its installation to its purge. Run as a unit inside the machine; each line of
-# /out/steps is a step that came out as it has to, /out/verdict the end of it.
+# /out/steps is a step that came out as it has to, /out/verdict the end of it. A line `#: NAME` begins a part of it, which a
+# virtual machine can play by itself.
 exec >/out/log 2>&1
 fail() {
     echo "FAILED: $*"
     echo "FAILED: $*" >/out/verdict
     journalctl --no-pager -n 100 -u 'agent-loop*'
-    systemctl exit 1
+    systemctl exit 1 || systemctl poweroff
     exit 1
 }
 ok() { echo "== ok: $*"; echo "$*" >>/out/steps; }
@@ -21,6 +22,11 @@ pid_of() { systemctl show -P MainPID "$1"; }
 keeper_is_another() { k=$(agent-loop status --json | jq -r '.keeper.pid // 0'); [ "$k" != 0 ] && [ "$k" != "$1" ]; }
 daemon_is_another() { d=$(pid_of agent-loop); [ "$d" != 0 ] && [ "$d" != "$1" ] && systemctl is-active -q agent-loop; }
 
+# A container has a boot id of its own, laid over the kernel's file. A unit with a /proc of its own (any that protects cgroups
+# or tunables) does not see it, and keeper and daemon have to see the same one.
+while umount /proc/sys/kernel/random/boot_id 2>/dev/null; do :; done
+
+#: install
 dpkg -i /agent-loop.deb || fail "the package cannot be installed"
 for unit in agent-loop agent-loop-agents agent-loop-runs; do
     until_ok systemctl is-active -q $unit || fail "$unit is not active after the installation"
@@ -28,6 +34,7 @@ done
 [ -z "$(agent-loop status --json | jq -r '.degraded[]')" ] || fail "something is missing: $(agent-loop status)"
 ok "installed: the three units are active, nothing is missing"
 
+#: outlive
 id=$(agent-loop start --cwd / --limit 10m --grace 500ms -- sh -c 'sleep 1000 & while :; do echo tick; sleep 0.2; done') || fail "no start"
 until_ok state "$id" running || fail "the run does not run"
 main=$(main_pid "$id")
@@ -68,12 +75,29 @@ until_ok lives || fail "the run did not outlive an upgrade"
 ok "upgraded: daemon and keeper are new, the run goes on with its deadline"
 [ "$(agent-loop status "$id" --json | jq -r '.remaining_ms < 600000')" = true ] || fail "its deadline moved"
 
+# As a newer package would have left it: the version in the head of the database.
+version_of() { od -An -j60 -N4 -tu1 /var/lib/agent-loop/agent-loop.db | tr -d ' '; }
+put_version() { printf '%b' "$1" | dd of=/var/lib/agent-loop/agent-loop.db bs=1 seek=60 conv=notrunc status=none; }
+[ "$(version_of)" = 0003 ] || fail "the version of the state is $(version_of), and not the one of this test"
+daemon=$(pid_of agent-loop)
+put_version '\0000\0000\0000\0143'
+dpkg -i /agent-loop.deb >/out/downgrade 2>&1 && fail "a package that does not know the state was installed"
+put_version '\0000\0000\0000\0003'
+grep -q "has version 99" /out/downgrade || fail "the refusal does not say why: $(cat /out/downgrade)"
+[ "$(pid_of agent-loop)" = "$daemon" ] || fail "the refused package restarted the daemon"
+lives || fail "the run did not outlive a refused package"
+ok "a downgrade below the version of the state is refused; the run goes on"
+
+#: stop
 agent-loop kill "$id" --reason "the life of the service" || fail "no kill"
 until_ok state "$id" ended || fail "the run does not end"
-[ "$(agent-loop status "$id" --json | jq -r '.outcome, .proven' | tr '\n' ' ')" = "operator true " ] || fail "$(agent-loop status "$id")"
+# With the last run the unit of the runs begins anew, and the daemon with it: it may be away for a moment.
+was_stopped() { [ "$(agent-loop status "$id" --json | jq -r '.outcome, .proven' | tr '\n' ' ')" = "operator true " ]; }
+until_ok was_stopped || fail "$(agent-loop status "$id")"
 # The holder had been killed: with the last run its unit begins anew, and the next one is launched in it.
 until_ok systemctl is-active -q agent-loop-runs || fail "the cgroup is not held again"
 sleep 1
+until_ok systemctl is-active -q agent-loop || fail "the daemon is not there again"
 id=$(agent-loop start --cwd / -- sh -c 'exit 7') || fail "no start after all that"
 until_ok state "$id" ended || fail "the next run does not end"
 [ "$(agent-loop status "$id" --json | jq -r .code)" = 7 ] || fail "$(agent-loop status "$id")"
@@ -81,19 +105,49 @@ ok "stopped, its tree proven empty; the next run is launched and tells its statu
 agent-loop audit verify --account >/out/verify
 case $? in 0 | 1 | 2) ok "the audit log verifies, its sums add up" ;; *) fail "the audit log: $(cat /out/verify)" ;; esac
 
+#: anchored
+# The journal of this systemd as the anchor: it keeps what a log that is put back to a past of its own has lost.
+printf '\n[audit]\nanchor_journal = true\n' >>/etc/agent-loop/config.toml
+systemctl restart agent-loop || fail "the daemon does not start with the journal as its anchor"
+systemctl stop agent-loop
+cp -a /var/log/agent-loop/audit /past
+systemctl start agent-loop || fail "the daemon does not start again"
+id=$(agent-loop start --cwd / -- true) || fail "no start with an anchor"
+until_ok state "$id" ended || fail "the run with an anchor does not end"
+systemctl stop agent-loop
+journalctl -o json -t agent-loop >/kept.json
+agent-loop audit verify --json --anchors /kept.json >/out/anchored
+jq -e '(.code == 0 or .code == 2) and .anchored >= ([.signed, .of_others] | min)' /out/anchored >/dev/null ||
+    fail "the journal does not anchor the log: $(cat /out/anchored)"
+agent-loop audit verify --quiet /past
+case $? in 1 | 2) ;; *) fail "the past of the log is not intact by itself" ;; esac
+agent-loop audit verify --anchors /kept.json /past >/out/rolled-back
+[ $? = 3 ] || fail "a log that was rolled back is not found: $(cat /out/rolled-back)"
+systemctl start agent-loop || fail "the daemon does not start after all that"
+ok "anchored in the journal; a log that was rolled back is intact by itself, and found by what the journal kept"
+
+#: strangers
 # What others on the host can do with it: nothing.
 useradd --no-create-home somebody
-for what in "cat /run/agent-loop/keeper/socket" "ls /var/lib/agent-loop" "ls /var/log/agent-loop" "ls /sys/fs/bpf/agent-loop" \
+for what in "cat /run/agent-loop/keeper/socket" "kill -0 $(pid_of agent-loop)" "kill -0 $(pid_of agent-loop-agents)" \
+    "echo 1 >/sys/fs/cgroup/system.slice/agent-loop-runs.service/cgroup.kill" "ls /proc/$(pid_of agent-loop)/fd" "ls /var/lib/agent-loop" "ls /var/log/agent-loop" "ls /sys/fs/bpf/agent-loop" \
     "agent-loop ps" "agent-loop start --cwd / -- true"; do
     runuser -u somebody -- sh -c "$what" >/dev/null 2>&1 && fail "somebody can do: $what"
 done
 ok "another user can neither read nor ask nor start anything"
 
+#: figures
 systemd-analyze security --no-pager agent-loop.service | tail -1 | grep -o '[0-9][0-9]*\.[0-9]' | head -1 >/out/security
+stamp() { systemctl show -P "$1" agent-loop; }
+for _ in 1 2 3; do
+    systemctl restart agent-loop || fail "no restart"
+    echo $((($(stamp ActiveEnterTimestampMonotonic) - $(stamp ExecMainStartTimestampMonotonic)) / 1000))
+done >/out/ready
 for unit in agent-loop agent-loop-agents agent-loop-runs; do
     echo "$unit $(awk '/VmRSS/ {r=$2} /RssAnon/ {a=$2} END {print r, a}' "/proc/$(pid_of $unit)/status")"
 done >/out/memory
 
+#: remove
 id=$(agent-loop start --cwd / -- sleep 1000)
 until_ok state "$id" running || fail "the last run does not run"
 main=$(main_pid "$id")
@@ -105,10 +159,12 @@ done
 left=$(ls -d /sys/fs/bpf/agent-loop /run/agent-loop 2>/dev/null; find /sys/fs/cgroup -name '*agent-loop*')
 [ -z "$left" ] || fail "left after the removal: $left"
 ok "removed with a run alive: it ended; no pin, cgroup or socket is left"
+#: purge
 dpkg -P agent-loop || fail "the package cannot be purged"
 left=$(ls -d /etc/agent-loop /srv/agent-loop 2>/dev/null; find /var/lib/agent-loop -mindepth 1 -maxdepth 1 ! -name audit-key)
 [ -z "$left" ] || fail "left after the purge: $left"
 [ -d /var/log/agent-loop/audit ] || fail "the purge took the audit log"
 ok "purged: only the logs and their keys are left"
+#: end
 echo passed >/out/verdict
-systemctl exit 0
+systemctl exit 0 || systemctl poweroff

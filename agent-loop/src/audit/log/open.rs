@@ -223,6 +223,12 @@ impl Log<'_> {
         if signed.is_none() {
             return Err(self.tampered("its checkpoint is gone"));
         }
+        // One that lies there is not put again until it is wider: after a power cut it may be empty.
+        for (id, hashes) in tree.partial() {
+            if self.audit.join(layout::tile(id.level, id.index, hashes.len())).exists() {
+                self.put_tile(id, hashes).map_err(failed("writing hashes of the audit log"))?;
+            }
+        }
         let torn =
             self.put_aside(last, offset, &torn).map_err(failed("putting the torn end of the audit log aside"))?;
         let files = Files::open(&self.audit, Some(last.first)).map_err(failed("opening the audit log"))?;
@@ -286,9 +292,9 @@ impl Log<'_> {
         (bytes.len() % HASH_SIZE == 0).then(|| hashes.collect())
     }
 
-    /// Puts a full tile that is not there as it should be: a crash may come before it is durable.
+    /// Puts a tile that is not there as it should be: a crash may come before it is durable.
     fn put_tile(&self, id: TileId, hashes: &[Hash]) -> io::Result<()> {
-        let path = self.audit.join(layout::tile(id.level, id.index, WIDTH));
+        let path = self.audit.join(layout::tile(id.level, id.index, hashes.len()));
         let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
         if fs::read(&path).is_ok_and(|there| there == bytes) {
             return Ok(());

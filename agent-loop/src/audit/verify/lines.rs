@@ -1,24 +1,29 @@
 //! The lines of a log, one after the other: their form, their numbers, their hashes, what they declare.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use memchr::memchr;
 use serde::Deserialize;
-use tlog_tiles::{HASH_SIZE, Hash, record_hash};
+use sha2::{Digest as _, Sha256};
+use tlog_tiles::{HASH_SIZE, Hash};
 
 use super::Report;
 use super::account::{self, Accounts};
 use super::checkpoints::Checkpoints;
+use super::tiles::Tiles;
 use crate::audit::log::layout::{self, Counted, LONGEST_LINE, Segment};
 use crate::audit::log::tree::{TileId, Tree, WIDTH};
 
-/// How much is read at once, bytes.
-const CHUNK: usize = 4 << 20;
+/// How much is read at once, bytes: small enough to be near the processor when it is hashed, longer than any line.
+const CHUNK: usize = 256 << 10;
+
+/// What stands before a line where it is hashed (RFC 6962, section 2.1).
+const LEAF: u8 = 0;
 
 /// What the reading found.
 pub(super) struct Read {
@@ -27,16 +32,6 @@ pub(super) struct Read {
     /// How many lines there are.
     pub(super) end: u64,
     pub(super) tiles: Tiles,
-}
-
-/// The hashes on the disk that are not those of the lines.
-#[derive(Default)]
-pub(super) struct Tiles {
-    /// The first line whose hash is another: where it is.
-    line: Option<(u64, u64, Rc<Path>)>,
-    /// Tiles that differ.
-    wrong: Vec<PathBuf>,
-    missing: Vec<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -82,7 +77,7 @@ pub(super) fn read(
     let mut reading = Reading {
         audit,
         newest: checkpoints.newest(),
-        sizes: checkpoints.sizes(),
+        sizes: checkpoints.sizes().into_iter().rev().collect(),
         tree: Tree::default(),
         roots: BTreeMap::new(),
         tiles: Tiles::default(),
@@ -121,7 +116,8 @@ enum Before {
 struct Reading<'a> {
     audit: &'a Path,
     newest: u64,
-    sizes: BTreeSet<u64>,
+    /// Sizes that somebody signed and that are still to come, from the largest.
+    sizes: Vec<u64>,
     tree: Tree,
     roots: BTreeMap<u64, Hash>,
     tiles: Tiles,
@@ -194,25 +190,28 @@ impl Reading<'_> {
 
     /// Reads the lines of a segment; how many bytes are left after the last whole one.
     fn stream(&mut self, mut from: impl io::Read, segment: &Segment) -> io::Result<u64> {
+        // Before each line is a byte that is no longer needed, or never was: the leaf's prefix goes there, and a leaf is
+        // hashed in one piece.
         let mut buffer = vec![0; CHUNK];
-        let (mut filled, mut offset) = (0, 0_u64);
+        let (mut filled, mut offset) = (1, 0_u64);
         loop {
             let count = from.read(buffer.get_mut(filled..).unwrap_or_default())?;
             if count == 0 {
-                return Ok(filled as u64);
+                return Ok(filled as u64 - 1);
             }
             filled += count;
-            let mut begin = 0;
+            let mut begin = 1;
             while let Some(length) = memchr(b'\n', buffer.get(begin..filled).unwrap_or_default()) {
-                let line = buffer.get(begin..begin + length).unwrap_or_default();
-                self.line(line, offset, segment);
+                if let Some(leaf) = buffer.get_mut(begin - 1..begin + length) {
+                    self.line(leaf, offset, segment);
+                }
                 begin += length + 1;
                 offset += length as u64 + 1;
             }
             (self.progress)(self.disk.take());
-            buffer.copy_within(begin..filled, 0);
-            filled -= begin;
-            if filled >= LONGEST_LINE {
+            buffer.copy_within(begin..filled, 1);
+            filled -= begin - 1;
+            if filled > LONGEST_LINE {
                 let seq = self.tree.size();
                 self.report.damaged(
                     &segment.path,
@@ -225,14 +224,17 @@ impl Reading<'_> {
         }
     }
 
-    fn line(&mut self, line: &[u8], offset: u64, segment: &Segment) {
+    /// Takes a line, with a byte before it that it may change.
+    fn line(&mut self, leaf: &mut [u8], offset: u64, segment: &Segment) {
         let seq = self.tree.size();
+        let Some((prefix, line)) = leaf.split_first_mut() else { return };
+        *prefix = LEAF;
         self.report.bytes += line.len() as u64 + 1;
         if let Err(what) = self.look(line, seq) {
             self.report.damaged(&segment.path, Some(seq), Some(offset), what);
         }
         self.recent.push_back((offset, Rc::clone(&self.file)));
-        self.push(record_hash(line));
+        self.push(Hash(Sha256::digest(leaf).into()));
     }
 
     fn push(&mut self, leaf: Hash) {
@@ -253,7 +255,7 @@ impl Reading<'_> {
     /// Keeps the root where somebody signed this size; compares the right edge where that is the newest.
     fn root(&mut self) {
         let size = self.tree.size();
-        if self.sizes.contains(&size) {
+        if self.sizes.pop_if(|next| *next == size).is_some() {
             self.roots.insert(size, self.tree.root());
         }
         if size == self.newest {
@@ -420,43 +422,4 @@ pub(super) fn kind(line: &[u8], seq: u64) -> Option<&[u8]> {
     let rest = rest.strip_prefix(b",\"kind\":\"")?;
     let kind = rest.split_at_checked(memchr(b'"', rest)?)?.0;
     (!kind.contains(&b'\\')).then_some(kind)
-}
-
-impl Tiles {
-    fn compare(&mut self, audit: &Path, id: TileId, hashes: &[Hash], recent: &VecDeque<(u64, Rc<Path>)>) {
-        let name = layout::tile(id.level, id.index, hashes.len());
-        let Ok(bytes) = fs::read(audit.join(&name)) else {
-            self.missing.push(name);
-            return;
-        };
-        let mut there = bytes.chunks(HASH_SIZE);
-        let differs = hashes.iter().position(|hash| there.next() != Some(&hash.0[..]));
-        if differs.is_none() && bytes.len() == hashes.len() * HASH_SIZE {
-            return;
-        }
-        if let Some((at, (offset, file))) = differs.and_then(|at| Some((at, recent.get(at)?)))
-            && id.level == 0
-            && self.line.is_none()
-        {
-            self.line = Some((id.index * 256 + at as u64, *offset, Rc::clone(file)));
-        }
-        self.wrong.push(name);
-    }
-
-    /// Says what differs: the line, where a signature says so too, else the file of hashes.
-    pub(super) fn judge(self, audit: &Path, report: &mut Report) {
-        let lines_differ = report.damage.iter().any(|damage| damage.what.contains("lines are not those that it signs"));
-        if let Some((seq, offset, file)) = self.line.filter(|_| lines_differ) {
-            report.damaged(&file, Some(seq), Some(offset), "it is not the line that was hashed".to_owned());
-        } else {
-            for name in self.wrong {
-                report.damaged(&audit.join(name), None, None, "its hashes are not those of the lines".to_owned());
-            }
-        }
-        for name in self.missing {
-            report.damaged(&audit.join(name), None, None, "hashes are not there".to_owned());
-        }
-        // Lines that are known first, by their numbers; then what is known less exactly.
-        report.damage.sort_by_key(|damage| (damage.offset.is_none(), damage.seq.unwrap_or(u64::MAX)));
-    }
 }

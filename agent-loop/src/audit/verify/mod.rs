@@ -10,6 +10,7 @@ mod lines;
 mod prove;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod verdict;
 
 use std::path::{Path, PathBuf};

@@ -46,7 +46,7 @@ const EXAMPLES: &str = "\
 Examples:
   agent-loop audit verify /var/log/agent-loop
   agent-loop audit verify --account --pubkey epoch-1.pub --anchors /mnt/anchors /mnt/copy/audit
-  journalctl -o json AGENT_LOOP_CHECKPOINT > kept.json; agent-loop audit verify --anchors kept.json
+  journalctl -o json -t agent-loop > kept.json; agent-loop audit verify --anchors kept.json
 
 Exit codes: 0 intact, and an anchor covers its newest checkpoint; 1 intact, its tail unsigned or not anchored; 2 intact,
 with gaps that it declares itself; 3 tampered with; 4 not readable; 5 the sum of the kernel's records does not add up.";

@@ -1,4 +1,4 @@
-//! `agent-loop logs`: what a run wrote, each stream to the one of the same name.
+//! `agent-loop logs`: what a run, or the latest agent of an issue, wrote, each stream to the one of the same name.
 
 use std::io::{self, Write as _};
 
@@ -15,8 +15,8 @@ use crate::error;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
-    /// The run.
-    #[arg(value_name = "RUN")]
+    /// The run; or an issue, OWNER/NAME#NUMBER, whose latest agent is meant.
+    #[arg(value_name = "RUN|ISSUE")]
     run: String,
     /// Go on until the run is over.
     #[arg(long, short)]
@@ -35,6 +35,7 @@ const EXAMPLES: &str = "\
 Examples:
   agent-loop logs 8QK3M2ZP
   agent-loop logs 8QK3M2ZP -f --stderr
+  agent-loop logs owner/name#42 -f
 
 With --json each line is an object with `stream`, `from` (its byte), `text` and `ended` (whether a
 line end follows). Without it the bytes are printed as they are: what an agent wrote may contain
@@ -42,7 +43,7 @@ codes that terminals obey.";
 
 pub(super) async fn run(args: Args) -> Result<u8, Failure> {
     let client = args.common.client();
-    let run = which::run(&client, &args.run).await?;
+    let run = which::run_or_issue(&client, &args.run).await?;
     let copy = |stream| copy(&client, &run, stream, args.follow, args.common.json);
     match (args.stdout, args.stderr) {
         (true, _) => copy(OutputStream::Stdout).await?,

@@ -103,10 +103,11 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Asked { why, .. } => error::of_question(why),
-            Self::Which(Unresolved::Unknown(_)) => error::NOT_RUNNING,
-            Self::Which(Unresolved::Number(_) | Unresolved::NoPart(_) | Unresolved::Ambiguous(..)) | Self::Usage(_) => {
-                error::USAGE
-            }
+            Self::Which(Unresolved::Unknown(_) | Unresolved::NoAgent(_)) => error::NOT_RUNNING,
+            Self::Which(
+                Unresolved::Number(_) | Unresolved::NoPart(_) | Unresolved::NoIssue(_) | Unresolved::Ambiguous(..),
+            )
+            | Self::Usage(_) => error::USAGE,
             Self::Writing(_) | Self::Reading(_) | Self::Missed(_) => error::FAILED,
         }
     }

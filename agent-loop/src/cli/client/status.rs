@@ -1,4 +1,4 @@
-//! `agent-loop status` and `why`: the daemon, or one run, in full.
+//! `agent-loop status` and `why`: the daemon, a run or an issue, in full.
 
 use clap::Args as ClapArgs;
 
@@ -23,12 +23,12 @@ Examples:
   agent-loop status 8QK3M2ZP
   agent-loop status --json | jq '.degraded'";
 
-/// Says why a run was stopped or ended: what ended it, by whom, on what evidence.
+/// Says why a run was stopped or ended: what ended it, by whom, on what evidence; or tells the story of an issue.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = WHY_EXAMPLES)]
 pub(in crate::cli) struct WhyArgs {
-    /// The run.
-    #[arg(value_name = "RUN")]
+    /// The run; or an issue, OWNER/NAME#NUMBER.
+    #[arg(value_name = "RUN|ISSUE")]
     run: String,
     #[command(flatten)]
     common: Common,
@@ -36,7 +36,8 @@ pub(in crate::cli) struct WhyArgs {
 
 const WHY_EXAMPLES: &str = "\
 Examples:
-  agent-loop why 8QK3M2ZP";
+  agent-loop why 8QK3M2ZP
+  agent-loop why owner/name#42";
 
 pub(super) async fn run(args: Args) -> Result<u8, Failure> {
     let client = args.common.client();
@@ -57,6 +58,11 @@ pub(super) async fn run(args: Args) -> Result<u8, Failure> {
 
 pub(super) async fn why(args: WhyArgs) -> Result<u8, Failure> {
     let client = args.common.client();
+    if let Some(issue) = which::issue(&args.run)? {
+        let view = client.story(&issue).await.map_err(doing("asking for the issue"))?;
+        if args.common.json { print_json(&view) } else { print(&draw::story(&view, page())) }?;
+        return Ok(error::DONE);
+    }
     let run = which::run(&client, &args.run).await?;
     let view = client.run(&run).await.map_err(doing("asking for the run"))?;
     if args.common.json { print_json(&view) } else { print(&draw::why(&view, page())) }?;

@@ -1,7 +1,8 @@
-//! Which run a person means: its whole id, or a piece from either end of it. Never a process number.
+//! Which run a person means: its whole id, a piece from either end of it, or an issue. Never a process number.
 
 use crate::control::client::Client;
 use crate::run::RunId;
+use crate::work::IssueKey;
 
 use super::{Failure, doing};
 
@@ -31,6 +32,12 @@ pub(in crate::cli) enum Unresolved {
         "{0:?} is no id of a run: give at least 4 characters from its beginning or end, `agent-loop ps -a` lists them"
     )]
     NoPart(String),
+    /// Not the name of an issue.
+    #[error("{0:?} is no issue: it is written owner/name#number")]
+    NoIssue(String),
+    /// An issue on which no agent was started.
+    #[error("no agent of this host has worked on {0} yet: `agent-loop why {0}` says what it waits for")]
+    NoAgent(IssueKey),
     /// No run has it.
     #[error("no run is called {0}: `agent-loop ps -a` lists the latest, an older one needs its whole id")]
     Unknown(String),
@@ -92,6 +99,21 @@ pub(super) async fn run(client: &Client, text: &str) -> Result<String, Failure> 
     }
 }
 
+/// The same, where an issue (`owner/name#number`) may be named too: its latest agent is meant.
+pub(super) async fn run_or_issue(client: &Client, text: &str) -> Result<String, Failure> {
+    let Some(issue) = issue(text)? else { return run(client, text).await };
+    let story = client.story(&issue).await.map_err(doing("asking for the issue"))?;
+    Ok(story.runs.into_iter().next_back().ok_or(Unresolved::NoAgent(issue))?.run)
+}
+
+/// The issue that is named, where that is meant: no id has a `#`.
+pub(super) fn issue(text: &str) -> Result<Option<IssueKey>, Unresolved> {
+    if !text.contains('#') {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| Unresolved::NoIssue(text.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +149,15 @@ mod tests {
         assert!(said.to_string().contains(ONE) && said.to_string().contains(TWO), "{said}");
         let many = Unresolved::Ambiguous("01K9".to_owned(), vec![ONE.to_owned(); 13]).to_string();
         assert!(many.ends_with("and 3 more") && many.lines().count() == 12, "{many}");
+    }
+
+    #[test]
+    fn an_issue_is_told_by_its_sign_and_no_run_is() {
+        assert_eq!(issue("CD12"), Ok(None));
+        assert_eq!(issue("o/r#7"), Ok(Some("o/r#7".parse().expect("an issue"))));
+        for odd in ["#7", "o/r#", "o#7", "o/r#-1", "o/r#7#8"] {
+            assert_eq!(issue(odd), Err(Unresolved::NoIssue(odd.to_owned())));
+        }
     }
 
     #[test]

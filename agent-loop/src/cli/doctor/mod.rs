@@ -1,19 +1,23 @@
 //! `agent-loop doctor`: what this host can do, what is missing, and the command that mends it.
 //!
-//! Inside: the judgement over the facts of `kernel::host` (`advise`, pure) and its two forms, for people and as
-//! JSON. Not inside: a trial of the host.
+//! Inside: the judgement over the facts of `kernel::host` (`advise`, pure), a look at what the units depend on (`service`),
+//! and their two forms, for people and as JSON. Not inside: a trial of the host.
 
 mod advise;
+mod service;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use self::advise::{Check, State, Tier, advise};
+use self::service::Service;
+use crate::config::PLACE;
 use crate::kernel::host::Facts;
 use crate::{clock, error};
 
@@ -69,7 +73,8 @@ fn time_namespace(ahead: i64) -> Option<Check> {
 /// Runs `doctor` and returns its exit code.
 pub(super) fn run(args: &Args) -> u8 {
     let facts = Facts::find();
-    let report = Report::of(&facts);
+    let mut report = Report::of(&facts);
+    report.checks.extend(Service::find(Path::new(PLACE)).iter().flat_map(Service::checks));
     let text = if args.json {
         serde_json::to_string_pretty(&report).map(|json| json + "\n").map_err(io::Error::from)
     } else {

@@ -11,6 +11,8 @@ use crate::work::{IssueKey, RepoName};
 pub enum IssueAsk {
     /// `GET /v1/queue`: every repository with its tasks, and the issues that wait.
     Queue,
+    /// `GET /v1/tasks/{owner}/{name}/{number}`: what became of an issue so far.
+    Story(IssueKey),
     /// `POST /v1/tasks`
     Act(IssueKey, TaskVerb),
     /// `POST /v1/repos`
@@ -114,6 +116,49 @@ pub struct TaskRequest {
     pub issue: String,
     /// What is to be done.
     pub verb: TaskVerb,
+}
+
+/// What became of an issue so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoryView {
+    /// `owner/name#number`.
+    pub issue: String,
+    /// Its state, as a word.
+    pub state: String,
+    /// The same as a sentence.
+    pub says: String,
+    /// Its branch.
+    pub branch: String,
+    /// Its pull request.
+    pub pull: Option<u64>,
+    /// What it passed, oldest first; of a long story the middle is left out.
+    pub steps: Vec<PassedView>,
+    /// Its agents, oldest first; the latest ones where there were many.
+    pub runs: Vec<AttemptView>,
+}
+
+/// A step that a task has passed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedView {
+    /// When, RFC 3339, by the forge's clock.
+    pub at: String,
+    /// What it came to, as a word.
+    pub state: String,
+    /// The same as a sentence.
+    pub says: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// The commit, where there is one.
+    pub head: Option<String>,
+}
+
+/// An agent that worked on an issue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// Its run.
+    pub run: String,
 }
 
 /// All repositories.

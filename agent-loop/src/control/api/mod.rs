@@ -6,6 +6,7 @@ mod tests;
 mod view;
 mod within;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::feed::Follower;
 
 pub use self::issues::{
-    IssueAsk, IssueQuestion, LookView, QueueView, RepoRequest, RepoVerb, RepoView, SkippedView, TaskRequest, TaskVerb,
-    TaskView, TickRequest, TickView,
+    AttemptView, IssueAsk, IssueQuestion, LookView, PassedView, QueueView, RepoRequest, RepoVerb, RepoView,
+    SkippedView, StoryView, TaskRequest, TaskVerb, TaskView, TickRequest, TickView,
 };
 pub use self::view::{
     ErrorBody, ErrorView, ForgeView, KillView, LogView, MissedView, OutputView, ProcessView, RunView, RunsView,
@@ -39,12 +40,35 @@ pub struct Question {
 pub type Questions = mpsc::Sender<Question>;
 
 /// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The user id.
     pub uid: u32,
+    /// The process that connected, where the kernel tells it.
+    pub pid: Option<u32>,
+    /// The cgroup that this process was in, a unit of systemd for one; only where it is proven to be that process's.
+    pub cgroup: Option<String>,
     /// Whether it may write: root, or the owner that the configuration names.
     pub may_write: bool,
+}
+
+impl Caller {
+    /// The daemon itself, for what it does of its own: the issue loop.
+    #[must_use]
+    pub fn ourselves() -> Self {
+        Self { uid: 0, pid: Some(std::process::id()), cgroup: None, may_write: true }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {}", self.uid)?;
+        match (self.pid, &self.cgroup) {
+            (Some(pid), Some(cgroup)) => write!(f, " (process {pid} in {cgroup})"),
+            (Some(pid), None) => write!(f, " (process {pid})"),
+            (None, _) => Ok(()),
+        }
+    }
 }
 
 /// What can be asked.
@@ -111,6 +135,8 @@ pub enum Answer {
     Queue(QueueView),
     /// To [`IssueAsk::Act`]: the task as it is then.
     Task(Box<TaskView>),
+    /// To [`IssueAsk::Story`].
+    Story(Box<StoryView>),
     /// To [`IssueAsk::Steer`]: the repository as it is then.
     Repo(Box<RepoView>),
     /// To [`IssueAsk::Tick`].

@@ -76,7 +76,7 @@ fn start() -> StartRequest {
 }
 
 /// One part of the sample: what is written now is what was written then, and that is read as what it was.
-fn same<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(sample: &Value, name: &str, now: &T) {
+fn same<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(sample: &Value, name: &str, now: &T) {
     let then = &sample[name];
     assert_eq!(&serde_json::to_value(now).expect("it can be written"), then, "{name}");
     assert_eq!(&serde_json::from_value::<T>(then.clone()).expect("it can be read"), now, "{name}");

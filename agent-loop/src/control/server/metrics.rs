@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use crate::control::api::StatusView;
+use crate::control::api::{QueueView, RepoView, StatusView};
 
 /// The media type of the text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -12,8 +12,31 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// The states of a run that have a value of their own; any other is counted as `other`.
 const STATES: [&str; 7] = ["queued", "launching", "running", "draining", "stopping", "unkillable", "ended"];
 
-/// The metrics of this state.
-pub(super) fn text(status: &StatusView) -> String {
+/// The states of a task that have a value of their own; any other is counted as `other`.
+const TASKS: [&str; 19] = [
+    "eligible",
+    "preparing",
+    "running",
+    "stopping",
+    "exited",
+    "pushing",
+    "opening",
+    "ci_wait",
+    "ci_missing",
+    "ci_approval",
+    "merge_gate",
+    "merging",
+    "merge_unknown",
+    "closing",
+    "backoff",
+    "needs_human",
+    "done",
+    "superseded",
+    "cleaned",
+];
+
+/// The metrics of this state; those of issues where there is an issue loop that answers.
+pub(super) fn text(status: &StatusView, queue: Option<&QueueView>) -> String {
     let mut text = String::new();
     family(&mut text, "agent_loop_build", "info", "The daemon's version and how it watches.");
     let _ = writeln!(
@@ -52,8 +75,43 @@ pub(super) fn text(status: &StatusView) -> String {
         family(&mut text, "agent_loop_log_checkpoint_age_seconds", "gauge", "Since the newest checkpoint was signed.");
         let _ = writeln!(text, "agent_loop_log_checkpoint_age_seconds {}.{:03}", age / 1_000, age % 1_000);
     }
+    if let Some(queue) = queue {
+        issues(&mut text, queue);
+    }
     text.push_str("# EOF\n");
     text
+}
+
+/// What the issue loop holds. A label is a repository of the configuration, or a state: no issue, no person.
+fn issues(text: &mut String, queue: &QueueView) {
+    family(text, "agent_loop_tasks", "gauge", "Issues that are worked on, by repository and state.");
+    for repo in &queue.repos {
+        let name = escaped(&repo.repo);
+        let count = |wanted: &dyn Fn(&str) -> bool| repo.tasks.iter().filter(|task| wanted(&task.state)).count();
+        for state in TASKS {
+            let held = count(&|it| it == state);
+            let _ = writeln!(text, "agent_loop_tasks{{repo=\"{name}\",state=\"{state}\"}} {held}");
+        }
+        let other = count(&|it| !TASKS.contains(&it));
+        let _ = writeln!(text, "agent_loop_tasks{{repo=\"{name}\",state=\"other\"}} {other}");
+    }
+    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&RepoView) -> Option<u64>| {
+        family(text, name, kind, help);
+        let end = if kind == "counter" { "_total" } else { "" };
+        for repo in &queue.repos {
+            if let Some(value) = value(repo) {
+                let _ = writeln!(text, "{name}{end}{{repo=\"{}\"}} {value}", escaped(&repo.repo));
+            }
+        }
+    };
+    let waiting = |repo: &RepoView| Some(repo.waiting.len() as u64);
+    each("agent_loop_issues_waiting", "gauge", "Issues that wait for their turn.", &waiting);
+    let trouble = |repo: &RepoView| Some(u64::from(repo.trouble.is_some()));
+    each("agent_loop_repo_trouble", "gauge", "Whether something is wrong with the repository.", &trouble);
+    each("agent_loop_forge_requests", "counter", "Requests that were sent to the forge.", &|repo| Some(repo.requests));
+    let free = |repo: &RepoView| Some(repo.not_modified);
+    each("agent_loop_forge_not_modified", "counter", "Of these, those to which nothing had changed.", &free);
+    each("agent_loop_forge_remaining", "gauge", "Requests that are left in this hour.", &|repo| repo.remaining);
 }
 
 fn family(text: &mut String, name: &str, kind: &str, help: &str) {

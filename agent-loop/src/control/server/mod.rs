@@ -5,6 +5,7 @@
 
 mod metrics;
 mod patience;
+mod peer;
 mod place;
 mod routes;
 mod stream;
@@ -143,11 +144,13 @@ impl Server {
                 Some(_) = connections.join_next() => continue,
             };
             let Ok(uid) = (self.peer)(&stream) else { continue };
-            let caller = Caller { uid, may_write: self.access.may_write(uid) };
+            let may_write = self.access.may_write(uid);
+            // Only what writes is recorded with who asked for it.
+            let (pid, cgroup) = if may_write { peer::process(&stream) } else { (None, None) };
+            let caller = Caller { uid, pid, cgroup, may_write };
             let limits = self.limits;
             let place = Arc::clone(&places).try_acquire_owned();
-            let place =
-                place.or_else(|full| if caller.may_write { Arc::clone(&kept).try_acquire_owned() } else { Err(full) });
+            let place = place.or_else(|full| if may_write { Arc::clone(&kept).try_acquire_owned() } else { Err(full) });
             if let Ok(place) = place {
                 let peer = Peer { caller, until: Instant::now() + limits.request };
                 let service = TowerToHyperService::new(routes::router(desk.clone(), peer));

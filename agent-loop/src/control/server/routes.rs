@@ -17,8 +17,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Limits, metrics, stream};
 use crate::control::api::{
-    Answer, Ask, Caller, ErrorBody, ErrorView, IssueAsk, KillRequest, Problem, Question, Questions, RepoRequest,
-    RunsView, StartRequest, StartedView, TaskRequest, TickRequest,
+    Answer, Ask, Caller, ErrorBody, ErrorView, IssueAsk, KillRequest, Problem, Question, Questions, QueueView,
+    RepoRequest, RunsView, StartRequest, StartedView, TaskRequest, TickRequest,
 };
 use crate::run::RunId;
 
@@ -30,7 +30,7 @@ pub(super) struct Desk {
 }
 
 /// Who is on the connection, and until when the request has to be here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) caller: Caller,
     pub(super) until: Instant,
@@ -119,7 +119,7 @@ impl Desk {
     }
 
     /// The body, of which only so much is ever held.
-    async fn body<T: DeserializeOwned>(&self, peer: Peer, request: Request) -> Result<T, Failure> {
+    async fn body<T: DeserializeOwned>(&self, peer: &Peer, request: Request) -> Result<T, Failure> {
         let most = self.limits.body_bytes;
         let collected = Limited::new(request.into_body(), most).collect();
         let bytes: Bytes = match timeout_at(peer.until, collected).await {
@@ -146,6 +146,7 @@ pub(super) fn router(desk: Desk, peer: Peer) -> Router {
         .route("/v1/runs/{run}/kill", post(kill))
         .route("/v1/queue", get(queue))
         .route("/v1/tasks", post(task))
+        .route("/v1/tasks/{owner}/{name}/{number}", get(story))
         .route("/v1/repos", post(repo))
         .route("/v1/tick", post(tick))
         .route("/v1/events", get(stream::events))
@@ -157,18 +158,24 @@ pub(super) fn router(desk: Desk, peer: Peer) -> Router {
 }
 
 async fn status(State(desk): State<Desk>, Extension(peer): Extension<Peer>) -> Reply {
-    // Without a repository, or while the issue loop is busy, all the rest is told.
-    let queue = timeout(SOON, desk.ask(Ask::Issues(IssueAsk::Queue), peer.caller)).await;
+    let queue = queue_soon(&desk, peer.caller.clone()).await;
     let Answer::Status(mut view) = desk.ask(Ask::Status, peer.caller).await? else { return Err(Failure::astray()) };
-    if let Ok(Ok(Answer::Queue(queue))) = queue {
-        view.forges = queue.repos.into_iter().map(Into::into).collect();
-    }
+    view.forges = queue.into_iter().flat_map(|queue| queue.repos).map(Into::into).collect();
     Ok(Json(view).into_response())
 }
 
+/// The issues; none without a repository, or while the issue loop is busy: all the rest is told.
+async fn queue_soon(desk: &Desk, caller: Caller) -> Option<QueueView> {
+    match timeout(SOON, desk.ask(Ask::Issues(IssueAsk::Queue), caller)).await {
+        Ok(Ok(Answer::Queue(queue))) => Some(queue),
+        Ok(Ok(_) | Err(_)) | Err(_) => None,
+    }
+}
+
 async fn metrics(State(desk): State<Desk>, Extension(peer): Extension<Peer>) -> Reply {
+    let queue = queue_soon(&desk, peer.caller.clone()).await;
     let Answer::Status(view) = desk.ask(Ask::Status, peer.caller).await? else { return Err(Failure::astray()) };
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&view)).into_response())
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&view, queue.as_ref())).into_response())
 }
 
 #[derive(Deserialize)]
@@ -214,8 +221,8 @@ async fn tree(State(desk): State<Desk>, Extension(peer): Extension<Peer>, path: 
 }
 
 async fn start(State(desk): State<Desk>, Extension(peer): Extension<Peer>, request: Request) -> Reply {
-    writer(peer.caller)?;
-    let wish: StartRequest = desk.body(peer, request).await?;
+    writer(&peer.caller)?;
+    let wish: StartRequest = desk.body(&peer, request).await?;
     wish.check()?;
     let Answer::Started { run } = desk.ask(Ask::Start(Box::new(wish)), peer.caller).await? else {
         return Err(Failure::astray());
@@ -229,9 +236,9 @@ async fn kill(
     path: RunPath,
     request: Request<Body>,
 ) -> Reply {
-    writer(peer.caller)?;
+    writer(&peer.caller)?;
     let run = run_id(path)?;
-    let wish: KillRequest = desk.body(peer, request).await?;
+    let wish: KillRequest = desk.body(&peer, request).await?;
     wish.check()?;
     let Answer::Killing(view) =
         desk.ask(Ask::Kill { run, reason: wish.reason, dry_run: wish.dry_run }, peer.caller).await?
@@ -248,9 +255,23 @@ async fn queue(State(desk): State<Desk>, Extension(peer): Extension<Peer>) -> Re
     Ok(Json(view).into_response())
 }
 
+async fn story(
+    State(desk): State<Desk>,
+    Extension(peer): Extension<Peer>,
+    path: Result<Path<(String, String, String)>, PathRejection>,
+) -> Reply {
+    let Path((owner, name, number)) = path?;
+    let issue = format!("{owner}/{name}#{number}");
+    let issue = issue.parse().map_err(|error: crate::work::NotAName| Problem::Bad(error.to_string()))?;
+    let Answer::Story(view) = desk.ask(Ask::Issues(IssueAsk::Story(issue)), peer.caller).await? else {
+        return Err(Failure::astray());
+    };
+    Ok(Json(view).into_response())
+}
+
 async fn task(State(desk): State<Desk>, Extension(peer): Extension<Peer>, request: Request<Body>) -> Reply {
-    writer(peer.caller)?;
-    let TaskRequest { issue, verb } = desk.body(peer, request).await?;
+    writer(&peer.caller)?;
+    let TaskRequest { issue, verb } = desk.body(&peer, request).await?;
     let issue = issue.parse().map_err(|error: crate::work::NotAName| Problem::Bad(error.to_string()))?;
     let Answer::Task(view) = desk.ask(Ask::Issues(IssueAsk::Act(issue, verb)), peer.caller).await? else {
         return Err(Failure::astray());
@@ -259,8 +280,8 @@ async fn task(State(desk): State<Desk>, Extension(peer): Extension<Peer>, reques
 }
 
 async fn repo(State(desk): State<Desk>, Extension(peer): Extension<Peer>, request: Request<Body>) -> Reply {
-    writer(peer.caller)?;
-    let RepoRequest { repo, verb } = desk.body(peer, request).await?;
+    writer(&peer.caller)?;
+    let RepoRequest { repo, verb } = desk.body(&peer, request).await?;
     let repo = repo.parse().map_err(|error: crate::work::NotAName| Problem::Bad(error.to_string()))?;
     let Answer::Repo(view) = desk.ask(Ask::Issues(IssueAsk::Steer(repo, verb)), peer.caller).await? else {
         return Err(Failure::astray());
@@ -269,8 +290,8 @@ async fn repo(State(desk): State<Desk>, Extension(peer): Extension<Peer>, reques
 }
 
 async fn tick(State(desk): State<Desk>, Extension(peer): Extension<Peer>, request: Request<Body>) -> Reply {
-    writer(peer.caller)?;
-    let TickRequest { dry_run } = desk.body(peer, request).await?;
+    writer(&peer.caller)?;
+    let TickRequest { dry_run } = desk.body(&peer, request).await?;
     let asked = desk.ask_within(PASS, Ask::Issues(IssueAsk::Tick { dry_run }), peer.caller);
     let Answer::Tick(view) = asked.await? else { return Err(Failure::astray()) };
     Ok(Json(view).into_response())
@@ -285,7 +306,7 @@ async fn wrong_method() -> Failure {
 }
 
 /// Refuses who may only read, before a byte of the body is looked at.
-fn writer(caller: Caller) -> Result<(), Failure> {
+fn writer(caller: &Caller) -> Result<(), Failure> {
     if caller.may_write {
         return Ok(());
     }

@@ -148,12 +148,12 @@ pub(super) async fn logs(
 ) -> Result<Response, Failure> {
     let run = run_id(path)?;
     let Query(LogsQuery { stream, follow, from }) = query?;
-    let files = log_files(&desk, peer, &run).await?;
+    let files = log_files(&desk, &peer, &run).await?;
     let (sender, pieces) = mpsc::channel(QUEUE);
     let open = files.open && follow;
     let output = Output { path: stream.of(files), file: None, at: from };
     tokio::spawn(async move {
-        if let Err(error) = feed_output(output, open, (&desk, peer, &run), &sender).await {
+        if let Err(error) = feed_output(output, open, (&desk, &peer, &run), &sender).await {
             // The connection is broken off, so that nobody takes this for the end of the output.
             let _ = sender.send(Err(error)).await;
         }
@@ -161,8 +161,8 @@ pub(super) async fn logs(
     Ok(fed("application/octet-stream", pieces))
 }
 
-async fn log_files(desk: &Desk, peer: Peer, run: &str) -> Result<LogFiles, Failure> {
-    let Answer::Logs(files) = desk.ask(Ask::Logs(run.to_owned()), peer.caller).await? else {
+async fn log_files(desk: &Desk, peer: &Peer, run: &str) -> Result<LogFiles, Failure> {
+    let Answer::Logs(files) = desk.ask(Ask::Logs(run.to_owned()), peer.caller.clone()).await? else {
         return Err(Failure::astray());
     };
     Ok(files)
@@ -218,7 +218,7 @@ fn open(path: &std::path::Path) -> io::Result<Option<Arc<File>>> {
 async fn feed_output(
     mut output: Output,
     mut open: bool,
-    (desk, peer, run): (&Desk, Peer, &str),
+    (desk, peer, run): (&Desk, &Peer, &str),
     client: &mpsc::Sender<Piece>,
 ) -> io::Result<()> {
     // Who does not follow gets what is there now, however fast it grows.

@@ -17,7 +17,8 @@ use tokio::task::AbortHandle;
 use super::*;
 use crate::control::api::{
     Answer, Ask, EventFeed, IssueAsk, KillRequest, KillView, LogFiles, LogView, MissedView, Problem, Question,
-    QueueView, RepoVerb, RepoView, RunView, StartRequest, StatusView, TaskVerb, TaskView, TickView, TreeView,
+    QueueView, RepoVerb, RepoView, RunView, StartRequest, StatusView, StoryView, TaskVerb, TaskView, TickView,
+    TreeView,
 };
 use crate::control::client::{Client, ClientError, OutputStream};
 use crate::control::feed::Lines;
@@ -179,6 +180,9 @@ fn all(ask: &Ask) -> Says {
         }),
         Ask::Start(_) => Answer::Started { run: RUN.to_owned() },
         Ask::Issues(IssueAsk::Queue) => Answer::Queue(QueueView::default()),
+        Ask::Issues(IssueAsk::Story(issue)) => {
+            Answer::Story(Box::new(StoryView { issue: issue.to_string(), ..StoryView::default() }))
+        }
         Ask::Issues(IssueAsk::Act(issue, _)) => {
             Answer::Task(Box::new(TaskView { issue: issue.to_string(), ..TaskView::default() }))
         }
@@ -219,6 +223,13 @@ fn every_route_asks_its_question_and_gives_its_view() {
             (run("/logs"), None, Ask::Logs(RUN.into()), 200, ""),
             (run("/logs?stream=stderr&from=3"), None, Ask::Logs(RUN.into()), 200, ""),
             ("/v1/runs".into(), Some(start), Ask::Start(Box::new(wish)), 201, "{\"run\":\"01K9"),
+            (
+                "/v1/tasks/o/r/7".into(),
+                None,
+                Ask::Issues(IssueAsk::Story("o/r#7".parse().expect("an issue"))),
+                200,
+                "{\"issue\":\"o/r#7\"",
+            ),
             ("/v1/queue".into(), None, Ask::Issues(IssueAsk::Queue), 200, "{\"repos\":[]}"),
             ("/v1/tasks".into(), Some(r#"{"issue":"o/r#7","verb":"retry"}"#), retry, 200, "{\"issue\":\"o/r#7\""),
             ("/v1/repos".into(), Some(r#"{"repo":"o/r","verb":"pause"}"#), pause, 200, "{\"repo\":\"o/r\""),
@@ -343,7 +354,8 @@ fn who_may_only_read_is_refused_before_a_byte_of_the_body() {
         }
         assert_eq!(daemon.asked(), []);
         assert_eq!(daemon.get("/v1/status").await.0, 200);
-        assert_eq!(daemon.asked.lock().expect("whole")[0].1, Caller { uid: 1000, may_write: false });
+        let reader = Caller { uid: 1000, pid: None, cgroup: None, may_write: false };
+        assert_eq!(daemon.asked.lock().expect("whole")[0].1, reader);
     });
 }
 
@@ -354,8 +366,12 @@ fn root_and_the_owner_may_write() {
             let daemon = Daemon::with(Limits::default(), uid, all).await;
             let (status, _, body) = daemon.post("/v1/runs", r#"{"argv":["true"]}"#).await;
             assert_eq!(status, 201, "{body}");
-            let asked = daemon.asked.lock().expect("whole")[0].1;
-            assert_eq!(asked, Caller { uid: uid(), may_write: true });
+            let asked = daemon.asked.lock().expect("whole")[0].1.clone();
+            let ours = fs::read_to_string("/proc/self/cgroup").expect("it has one");
+            let ours = ours.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned);
+            assert_eq!((asked.uid, asked.pid, asked.may_write), (uid(), Some(std::process::id()), true));
+            // Before Linux 6.5 no cgroup is proven to be that of who asked.
+            assert!(asked.cgroup.is_none() || asked.cgroup == ours, "{asked}");
         }
     });
     let nobody = Access { group: Some(5), owner: None };
@@ -725,7 +741,46 @@ fn a_client_says_why_it_has_no_answer() {
 
 #[test]
 fn metrics_have_few_labels_and_no_process() {
-    let text = metrics::text(&status_view());
+    let text = metrics::text(&status_view(), None);
     assert_eq!(text, include_str!("metrics.golden"), "written was:\n{text}");
     assert!(!text.contains("4711"));
+}
+
+#[test]
+fn metrics_of_issues_are_told_by_repository_and_state_and_by_nothing_else() {
+    let task = |number: u32, state: &str| TaskView {
+        issue: format!("o/r#{number}"),
+        state: state.to_owned(),
+        branch: format!("branch-{number}"),
+        ..TaskView::default()
+    };
+    let repo = RepoView {
+        repo: "o/r".to_owned(),
+        requests: 41,
+        not_modified: 40,
+        remaining: Some(4959),
+        tasks: vec![task(4711, "ci_wait"), task(4712, "ci_wait"), task(4713, "of_a_later_version")],
+        waiting: vec!["o/r#4714".to_owned()],
+        ..RepoView::default()
+    };
+    let text = metrics::text(&status_view(), Some(&QueueView { repos: vec![repo] }));
+    for line in [
+        "agent_loop_tasks{repo=\"o/r\",state=\"ci_wait\"} 2",
+        "agent_loop_tasks{repo=\"o/r\",state=\"running\"} 0",
+        "agent_loop_tasks{repo=\"o/r\",state=\"other\"} 1",
+        "agent_loop_issues_waiting{repo=\"o/r\"} 1",
+        "agent_loop_repo_trouble{repo=\"o/r\"} 0",
+        "agent_loop_forge_requests_total{repo=\"o/r\"} 41",
+        "agent_loop_forge_not_modified_total{repo=\"o/r\"} 40",
+        "agent_loop_forge_remaining{repo=\"o/r\"} 4959",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("r#47") && !text.contains("branch"), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+    // Each family is described once.
+    let mut types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+    let all = types.len();
+    types.dedup();
+    assert_eq!(types.len(), all);
 }

@@ -59,7 +59,6 @@ fn look(fd: &OwnedFd) -> Result<(SFlag, OFlag), String> {
 #[derive(Debug)]
 pub(super) struct Drain {
     streams: [Option<Stream>; 2],
-    given: bool,
     budget: Option<u64>,
     state: OutputState,
     /// What was told last, and when.
@@ -71,19 +70,13 @@ pub(super) struct Drain {
 impl Drain {
     /// Drains `streams` for a run; of their bytes `budget` are kept.
     pub(super) fn new(run: String, streams: [Option<Stream>; 2], budget: Option<u64>) -> Self {
-        let state = OutputState { run, kept: 0, lost: 0, last_ns: 0, over_budget: false, failed: None };
-        let given = streams.iter().any(Option::is_some);
-        Self { streams, given, budget, told: state.clone(), state, told_at: BootNs(0), retry_at: BootNs(0) }
+        let state = OutputState::none(run);
+        Self { streams, budget, told: state.clone(), state, told_at: BootNs(0), retry_at: BootNs(0) }
     }
 
     /// The pipes that are still open, each with its number.
     pub(super) fn pipes(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         self.streams.iter().enumerate().filter_map(|(index, it)| Some((index, it.as_ref()?.pipe.as_fd())))
-    }
-
-    /// Whether it was ever given anything to drain.
-    pub(super) const fn is_given(&self) -> bool {
-        self.given
     }
 
     /// How it stands.

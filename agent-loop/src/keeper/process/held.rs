@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::drain::Drain;
+use super::drain::{Drain, Stream};
+use super::drainer::Drainer;
 use super::given::{self, Given};
 use super::protocol::{CgroupLimits, Held, MOST_RUNS, Missing, Notice, Process, Reply, Request, StartState, Terms};
 use super::refused::Refused;
@@ -17,7 +18,7 @@ use crate::keeper::cgroup::{Home, Limits, RunCgroup};
 use crate::keeper::launch::{Place, Resource, Rlimit, launch};
 use crate::keeper::pidfd::PidFd;
 use crate::keeper::signal::{Delivery, Expected, Verified, open_and_send, verify};
-use crate::model::{BootNs, PidfsIno, ProcessKey, ProofKind, RunTag};
+use crate::model::{PidfsIno, ProcessKey, ProofKind, RunTag};
 use crate::run::RunName;
 
 /// A reply and the descriptors beside it.
@@ -30,8 +31,6 @@ pub(super) enum Watched {
     Main,
     /// What became of its start.
     Start,
-    /// Its output.
-    Output(usize),
 }
 
 /// What does not change while a keeper lives.
@@ -49,13 +48,14 @@ pub(super) struct Ground {
 #[derive(Debug)]
 pub(super) struct Runs {
     ground: Ground,
+    drainer: Drainer,
     held: BTreeMap<RunName, Run>,
     notices: Vec<Notice>,
 }
 
 impl Runs {
-    pub(super) fn new(ground: Ground) -> Self {
-        Self { ground, held: BTreeMap::new(), notices: Vec::new() }
+    pub(super) fn new(ground: Ground, drainer: Drainer) -> Self {
+        Self { ground, drainer, held: BTreeMap::new(), notices: Vec::new() }
     }
 
     /// What it was started with.
@@ -64,11 +64,11 @@ impl Runs {
     }
 
     /// Carries out a request that is not [`Request::Hello`], or refuses it. Descriptors that are not kept are closed.
-    pub(super) fn answer(&mut self, request: Request, fds: Vec<OwnedFd>, now: BootNs) -> Answer {
-        self.carry_out(request, fds, now).unwrap_or_else(|refused| (refused.reply(), Vec::new()))
+    pub(super) fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer {
+        self.carry_out(request, fds).unwrap_or_else(|refused| (refused.reply(), Vec::new()))
     }
 
-    fn carry_out(&mut self, request: Request, fds: Vec<OwnedFd>, now: BootNs) -> Result<Answer, Refused> {
+    fn carry_out(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Answer, Refused> {
         let plain = |reply| Ok((reply, Vec::new()));
         match request {
             Request::Hello => Err(Refused::new("hello is answered by the connection")),
@@ -97,11 +97,12 @@ impl Runs {
                     return Err(Refused::new("only drains belong to it"));
                 }
                 let given = Given::take(fds, false, announced)?;
-                let run = self.run(&run)?;
-                if run.drain.is_given() {
+                let name = name(&run)?;
+                let run = self.held.get_mut(&name).ok_or_else(|| not_held(name))?;
+                if run.drained {
                     return Err(Refused::new("its output is being read already"));
                 }
-                run.drain = Drain::new(run.name.to_string(), given.drains, output_bytes);
+                drain(&self.drainer, run, given.drains, output_bytes);
                 plain(Reply::Done)
             }
             Request::Signal { run, to, signal } => {
@@ -126,7 +127,7 @@ impl Runs {
             }
             Request::Remove { run } => {
                 given::nothing(&fds)?;
-                plain(self.remove(&run, now)?)
+                plain(self.remove(&run)?)
             }
         }
     }
@@ -193,7 +194,7 @@ impl Runs {
         // Held before anything else can fail: it has to be waited for.
         run.main = Some(Main { pidfd: child.pidfd, told, child: true, held_back: false });
         run.start_pipe = Some(child.start);
-        run.drain = Drain::new(name.to_string(), given.drains, output_bytes);
+        drain(&self.drainer, run, given.drains, output_bytes);
         match copy {
             Ok(pidfd) => Ok((Reply::Born { pid: told.pid, ino: told.ino }, pidfd)),
             Err(error) => {
@@ -217,7 +218,7 @@ impl Runs {
         let mut run = Run::new(name, cgroup);
         run.thawed = !frozen;
         run.start = StartState::Unknown;
-        run.drain = Drain::new(name.to_string(), given.drains, output_bytes);
+        drain(&self.drainer, &mut run, given.drains, output_bytes);
         if let Some(claimed) = main {
             run.main = self.proven(&run, claimed);
         }
@@ -266,7 +267,7 @@ impl Runs {
         Ok(signalled(open_and_send(known(to), &witnesses, signal)?))
     }
 
-    fn remove(&mut self, text: &str, now: BootNs) -> Result<Reply, Refused> {
+    fn remove(&mut self, text: &str) -> Result<Reply, Refused> {
         let run = self.run(text)?;
         // Held back by a tracer it is dead all the same, and is reaped as any other orphan once that lets go.
         let waits = |main: &Main| main.child && !main.held_back;
@@ -282,10 +283,11 @@ impl Runs {
         }
         run.cgroup.remove().map_err(|error| Refused::because("removing its cgroup", error))?;
         let name = run.name;
-        run.drain.finish(now);
-        let last = run.drain.state().clone();
-        self.notices.push(Notice::Output(last));
+        let drained = run.drained;
         self.held.remove(&name);
+        if drained {
+            self.notices.push(Notice::Output(self.drainer.finish(name)));
+        }
         Ok(Reply::Done)
     }
 
@@ -300,23 +302,24 @@ impl Runs {
 
     /// What is held, each run once.
     pub(super) fn held(&self) -> impl Iterator<Item = Held> {
-        self.held.values().map(Run::held)
+        self.held.values().map(|run| run.held(self.drainer.state(run.name)))
     }
 
     /// What has to be told since it was asked last.
-    pub(super) fn notices(&mut self, now: BootNs) -> Vec<Notice> {
-        self.notices.extend(self.held.values_mut().filter_map(|run| run.drain.news(now)).map(Notice::Output));
+    pub(super) fn notices(&mut self) -> Vec<Notice> {
+        self.notices.extend(self.drainer.news().into_iter().map(Notice::Output));
         std::mem::take(&mut self.notices)
     }
 
     /// Throws away what nobody hears; it is part of what is held.
     pub(super) fn forget_notices(&mut self) {
+        drop(self.drainer.news());
         self.notices.clear();
     }
 
-    /// When the next notice will be due by itself.
-    pub(super) fn due(&self) -> Option<BootNs> {
-        self.held.values().filter_map(|run| run.drain.due()).min()
+    /// Readable once there is news of output.
+    pub(super) fn news(&self) -> BorrowedFd<'_> {
+        self.drainer.as_fd()
     }
 
     /// Whether a status is held back, and has to be asked for again without being called.
@@ -330,19 +333,17 @@ impl Runs {
             let main = run.main.as_ref().filter(|main| run.exited.is_none() && !main.held_back);
             let main = main.map(|main| (name, Watched::Main, main.pidfd.as_fd()));
             let start = run.start_pipe.as_ref().map(|pipe| (name, Watched::Start, pipe.as_fd()));
-            let output = run.drain.pipes().map(move |(index, fd)| (name, Watched::Output(index), fd));
-            main.into_iter().chain(start).chain(output)
+            main.into_iter().chain(start)
         })
     }
 
     /// Looks at what was reported readable. Nothing in it waits, should the report have been for another run that had
     /// the same name.
-    pub(super) fn ready(&mut self, name: RunName, watched: Watched, now: BootNs) {
+    pub(super) fn ready(&mut self, name: RunName, watched: Watched) {
         let Some(run) = self.held.get_mut(&name) else { return };
         match watched {
             Watched::Main => self.notices.extend(run.ended()),
             Watched::Start => self.notices.extend(run.started()),
-            Watched::Output(index) => drop(run.drain.round(index, now)),
         }
     }
 
@@ -359,6 +360,14 @@ impl Runs {
     pub(super) fn mains(&self) -> BTreeSet<u32> {
         let waiting = self.held.values().filter(|run| run.exited.is_none());
         waiting.filter_map(|run| run.main.as_ref()).filter(|main| main.child).map(|main| main.told.pid).collect()
+    }
+}
+
+/// Has what was given for the output of a run drained.
+fn drain(drainer: &Drainer, run: &mut Run, streams: [Option<Stream>; 2], budget: Option<u64>) {
+    if streams.iter().any(Option::is_some) {
+        run.drained = true;
+        drainer.drain(run.name, Drain::new(run.name.to_string(), streams, budget));
     }
 }
 

@@ -3,12 +3,13 @@
 //! The daemon talks to it through `client`; `protocol` is all that both know, `socket` how both send and receive it.
 //!
 //! `server` is the loop, `connection` its one client, `held` the runs and what each request does to them, `run` one of
-//! them, `given` the descriptors of a request, `hearing` what fuzzing calls, `refused` the answer to most of what can be asked, `drain` the output,
-//! `witness` the live set, `place` the socket and its lock.
+//! them, `given` the descriptors of a request, `hearing` what fuzzing calls, `refused` the answer to most of what can be asked, `drain` the output and
+//! `drainer` the thread that does so, `witness` the live set, `place` the socket and its lock.
 
 pub mod client;
 mod connection;
 mod drain;
+mod drainer;
 mod given;
 #[doc(hidden)]
 pub mod hearing;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use sd_notify::NotifyState;
 use thiserror::Error;
 
+use self::drainer::Drainer;
 use self::held::{Ground, Runs};
 use self::place::Place;
 use self::protocol::Terms;
@@ -110,7 +112,9 @@ pub fn keep(options: Options) -> Result<(), KeeperError> {
         users: options.users,
         allow_root: options.allow_root,
     };
-    let runs = Runs::new(Ground { home, terms, files });
+    // With our signals blocked already, as the loop has them.
+    let drainer = Drainer::start().map_err(failed("starting the thread that drains output"))?;
+    let runs = Runs::new(Ground { home, terms, files }, drainer);
     let mut server = Server::new(place, signals, runs, boot_id.trim().to_owned());
     sd_notify::notify(&[NotifyState::Ready]).map_err(failed("telling that it is ready"))?;
     server.serve()

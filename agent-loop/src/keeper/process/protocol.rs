@@ -369,6 +369,13 @@ pub struct OutputState {
     pub failed: Option<String>,
 }
 
+impl OutputState {
+    /// Of a run that has written nothing.
+    pub(super) const fn none(run: String) -> Self {
+        Self { run, kept: 0, lost: 0, last_ns: 0, over_budget: false, failed: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

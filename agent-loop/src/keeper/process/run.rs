@@ -1,7 +1,6 @@
 //! One run as the keeper holds it.
 
-use super::drain::Drain;
-use super::protocol::{Exit, Held, Notice, Process, Reply, StartState};
+use super::protocol::{Exit, Held, Notice, OutputState, Process, Reply, StartState};
 use super::refused::Refused;
 use super::witness::Witness;
 use crate::keeper::cgroup::RunCgroup;
@@ -23,7 +22,8 @@ pub(super) struct Run {
     pub(super) start: StartState,
     pub(super) start_pipe: Option<StartPipe>,
     pub(super) exited: Option<Option<i32>>,
-    pub(super) drain: Drain,
+    /// Whether its output was given to be drained.
+    pub(super) drained: bool,
 }
 
 /// A main process.
@@ -49,7 +49,7 @@ impl Run {
             start: StartState::Pending,
             start_pipe: None,
             exited: None,
-            drain: Drain::new(name.to_string(), [None, None], None),
+            drained: false,
         }
     }
 
@@ -58,7 +58,8 @@ impl Run {
         Witnesses { run: self.cgroup.tag(), live, cgroup: Some(self.cgroup.own()) }
     }
 
-    pub(super) fn held(&self) -> Held {
+    /// What is told of it, its output as it stands.
+    pub(super) fn held(&self, output: OutputState) -> Held {
         Held {
             run: self.name.to_string(),
             cgroup: self.cgroup.tag().0,
@@ -67,8 +68,8 @@ impl Run {
             thawed: self.thawed,
             start: self.start.clone(),
             exited: self.exited.map(|status| Exit { status }),
-            drained: self.drain.is_given(),
-            output: self.drain.state().clone(),
+            drained: self.drained,
+            output,
         }
     }
 

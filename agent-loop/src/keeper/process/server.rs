@@ -55,6 +55,7 @@ enum Caller {
     Listener,
     Client { hung_up: bool },
     Run(RunName, Watched),
+    News,
 }
 
 /// The keeper at work.
@@ -93,8 +94,10 @@ impl Server {
                     Caller::Signals => {}
                     Caller::Client { hung_up } => self.hear(hung_up),
                     Caller::Listener => self.accept(),
+                    // Told below.
+                    Caller::News => {}
                     Caller::Run(name, watched) => {
-                        self.runs.ready(name, watched, clock::boot());
+                        self.runs.ready(name, watched);
                         fault::step(Role::Keeper);
                     }
                 }
@@ -115,6 +118,7 @@ impl Server {
         if !self.crowded {
             callers.push((Caller::Listener, self.place.listener.as_fd(), PollFlags::POLLIN));
         }
+        callers.push((Caller::News, self.runs.news(), PollFlags::POLLIN));
         let watched = self.runs.watched();
         callers.extend(watched.map(|(name, what, fd)| (Caller::Run(name, what), fd, PollFlags::POLLIN)));
         let mut fds: Vec<PollFd<'_>> = callers.iter().map(|&(_, fd, wanted)| PollFd::new(fd, wanted)).collect();
@@ -128,10 +132,10 @@ impl Server {
 
     /// How long nothing may happen.
     fn patience(&self) -> PollTimeout {
-        let again = (self.crowded || self.runs.is_held_back()).then_some(self.again_at);
-        // Nobody hears a notice, none is due.
-        let due = self.runs.due().filter(|_| self.client.as_ref().is_some_and(|client| client.greeted));
-        let Some(next) = again.into_iter().chain(due).min() else { return PollTimeout::NONE };
+        if !(self.crowded || self.runs.is_held_back()) {
+            return PollTimeout::NONE;
+        }
+        let next = self.again_at;
         let ms = next.0.saturating_sub(clock::boot().0).div_ceil(1_000_000);
         PollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
     }
@@ -242,9 +246,9 @@ impl Server {
             (Reply::Welcome { pid: std::process::id(), boot_id, terms }, Vec::new())
         } else if client.greeted {
             fault::step(Role::Keeper);
-            let answer = self.runs.answer(request, fds, clock::boot());
+            let answer = self.runs.answer(request, fds);
             fault::step(Role::Keeper);
-            for notice in self.runs.notices(clock::boot()) {
+            for notice in self.runs.notices() {
                 client.tell(notice)?;
             }
             answer
@@ -261,7 +265,7 @@ impl Server {
             return self.runs.forget_notices();
         }
         let Some(mut client) = self.client.take() else { return };
-        let told = self.runs.notices(clock::boot()).into_iter().try_for_each(|notice| client.tell(notice));
+        let told = self.runs.notices().into_iter().try_for_each(|notice| client.tell(notice));
         match told {
             Ok(()) => self.client = Some(client),
             Err(Over(why)) => say(&format!("the client is disconnected: {}", why.unwrap_or_else(|| "it left".into()))),
@@ -275,7 +279,7 @@ fn with_state(caller: Caller, fd: &PollFd<'_>) -> Caller {
             let hup = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
             Caller::Client { hung_up: fd.revents().is_none_or(|events| events.intersects(hup)) }
         }
-        Caller::Signals | Caller::Listener | Caller::Run(..) => caller,
+        Caller::Signals | Caller::Listener | Caller::News | Caller::Run(..) => caller,
     }
 }
 

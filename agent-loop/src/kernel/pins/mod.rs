@@ -20,7 +20,6 @@ use abi::Abi;
 pub use abi::Why;
 use anyhow::{Context as _, anyhow};
 use aya::maps::{Map, MapData};
-use aya::programs::Iter;
 use dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -28,6 +27,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::bpf::{self, Access, Kind};
 use super::btf::Layout;
 use super::load::{self, Attached, HOOKS, LoadError, Options, Probes, Settings, Tracing};
+use super::watch::Watch;
 use super::{Counters, LiveSet, Rings, RunTable, object};
 use crate::model::Live;
 
@@ -265,14 +265,15 @@ fn adopt(dir: &Dir, names: &[(String, bool)], wanted: &Abi, options: &Options) -
     // Those that the links run: both were compared with the same ids.
     let programs = PROGRAMS.into_iter().zip(abi.programs).map(|(name, id)| object(dir, name, Kind::Program, id));
     let programs = programs.collect::<Result<Vec<_>, _>>()?;
-    object(dir, SNAPSHOT, Kind::Program, abi.snapshot)?;
-    let snapshot = Iter::from_pin(dir.at(SNAPSHOT))?;
+    let snapshot = object(dir, SNAPSHOT, Kind::Program, abi.snapshot)?;
     let map = |name: &'static str| -> Result<Map, Unfit> {
         let fd = object(dir, name, Kind::Map, abi.map(name))?;
         Ok(Map::from_map_data(MapData::from_fd(fd)?)?)
     };
-    load::watch(&mut map("WATCH")?, options)?;
+    let mut watch = Watch::new(map("WATCH")?)?;
+    watch.reset(options)?;
     Ok(Tracing {
+        watch,
         rings: Rings::new(map("EVENTS")?, map("EXECS")?)?,
         live: LiveSet::new(map(LIVE)?)?,
         runs: RunTable::new(map("RUNS")?, map("MAINS")?)?,
@@ -333,15 +334,14 @@ fn replace(dir: &Dir, object: &[u8], layout: &Layout, wanted: &Abi, options: &Op
 }
 
 /// Pins everything of a set, and then what says that it is whole.
-fn pin(dir: &Dir, mut attached: Attached, wanted: &Abi) -> anyhow::Result<()> {
+fn pin(dir: &Dir, attached: Attached, wanted: &Abi) -> anyhow::Result<()> {
     let mut abi = *wanted;
     for (name, id) in MAPS.into_iter().zip(&mut abi.maps) {
         let map = attached.ebpf.map(name).with_context(|| format!("finding {name}"))?;
         map.pin(dir.at(name)).with_context(|| format!("pinning {name}"))?;
         *id = pinned_id(dir, name)?;
     }
-    let snapshot = attached.ebpf.program_mut(SNAPSHOT).context("finding the snapshot program")?;
-    snapshot.pin(dir.at(SNAPSHOT)).context("pinning the snapshot program")?;
+    bpf::pin(attached.snapshot.as_fd(), &dir.at(SNAPSHOT)).context("pinning the snapshot program")?;
     abi.snapshot = pinned_id(dir, SNAPSHOT)?;
     let ids = abi.links.iter_mut().zip(PROGRAMS.into_iter().zip(&mut abi.programs));
     for (((name, _), (program, link)), (link_id, (pin, program_id))) in HOOKS.into_iter().zip(attached.hooks).zip(ids) {

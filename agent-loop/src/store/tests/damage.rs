@@ -18,6 +18,7 @@ fn few() -> Vec<RunRecord> {
         // No two submissions are the same, so that each is found in the file.
         run.submission.user = format!("agent-{number}");
     }
+    few[3].tell("Its end was asked for.".to_owned());
     few.to_vec()
 }
 
@@ -229,20 +230,22 @@ fn every_edit_by_hand_is_found() {
         (&*format!("UPDATE runs SET traced = 1 WHERE id = '{born}'"), "was changed"),
         (&*format!("UPDATE runs SET stopping = NULL WHERE id = '{born}'"), "was changed"),
         ("UPDATE runs SET ended = NULL", "was changed"),
+        (&*format!("UPDATE runs SET told = '{{\"v\":1,\"sentences\":[\"x\"]}}' WHERE id = '{born}'"), "was changed"),
+        ("UPDATE runs SET told = NULL WHERE told IS NOT NULL", "was changed"),
         ("UPDATE runs SET digest = zeroblob(32)", "was changed"),
-        ("CREATE VIEW v AS SELECT * FROM runs", "its tables are not those of version 2"),
-        ("CREATE TRIGGER t AFTER UPDATE ON runs BEGIN DELETE FROM runs; END", "its tables are not those of version 2"),
-        ("CREATE INDEX i ON runs (stage)", "its tables are not those of version 2"),
-        ("DROP TABLE census", "its tables are not those of version 2"),
+        ("CREATE VIEW v AS SELECT * FROM runs", "its tables are not those of version 3"),
+        ("CREATE TRIGGER t AFTER UPDATE ON runs BEGIN DELETE FROM runs; END", "its tables are not those of version 3"),
+        ("CREATE INDEX i ON runs (stage)", "its tables are not those of version 3"),
+        ("DROP TABLE census", "its tables are not those of version 3"),
         ("PRAGMA application_id = 1", "it is not a database of agent-loop"),
         ("PRAGMA user_version = 0", "its version is 0"),
         ("PRAGMA user_version = -1", "its version is -1"),
         ("PRAGMA journal_mode = DELETE", "its journal mode is delete"),
         ("PRAGMA user_version = 1", "its tables are not those of version 1"),
-        ("PRAGMA user_version = 3", "written by a newer agent-loop (its version is 3, this one knows 2)"),
+        ("PRAGMA user_version = 4", "written by a newer agent-loop (its version is 4, this one knows 3)"),
         ("UPDATE task_census SET tasks = 1", "its tasks are not those"),
         ("UPDATE task_census SET digests = randomblob(32)", "its tasks are not those"),
-        ("DROP TABLE task_census", "its tables are not those of version 2"),
+        ("DROP TABLE task_census", "its tables are not those of version 3"),
         ("INSERT INTO tasks VALUES ('o/r#1', '{}', zeroblob(32))", "its row was changed"),
     ] {
         scratch.put(&whole);
@@ -264,7 +267,11 @@ fn forge(scratch: &Scratch, change: impl Fn(&mut Vec<Value>)) -> Result<SqliteSt
     scratch.put(&scratch.holding(&[]));
     let db = rusqlite::Connection::open(scratch.file("")).expect("ours");
     let marks = vec!["?"; values.len()].join(", ");
-    db.execute(&format!("INSERT INTO runs VALUES ({marks})"), rusqlite::params_from_iter(values)).expect("ours");
+    db.execute(
+        &format!("INSERT INTO runs ({}, digest) VALUES ({marks})", row::COLUMNS),
+        rusqlite::params_from_iter(values),
+    )
+    .expect("ours");
     db.execute("UPDATE census SET runs = 1, digests = ?1", [sum]).expect("ours");
     drop(db);
     let opened = scratch.open();
@@ -309,6 +316,8 @@ fn a_row_with_a_right_digest_is_still_read_strictly() {
         (15, Text("{}".to_owned()), "missing field `v`"),
         (15, Null, "baseline is"),
         (16, Text("{}".to_owned()), "would have written otherwise"),
+        (17, Text("{}".to_owned()), "missing field `v`"),
+        (17, Text("{\"v\":1,\"sentences\":[]}".to_owned()), "would have written otherwise"),
     ] {
         let error = forge(&scratch, |values| values[column] = value.clone()).expect_err(said);
         assert!(matches!(&error, StoreError::Corrupt(why) if why.contains(said)), "{said}: {error}");

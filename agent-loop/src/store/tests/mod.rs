@@ -115,7 +115,7 @@ fn the_database_is_opened_as_durable_and_as_closed_as_it_can_be() {
         let on = ["synchronous", "foreign_keys", "trusted_schema", "cell_size_check", "mmap_size"].map(number);
         assert_eq!(on, [2, 1, 0, 1, 0]);
         assert_eq!(number("max_page_count") * number("page_size"), 1 << 30);
-        assert_eq!((number("application_id"), number("user_version")), (0x6167_6c70, 2));
+        assert_eq!((number("application_id"), number("user_version")), (0x6167_6c70, 3));
     }
 }
 

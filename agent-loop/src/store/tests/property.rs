@@ -140,6 +140,7 @@ fn record() -> impl Strategy<Value = RunRecord> {
     // Few ids, so that runs are saved again.
     (0..5_u128, any::<u32>(), submission(), any::<i64>(), any::<String>(), stage).prop_map(
         |(id, attempt, submission, submitted_unix_ns, boot_id, stage)| RunRecord {
+            told: submission.argv.clone(),
             id: RunId(Ulid(id << 90)),
             attempt,
             submission,

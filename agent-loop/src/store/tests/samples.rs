@@ -7,15 +7,35 @@ use ulid::Ulid;
 
 use crate::event::{LaunchFailure, Outcome};
 use crate::model::{BootNs, PidfsIno, ProcessKey, RunTag, Source, StopReason, Totals, WaitStatus};
-use crate::run::{Born, End, Limits, RunId, RunOutcome, RunRecord, Stage, Submission};
+use crate::run::{Born, End, Limits, Part, RunId, RunOutcome, RunRecord, Stage, Submission};
 use crate::supervise::Leftovers;
 
 /// Records of every stage, outcome, source and reason, by age.
 pub(super) fn samples() -> Vec<RunRecord> {
-    let mut samples = version_1();
+    let mut samples = version_2();
+    let told = |many: usize| (0..many).map(|at| format!("Its end was \"asked\" for: {at}\n\u{1F980}")).collect();
     let next = samples.len() as u64;
-    samples.extend((next..).zip(REASONS).map(|(number, reason)| record(number, Stage::Intended(Some(reason)))));
+    let stages = [Stage::Queued, Stage::Ended(end(5, RunOutcome::Withdrawn, Source::Unknown))];
+    for (number, (many, stage)) in (next..).zip([1, RunRecord::MOST_TOLD].into_iter().zip(stages)) {
+        samples.push(RunRecord { told: told(many), ..record(number, stage) });
+    }
     samples
+}
+
+/// The records of `state-v2.db`.
+pub(super) fn version_2() -> Vec<RunRecord> {
+    let mut records = version_1();
+    let next = records.len() as u64;
+    records.extend((next..).zip(REASONS).map(|(number, reason)| record(number, Stage::Intended(Some(reason)))));
+    let part = |what: &str| Some(Part { issue: "owner/name#7".to_owned(), attempt: 3, what: what.to_owned() });
+    let parts = [(Part::AGENT, Stage::Queued), ("clone", Stage::Ended(end(3, RunOutcome::Withdrawn, Source::Unknown)))];
+    let next = records.len() as u64;
+    for (number, (what, stage)) in (next..).zip(parts) {
+        let mut run = record(number, stage);
+        (run.submission.part, run.submission.withheld) = (part(what), true);
+        records.push(run);
+    }
+    records
 }
 
 /// The records of `state-v1.db`.
@@ -124,5 +144,6 @@ fn record(number: u64, stage: Stage) -> RunRecord {
         submitted_unix_ns: 1_700_000_000_000_000_000 + number.cast_signed(),
         boot_id: "11111111-2222-3333-4444-555555555555".to_owned(),
         stage,
+        told: Vec::new(),
     }
 }

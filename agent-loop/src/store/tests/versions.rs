@@ -3,33 +3,38 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::samples::{samples, version_1};
+use super::samples::{samples, version_1, version_2};
 use super::{Scratch, all};
 use crate::store::schema::STEPS;
 use crate::store::{SqliteStore, Store as _, StoreError};
 
 const VERSION_1: &[u8] = include_bytes!("../../../tests/data/state-v1.db");
+const VERSION_2: &[u8] = include_bytes!("../../../tests/data/state-v2.db");
 
 #[test]
-fn the_committed_database_of_version_1_reads_as_what_was_written() {
-    let scratch = Scratch::new();
-    scratch.put(VERSION_1);
-    let mut store = scratch.store();
-    assert_eq!(all(&store), version_1());
-    let mut run = version_1()[0].clone();
-    run.attempt += 1;
-    store.save(&run).expect("there is room");
-    assert_eq!(store.run(run.id).expect("good"), Some(run));
+fn the_committed_databases_of_older_versions_read_as_what_was_written() {
+    for (committed, written) in [(VERSION_1, version_1()), (VERSION_2, version_2())] {
+        let scratch = Scratch::new();
+        scratch.put(committed);
+        let mut store = scratch.store();
+        assert_eq!(all(&store), written);
+        let mut run = written[0].clone();
+        run.attempt += 1;
+        assert!(run.tell("Its end was asked for.".to_owned()));
+        store.save(&run).expect("there is room");
+        drop(store);
+        assert_eq!(scratch.store().run(run.id).expect("good"), Some(run));
+    }
 }
 
-/// Writes `tests/data/state-v1.db` anew, which is done once for each version, before its release:
+/// Writes `tests/data/state-v3.db` anew, which is done once for each version, before its release:
 /// `cargo test -p agent-loop --lib -- --ignored --exact store::tests::versions::write_the_committed_database`
 #[test]
 #[ignore = "writes a committed file"]
 fn write_the_committed_database() {
     let scratch = Scratch::new();
-    let bytes = scratch.holding(&version_1());
-    fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/state-v1.db"), bytes).expect("our tree");
+    let bytes = scratch.holding(&samples());
+    fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/state-v3.db"), bytes).expect("our tree");
 }
 
 /// The ending of the copy that is kept before the next migration.

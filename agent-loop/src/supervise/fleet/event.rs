@@ -83,6 +83,15 @@ pub enum FleetEvent {
         id: RunId,
         /// Why.
         reason: StopReason,
+        /// Who and in which words, to be remembered: [`RunRecord::told`].
+        told: String,
+    },
+    /// Something that people are told of a run beyond its stage, to be remembered: [`RunRecord::told`].
+    Told {
+        /// Which run.
+        id: RunId,
+        /// One sentence.
+        told: String,
     },
     /// A run of an earlier daemon goes on, with the core that was restored for it.
     Resumed {
@@ -120,6 +129,7 @@ impl FleetEvent {
             | Self::Output { id, .. }
             | Self::OomKills { id, .. }
             | Self::StopAsked { id, .. }
+            | Self::Told { id, .. }
             | Self::Again(id) => Some(*id),
             Self::KeeperLost | Self::KeeperReady | Self::LaunchesHeld(_) | Self::Woke => None,
         }
@@ -129,7 +139,7 @@ impl FleetEvent {
     #[must_use]
     pub fn concerns_one_run(&self) -> bool {
         match self {
-            Self::Of(..) | Self::Output { .. } | Self::OomKills { .. } => true,
+            Self::Of(..) | Self::Output { .. } | Self::OomKills { .. } | Self::Told { .. } => true,
             Self::Submitted(_)
             | Self::Requeued(_)
             | Self::Saved { .. }

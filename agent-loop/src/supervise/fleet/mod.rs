@@ -174,7 +174,16 @@ impl Fleet {
             FleetEvent::Launched { id, result } => self.launched(now, id, result, out),
             FleetEvent::Of(id, event) => self.of(now, id, event, out),
             FleetEvent::Output { id, at, over_budget } => self.output(now, id, at, over_budget, out),
-            FleetEvent::StopAsked { id, reason } => self.stop(now, id, reason, out),
+            FleetEvent::StopAsked { id, reason, told } => {
+                let new = self.tell(id, told);
+                self.stop(now, id, reason, out);
+                // After what the stop itself asks for, which waits for no disk.
+                self.save_told(id, new, out);
+            }
+            FleetEvent::Told { id, told } => {
+                let new = self.tell(id, told);
+                self.save_told(id, new, out);
+            }
             FleetEvent::OomKills { id, kills } => {
                 if let Some(member) = self.members.get_mut(&id) {
                     member.oom_kills = Some(kills);
@@ -341,6 +350,13 @@ impl Fleet {
                         && let Phase::Live(core) = &member.phase
                     {
                         member.accounts = Some(*core.tracker().accounts());
+                        if summary.unseen > 0 {
+                            member.record.tell(format!(
+                                "The kernel could not track up to {} births on this host while it ran: that none of \
+                                 these processes left its cgroup is not proven.",
+                                summary.unseen
+                            ));
+                        }
                     }
                     let end = self.members.get(&id).map(|member| End::of(&summary, member.oom_kills));
                     if let Some(end) = end {
@@ -381,6 +397,20 @@ impl Fleet {
         member.output_at = member.output_at.max(at);
         if over {
             self.stop(now, id, StopReason::OutputBudget, out);
+        }
+    }
+
+    /// Adds to what people are told of a run; one whose end is remembered already is remembered as it ended.
+    fn tell(&mut self, id: RunId, told: String) -> bool {
+        let Some(member) = self.members.get_mut(&id) else { return false };
+        !matches!(member.record.stage, Stage::Ended(_)) && member.record.tell(told)
+    }
+
+    /// Has a run saved of which something new is told, unless it is being saved as it is now.
+    fn save_told(&mut self, id: RunId, new: bool, out: &mut Vec<FleetAction>) {
+        let saved = |action: &FleetAction| matches!(action, FleetAction::Save(record) if record.id == id);
+        if let Some(member) = self.members.get_mut(&id).filter(|_| new && !out.iter().any(saved)) {
+            member.save(out);
         }
     }
 

@@ -23,6 +23,8 @@ use crate::track::Restored;
 const SEC: u64 = 1_000_000_000;
 /// More events than this at one moment are a loop.
 const STORM: u32 = 10_000;
+/// Who asks for the end of a run, and why.
+pub(super) const ASKED: &str = "Its end was asked for by user 0: enough.";
 pub(super) const OPERATOR: StopReason = StopReason::Operator { signal: 15 };
 
 /// The cgroup of an attempt and what is in it.
@@ -61,7 +63,7 @@ pub(super) struct World {
     pub(super) limits: Limits,
     pub(super) leftovers: Leftovers,
     pub(super) facts: BTreeMap<RunName, Vec<Fact>>,
-    totals: BTreeMap<RunName, Totals>,
+    pub(super) totals: BTreeMap<RunName, Totals>,
     next: u32,
     /// How often a run began to execute, over all attempts.
     pub(super) executed: BTreeMap<RunId, u32>,
@@ -146,6 +148,7 @@ impl World {
     pub(super) fn record(&mut self) -> RunRecord {
         self.next += 1;
         RunRecord {
+            told: Vec::new(),
             id: RunId(Ulid::from_parts(u64::from(self.next), 7)),
             attempt: 1,
             submission: Submission {
@@ -187,7 +190,7 @@ impl World {
         if !self.executed.contains_key(&id) {
             self.never.insert(id);
         }
-        self.tell(FleetEvent::StopAsked { id, reason: OPERATOR });
+        self.tell(FleetEvent::StopAsked { id, reason: OPERATOR, told: ASKED.to_owned() });
     }
 
     /// The main process ends by itself.
@@ -298,8 +301,16 @@ impl World {
             (Some((attempt, Stage::Queued | Stage::Intended(_))), _) => assert!(attempt <= record.attempt),
             (None, _) => {}
         }
+        let by_asking =
+            |end: &End| matches!(end.outcome, RunOutcome::Withdrawn | RunOutcome::Finished(Outcome::Stopped(OPERATOR)));
         match &record.stage {
-            Stage::Ended(end) => self.check_end(id, end, &record.boot_id),
+            Stage::Ended(end) => {
+                assert!(
+                    !by_asking(end) || record.told.iter().any(|it| it == ASKED),
+                    "who asked for its end is forgotten"
+                );
+                self.check_end(id, end, &record.boot_id);
+            }
             Stage::Queued | Stage::Intended(_) | Stage::Born(_) => assert_eq!(record.boot_id, self.boot_id()),
         }
         self.store.insert(id, record);

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::shadow::{OPERATOR, World, failure};
+use super::shadow::{ASKED, OPERATOR, World, failure};
 use super::{Fleet, FleetAction, FleetEvent, FleetSettings, Now, RETRY, settings_of};
 use crate::event::{Action, Event, Fact, Launched, Member, Outcome, Tree};
 use crate::model::{BootNs, ProcessKey, RunTag, StopReason, WaitStatus};
-use crate::run::{End, Limits, Part, RunId, RunOutcome, Stage};
+use crate::run::{End, Limits, Part, RunId, RunOutcome, RunRecord, Stage};
 use crate::supervise::shadow::{Fate, Nature, Shadow, killed};
 use crate::supervise::{Core, Leftovers, Settings};
 use crate::track::Restored;
@@ -694,13 +694,41 @@ fn the_reason_of_a_stop_is_remembered_but_for_leftovers_of_a_main_process_that_e
     assert_eq!(fleet.state(id), Some("stopping"));
     assert_eq!(saves(&actions), []);
     let (mut fleet, id, now) = resumed(Leftovers::Kill);
-    let actions = fleet.handle(now, FleetEvent::StopAsked { id, reason: OPERATOR });
+    let actions = fleet.handle(now, FleetEvent::StopAsked { id, reason: OPERATOR, told: ASKED.to_owned() });
     assert_eq!(fleet.state(id), Some("stopping"));
     assert_eq!(saves(&actions), [Some(OPERATOR)]);
     // What the stop itself asks for comes before the store.
     let last = actions.iter().rposition(|action| matches!(action, FleetAction::Of(..)));
     let save = actions.iter().position(|action| matches!(action, FleetAction::Save(_)));
     assert!(last < save, "{actions:?}");
+}
+
+#[test]
+fn who_asks_for_the_end_of_a_run_is_saved_with_it_and_once() {
+    let ask = |id, who: &str| FleetEvent::StopAsked { id, reason: OPERATOR, told: who.to_owned() };
+    let told = |actions: &[FleetAction]| -> Vec<Vec<String>> {
+        let of = |action: &FleetAction| match action {
+            FleetAction::Save(record) => Some(record.told.clone()),
+            _ => None,
+        };
+        actions.iter().filter_map(of).collect()
+    };
+    let (mut fleet, id, now) = resumed(Leftovers::Kill);
+    assert_eq!(told(&fleet.handle(now, ask(id, ASKED))), [[ASKED]]);
+    assert_eq!(told(&fleet.handle(now, ask(id, ASKED))), [[""; 0]; 0], "nothing new");
+    assert_eq!(told(&fleet.handle(now, ask(id, "another"))), [[ASKED, "another"]]);
+    for number in 0..100 {
+        fleet.handle(now, ask(id, &number.to_string()));
+    }
+    assert_eq!(fleet.record(id).expect("it is stopping").told.len(), RunRecord::MOST_TOLD);
+    // In the queue too, where nothing else of it would be saved but its end.
+    let mut world = World::new(1);
+    world.running();
+    let waits = world.submit();
+    world.settle();
+    let actions = world.fleet.handle(world.clock(), ask(waits, ASKED));
+    assert_eq!(told(&actions), [[ASKED]]);
+    assert_eq!(told(&world.fleet.handle(world.clock(), ask(waits, "too late"))), [[""; 0]; 0], "it is as it ended");
 }
 
 #[test]
@@ -767,6 +795,20 @@ fn kills_for_want_of_memory_are_part_of_the_end() {
 }
 
 #[test]
+fn why_an_empty_tree_is_not_proven_is_remembered() {
+    let mut world = World::new(1);
+    let id = world.running();
+    for totals in world.totals.values_mut() {
+        totals.missed += 3;
+    }
+    world.die(id, killed(9));
+    world.pass(secs(2));
+    assert!(!end(&world, id).proven);
+    let told = world.store[&id].told.concat();
+    assert!(told.contains("up to 3 births"), "{told}");
+}
+
+#[test]
 fn events_of_a_run_that_is_not_there_change_nothing() {
     let mut world = World::new(1);
     let id = world.record().id;
@@ -775,7 +817,7 @@ fn events_of_a_run_that_is_not_there_change_nothing() {
         FleetEvent::Removed { id, result: Ok(()) },
         FleetEvent::Of(id, Event::Started),
         FleetEvent::Output { id, at: None, over_budget: true },
-        FleetEvent::StopAsked { id, reason: OPERATOR },
+        FleetEvent::StopAsked { id, reason: OPERATOR, told: ASKED.to_owned() },
         FleetEvent::Again(id),
         FleetEvent::OomKills { id, kills: 1 },
     ] {

@@ -2,9 +2,9 @@
 
 use super::{Act, Decision, Or, State, Why, write};
 use crate::work::act::{Kind, Need, Write};
-use crate::work::seen::{Claim, Commits, PullState, Reply, Run, RunEnd};
+use crate::work::seen::{Claim, Commits, Pull, PullState, Reply, Run, RunEnd};
 use crate::work::task::{Gone, Head, Purpose};
-use crate::work::words::{At, Sha};
+use crate::work::words::{At, PullNumber, Sha};
 
 /// How long a pull request that was asked for may not be shown, seconds, before it is asked for again.
 const SHOWN: u64 = 30;
@@ -34,16 +34,32 @@ impl Decision<'_> {
             }
         }
         match self.claim_seen()?.clone() {
-            Claim::Ours { .. } => {
+            Claim::Ours { heads, .. } => {
                 self.task.claimed = true;
-                self.to(State::Preparing(Purpose::Work))
+                self.inherit(&heads)
             }
             Claim::Free => self.claim_by(Write::Claim),
-            Claim::Theirs { at, time, .. } if self.now.since(time) > self.rules.claim_stale => {
-                self.claim_by(Write::TakeClaim { from: at })
+            Claim::Theirs { at, time, heads, .. } if self.now.since(time) > self.rules.claim_stale => {
+                self.claim_by(Write::TakeClaim { from: at, heads })
             }
             Claim::Theirs { .. } => self.to(State::Superseded(Gone::ClaimLost)),
         }
+    }
+
+    /// Goes on with what a host that is gone had pushed under this claim, or begins.
+    fn inherit(&mut self, heads: &[Sha]) -> Or<()> {
+        if let Some(last) = heads.first() {
+            let remote = self.seen.remote.clone().ok_or(Act::Read(Need::Remote))?;
+            // The branch may have gone with a merge: then it is the commit that was pushed last.
+            let head = remote.clone().filter(|at| heads.contains(at)).unwrap_or_else(|| last.clone());
+            self.task.pushed = Some(head.clone());
+            let pulls = self.seen.pulls.as_ref().ok_or(Act::Read(Need::Pulls))?;
+            if !pulls.is_empty() || remote.as_ref() == Some(&head) {
+                return self.to(State::Opening(Head { sha: head, since: self.now }));
+            }
+            self.task.pushed = None;
+        }
+        self.to(State::Preparing(Purpose::Work))
     }
 
     fn claim_by(&mut self, claim: Write) -> Or<()> {
@@ -65,6 +81,12 @@ impl Decision<'_> {
             Run::Never | Run::Over(_) => {}
             Run::Alive => return Err(self.wait(self.rules.poll)),
             Run::Unproven => return self.ask_a_person(Why::TreeNotProven),
+        }
+        // A branch that this task did not push is found here, not when an agent has worked for nothing.
+        if self.task.pushed.is_none()
+            && let Some(foreign) = self.seen.remote.clone().ok_or(Act::Read(Need::Remote))?
+        {
+            return self.ask_a_person(Why::ForeignBranch(foreign));
         }
         match self.reply_to(Kind::Prepare) {
             None => Err(write(Write::Prepare(purpose))),
@@ -161,6 +183,7 @@ impl Decision<'_> {
                 return self.ask_a_person(Why::ForeignBranch(foreign));
             }
         }
+        self.name(&head)?;
         match self.reply_to(Kind::Push) {
             Some(Reply::Refused(why)) => {
                 let why = format!("the push of the branch: {why}");
@@ -176,15 +199,34 @@ impl Decision<'_> {
         Err(write(Write::Push { head, expect: remote }))
     }
 
+    /// Has the claim name a commit before it is pushed: so whoever takes over from us knows it for ours.
+    fn name(&mut self, head: &Sha) -> Or<()> {
+        let (at, named) = match self.claim_seen()? {
+            Claim::Ours { at, heads, .. } => (at.clone(), heads.contains(head)),
+            // It is lost, as the next decision finds.
+            Claim::Free | Claim::Theirs { .. } => return Err(self.wait(1)),
+        };
+        if named { Ok(()) } else { self.claim_by(Write::TakeClaim { from: at, heads: self.heads() }) }
+    }
+
+    /// The commits that the branch may be at by what was, or is about to be, pushed; newest first.
+    pub(super) fn heads(&self) -> Vec<Sha> {
+        let named = self.task.state.head();
+        let before = self.task.pushed.as_ref().filter(|pushed| named != Some(*pushed));
+        named.into_iter().chain(before).cloned().collect()
+    }
+
     pub(super) fn open(&mut self, head: Head) -> Or<()> {
         let pulls = self.seen.pulls.clone().ok_or(Act::Read(Need::Pulls))?;
         if let Some(open) = pulls.iter().find(|pull| pull.state == PullState::Open && pull.base == self.task.base) {
             if self.task.pull.is_none_or(|number| number == open.number) {
                 self.task.pull = Some(open.number);
+                self.task.pushed = Some(open.head.clone());
                 let head = if open.head == head.sha { head } else { Head { sha: open.head.clone(), since: self.now } };
                 return self.to(State::CiWait(head));
             }
-        } else if let Some(known) = self.task.pull {
+        } else if let Some(known) = self.task.pull.or_else(|| over(&pulls, &head.sha)) {
+            self.task.pull = Some(known);
             return match pulls.iter().find(|pull| pull.number == known).map(|pull| &pull.state) {
                 Some(PullState::Merged(proof)) if *proof.head() == head.sha => {
                     self.to(State::Closing { head, tries: 0 })
@@ -218,6 +260,11 @@ impl Decision<'_> {
         }
         Ok(())
     }
+}
+
+/// A pull request of this commit that is over: a person or a host that is gone was quicker than we with all of it.
+fn over(pulls: &[Pull], head: &Sha) -> Option<PullNumber> {
+    pulls.iter().find(|pull| pull.head == *head && pull.state != PullState::Open).map(|pull| pull.number)
 }
 
 impl Reply {

@@ -11,7 +11,7 @@ mod tell;
 use super::act::{Act, Kind, Need, Write};
 use super::rules::Rules;
 use super::seen::{Claim, Issue, Pull, Reply, Run, Seen};
-use super::task::{Gone, State, Task, Why};
+use super::task::{Gone, State, Task, WayPart, Why};
 use super::words::At;
 
 /// A decision: the task as it is from now on, and the one thing to do.
@@ -85,27 +85,15 @@ impl Decision<'_> {
 
     /// Finds out whether a person or another host took the task away, wherever that may be.
     fn withdrawal(&mut self) -> Or<()> {
-        match &self.task.state {
+        match self.task.state.part() {
             // Nothing is ours yet, or any more; or the pull request has the first word.
-            State::Eligible
-            | State::Merging(_)
-            | State::MergeUnknown { .. }
-            | State::Closing { .. }
-            | State::Done
-            | State::Superseded(_)
-            | State::Cleaned
-            | State::Running { stop: Some(_), .. } => return Ok(()),
-            State::Preparing(_)
-            | State::Running { .. }
-            | State::Exited(_)
-            | State::Pushing(_)
-            | State::Opening(_)
-            | State::CiWait(_)
-            | State::CiMissing(_)
-            | State::CiApproval(_)
-            | State::MergeGate { .. }
-            | State::Backoff { .. }
-            | State::NeedsHuman(_) => {}
+            WayPart::Before
+            | WayPart::Stopping
+            | WayPart::Merge
+            | WayPart::Done
+            | WayPart::Withdrawn(_)
+            | WayPart::Nothing => return Ok(()),
+            WayPart::Work | WayPart::Judged | WayPart::Person => {}
         }
         let Some(gone) = self.gone()? else { return self.renew() };
         if let State::Running { purpose, .. } = self.task.state.clone() {
@@ -119,11 +107,11 @@ impl Decision<'_> {
     /// may take over.
     fn renew(&self) -> Or<()> {
         if self.task.claimed
-            && let Claim::Ours { at, time } = self.claim_seen()?
+            && let Claim::Ours { at, time, .. } = self.claim_seen()?
             && self.now.since(*time) > self.rules.claim_renew
         {
             self.again(Kind::TakeClaim)?;
-            return Err(write(Write::TakeClaim { from: at.clone() }));
+            return Err(write(Write::TakeClaim { from: at.clone(), heads: self.heads() }));
         }
         Ok(())
     }

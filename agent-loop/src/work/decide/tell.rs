@@ -2,39 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use super::{Act, Decision, Or, State, write};
+use super::{Act, Decision, Or, write};
 use crate::work::act::{Kind, Need, Write};
 use crate::work::comment::{self, digest};
 use crate::work::seen::{Claim, Mark, Reply};
-use crate::work::task::{Gone, Writing};
+use crate::work::task::{Gone, WayPart, Writing};
 
 /// How long a comment that was written may not be shown, seconds, before it is taken for not written.
 const SHOWN: u64 = 30;
 
 impl Decision<'_> {
     pub(super) fn tell(&mut self) -> Or<()> {
-        match &self.task.state {
+        match self.task.state.part() {
             // Not ours to write in; or something more urgent is in the middle.
-            State::Eligible
-            | State::Merging(_)
-            | State::MergeUnknown { .. }
-            | State::Closing { .. }
-            | State::Running { stop: Some(_), .. }
-            | State::Superseded(Gone::ClaimLost)
-            | State::Cleaned => return Ok(()),
-            State::Preparing(_)
-            | State::Running { .. }
-            | State::Exited(_)
-            | State::Pushing(_)
-            | State::Opening(_)
-            | State::CiWait(_)
-            | State::CiMissing(_)
-            | State::CiApproval(_)
-            | State::MergeGate { .. }
-            | State::Backoff { .. }
-            | State::NeedsHuman(_)
-            | State::Done
-            | State::Superseded(_) => {}
+            WayPart::Before
+            | WayPart::Stopping
+            | WayPart::Merge
+            | WayPart::Withdrawn(Gone::ClaimLost)
+            | WayPart::Nothing => return Ok(()),
+            WayPart::Work | WayPart::Judged | WayPart::Person | WayPart::Done | WayPart::Withdrawn(_) => {}
         }
         // Given up, or taken over: whoever has it writes there.
         if !self.task.claimed || !matches!(self.claim_seen()?, Claim::Ours { .. }) {
@@ -128,25 +114,16 @@ impl Decision<'_> {
 
     fn label(&self) -> Or<()> {
         let labels = &self.rules.labels;
-        let (wanted, unwanted): (BTreeSet<&String>, BTreeSet<&String>) = match &self.task.state {
-            State::NeedsHuman(_) => ([&labels.question].into(), [&labels.in_progress].into()),
-            State::Done => (BTreeSet::new(), [&labels.in_progress, &labels.question, &labels.ready].into()),
-            State::Superseded(_) => (BTreeSet::new(), [&labels.in_progress].into()),
-            State::Eligible
-            | State::Preparing(_)
-            | State::Running { .. }
-            | State::Exited(_)
-            | State::Pushing(_)
-            | State::Opening(_)
-            | State::CiWait(_)
-            | State::CiMissing(_)
-            | State::CiApproval(_)
-            | State::MergeGate { .. }
-            | State::Merging(_)
-            | State::MergeUnknown { .. }
-            | State::Closing { .. }
-            | State::Backoff { .. }
-            | State::Cleaned => ([&labels.in_progress].into(), [&labels.ready, &labels.question].into()),
+        let (wanted, unwanted): (BTreeSet<&String>, BTreeSet<&String>) = match self.task.state.part() {
+            WayPart::Person => ([&labels.question].into(), [&labels.in_progress].into()),
+            WayPart::Done => (BTreeSet::new(), [&labels.in_progress, &labels.question, &labels.ready].into()),
+            WayPart::Withdrawn(_) => (BTreeSet::new(), [&labels.in_progress].into()),
+            WayPart::Before
+            | WayPart::Work
+            | WayPart::Stopping
+            | WayPart::Judged
+            | WayPart::Merge
+            | WayPart::Nothing => ([&labels.in_progress].into(), [&labels.ready, &labels.question].into()),
         };
         let there: BTreeSet<&String> = self.issue()?.labels.iter().collect();
         let add: Vec<String> = wanted.difference(&there).map(|label| (*label).clone()).collect();

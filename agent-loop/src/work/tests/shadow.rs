@@ -54,8 +54,8 @@ pub(super) struct World {
     pub(super) rules: Rules,
     pub(super) open: bool,
     pub(super) labels: BTreeSet<String>,
-    /// Which commit, whose, when.
-    pub(super) claim: Option<(Sha, &'static str, At)>,
+    /// Which commit, whose, when, and the commits that it names.
+    pub(super) claim: Option<(Sha, &'static str, At, Vec<Sha>)>,
     pub(super) remote: Option<Sha>,
     pub(super) requests: Vec<Request>,
     pub(super) checks: BTreeMap<Sha, Ci>,
@@ -194,9 +194,13 @@ impl World {
             Write::Launch { .. } => {
                 assert!(!host.is_alive() && !others, "a second agent on one issue (I13)");
                 assert!(
-                    self.claim.as_ref().is_some_and(|(_, holder, _)| *holder == host.name),
+                    self.claim.as_ref().is_some_and(|(_, holder, ..)| *holder == host.name),
                     "without a claim (I13)"
                 );
+            }
+            Write::Push { head, .. } => {
+                let named = self.claim.as_ref().is_some_and(|(.., heads)| heads.contains(head));
+                assert!(named, "a commit that the claim does not name: who takes over would not know it for ours");
             }
             Write::Merge { pull, head } => {
                 assert!(self.green.contains(head), "a head that was never green (I16)");
@@ -222,9 +226,11 @@ impl World {
     fn perform(&mut self, host: &mut Host, write: &Write) -> Reply {
         match write {
             Write::Claim if self.claim.is_some() => return Reply::Conflict("it exists".to_owned()),
-            Write::Claim => self.claim = Some((self.commit(), host.name, self.now)),
-            Write::TakeClaim { from } => match &self.claim {
-                Some((at, ..)) if at == from => self.claim = Some((self.commit(), host.name, self.now)),
+            Write::Claim => self.claim = Some((self.commit(), host.name, self.now, Vec::new())),
+            Write::TakeClaim { from, heads } => match &self.claim {
+                Some((at, ..)) if at == from => {
+                    self.claim = Some((self.commit(), host.name, self.now, heads.clone()));
+                }
                 _ => return Reply::Conflict("not a fast-forward".to_owned()),
             },
             Write::Release { at } => match &self.claim {
@@ -305,11 +311,24 @@ impl World {
             Need::Issue => Part::Issue(Issue { open: self.open, labels: self.labels.iter().cloned().collect() }),
             Need::Claim => Part::Claim(match &self.claim {
                 None => Claim::Free,
-                Some((at, holder, time)) if *holder == host.name => Claim::Ours { at: at.clone(), time: *time },
-                Some((at, holder, time)) => Claim::Theirs { at: at.clone(), host: (*holder).to_owned(), time: *time },
+                Some((at, holder, time, heads)) if *holder == host.name => {
+                    Claim::Ours { at: at.clone(), time: *time, heads: heads.clone() }
+                }
+                Some((at, holder, time, heads)) => {
+                    let (at, host, heads) = (at.clone(), (*holder).to_owned(), heads.clone());
+                    Claim::Theirs { at, host, time: *time, heads }
+                }
             }),
             Need::Comments => Part::Comments(self.comments.clone()),
-            Need::Pulls => Part::Pulls(self.requests.iter().map(pull).collect()),
+            Need::Pulls => {
+                // As `issues` reads them: open, of the commit that was pushed, or known.
+                let counts = |it: &&Request| {
+                    it.open
+                        || host.task.pushed.as_ref() == Some(&it.head)
+                        || host.task.pull == Some(PullNumber(it.number))
+                };
+                Part::Pulls(self.requests.iter().filter(counts).map(pull).collect())
+            }
             Need::Remote => Part::Remote(self.remote.clone()),
             Need::Ci(head) => {
                 let ci = self.ci(head).clone();

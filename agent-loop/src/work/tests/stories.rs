@@ -48,7 +48,7 @@ fn one_issue_goes_all_the_way() {
     host.commit = Some(world.commit());
     host.runs.insert(1, Run::Over(RunEnd::Worked));
     let second = until_it_waits(&mut world, &mut host);
-    assert_eq!(second, ["Comment", "Comment", "Push", "Comment", "Open", "Comment"]);
+    assert_eq!(second, ["Comment", "Comment", "TakeClaim", "Push", "Comment", "Open", "Comment"]);
     let head = host.commit.clone().expect("a commit");
     judged(&mut world, &head, Says::Success);
     let third = until_it_waits(&mut world, &mut host);
@@ -195,7 +195,7 @@ fn a_second_host_starts_no_second_agent() {
         world.step(&mut two, other, Fate::Answered);
     }
     assert_eq!(two.task.state, State::Cleaned);
-    assert!(two.runs.is_empty() && world.claim.as_ref().is_some_and(|(_, holder, _)| *holder == "one"));
+    assert!(two.runs.is_empty() && world.claim.as_ref().is_some_and(|(_, holder, ..)| *holder == "one"));
 }
 
 #[test]
@@ -232,6 +232,91 @@ fn what_a_dead_host_had_begun_is_gone_on_with_and_what_a_living_one_has_is_not()
     world.now = world.now.after(world.rules.claim_stale + 1);
     until_it_waits(&mut world, &mut late);
     assert_eq!(late.task.state, State::Cleaned);
+}
+
+/// The first host has died; another one goes on until it waits. No agent of it may be begun.
+fn heir_of(world: &mut World) -> Host {
+    let mut heir = Host::new("heir");
+    world.now = world.now.after(world.rules.claim_stale + 1);
+    until_it_waits(world, &mut heir);
+    assert!(heir.runs.is_empty(), "{:?}", heir.task);
+    heir
+}
+
+#[test]
+fn what_a_dead_host_had_pushed_under_its_claim_is_gone_on_with() {
+    // It waited for the checks.
+    let (mut world, _, head) = waiting();
+    let mut heir = heir_of(&mut world);
+    assert_eq!((heir.task.state.word(), heir.task.state.head()), ("ci_wait", Some(&head)));
+    judged(&mut world, &head, Says::Success);
+    until_it_waits(&mut world, &mut heir);
+    assert_eq!((heir.task.state, world.merges.len(), world.closes), (State::Cleaned, 1, 1));
+    // It died between the push and the pull request, or before it had an answer to either.
+    for (kind, fate) in
+        [(Kind::Push, Fate::CrashAfter), (Kind::Open, Fate::CrashBefore), (Kind::Open, Fate::CrashAfter)]
+    {
+        let (mut world, mut host) = (World::new(), Host::new("one"));
+        until_it_waits(&mut world, &mut host);
+        host.commit = Some(world.commit());
+        host.runs.insert(1, Run::Over(RunEnd::Worked));
+        loop {
+            let act = decide(&host.task, &host.seen, world.now, &world.rules).act;
+            let last = matches!(&act, Act::Write(write) if write.kind() == kind);
+            world.step(&mut host, false, if last { fate } else { Fate::Answered });
+            if last {
+                break;
+            }
+        }
+        let heir = heir_of(&mut world);
+        assert_eq!((heir.task.state.head(), world.requests.len()), (host.commit.as_ref(), 1), "{kind:?} {fate:?}");
+    }
+}
+
+#[test]
+fn what_a_dead_host_had_merged_is_closed_by_its_heir_on_proof() {
+    for branch_goes in [false, true] {
+        let (mut world, mut host, head) = waiting();
+        judged(&mut world, &head, Says::Success);
+        while world.merges.is_empty() {
+            world.step(&mut host, false, Fate::Answered);
+        }
+        if branch_goes {
+            world.remote = None;
+        }
+        let heir = heir_of(&mut world);
+        assert_eq!((heir.task.state, world.merges.len(), world.closes), (State::Cleaned, 1, 1), "{branch_goes}");
+    }
+}
+
+#[test]
+fn a_branch_that_no_claim_accounts_for_is_a_persons_to_decide_on() {
+    // Of a stranger, before anybody claimed it; and in the place of what a dead host had pushed, without a pull request.
+    let mut world = World::new();
+    world.remote = Some(world.commit());
+    let mut host = Host::new("one");
+    until_it_waits(&mut world, &mut host);
+    assert!(matches!(host.task.state, State::NeedsHuman(Why::ForeignBranch(_))) && host.runs.is_empty());
+    let (mut world, _, _) = waiting();
+    world.requests.clear();
+    world.remote = Some(world.commit());
+    let heir = heir_of(&mut world);
+    assert!(matches!(heir.task.state, State::NeedsHuman(Why::ForeignBranch(_))), "{:?}", heir.task.state);
+    assert!(world.requests.is_empty() && world.merges.is_empty());
+}
+
+#[test]
+fn an_earlier_life_of_an_issue_proves_nothing_for_a_later_one() {
+    let (mut world, mut host, head) = waiting();
+    judged(&mut world, &head, Says::Success);
+    until_it_waits(&mut world, &mut host);
+    assert_eq!((host.task.state.word(), world.claim.is_none()), ("cleaned", true));
+    // A person opens it again: its merged pull request is still there.
+    (world.open, world.remote) = (true, None);
+    world.labels.insert("State/Ready".to_owned());
+    let mut later = Host::new("later");
+    until_it_waits(&mut world, &mut later);
+    assert_eq!((later.task.state.word(), world.closes), ("running", 1));
 }
 
 #[test]

@@ -14,8 +14,8 @@ mod tree;
 
 pub(in crate::cli) use event::event;
 pub(super) use facts::{ending, killing, run, status, why};
-pub(super) use queue::queue;
 pub(in crate::cli) use queue::tick;
+pub(super) use queue::{queue, story};
 pub(super) use table::table;
 pub(super) use text::Colour;
 #[cfg(test)]

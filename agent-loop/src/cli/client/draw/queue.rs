@@ -2,7 +2,7 @@
 
 use super::Page;
 use super::text::{Colour, cut, paint, visible};
-use crate::control::api::{ForgeView, QueueView, RepoView, TaskView, TickView};
+use crate::control::api::{ForgeView, QueueView, RepoView, StoryView, TaskView, TickView};
 
 /// All repositories, each with its tasks, what waits, and what stands in the way.
 pub(in crate::cli) fn queue(view: &QueueView, page: Page) -> String {
@@ -35,6 +35,24 @@ fn one(repo: &RepoView, page: Page) -> String {
     }
     let looked = repo.looked.as_ref().map_or_else(|| "not looked at yet".to_owned(), |at| format!("looked at {at}"));
     text.push_str(&line(&format!("  {looked}; {}", patience(&ForgeView::from(repo.clone())))));
+    text
+}
+
+/// What became of an issue: what it is now, what it passed, and where to look further.
+pub(in crate::cli::client) fn story(view: &StoryView, page: Page) -> String {
+    let line = |text: &str| format!("{}\n", cut(&visible(text), page.width));
+    let mut text = format!("{}\n", paint(page, Colour::Bold, &cut(&visible(&view.issue), page.width)));
+    text.push_str(&line(&format!("  now: {}", view.says)));
+    if let Some(pull) = view.pull {
+        text.push_str(&line(&format!("  pull request {pull}, from {}", view.branch)));
+    }
+    view.steps.iter().for_each(|step| text.push_str(&line(&format!("  {}  {}", step.at, step.says))));
+    for run in &view.runs {
+        text.push_str(&line(&format!(
+            "  attempt {}: `agent-loop why {1}`, `agent-loop logs {1}`",
+            run.attempt, run.run
+        )));
+    }
     text
 }
 

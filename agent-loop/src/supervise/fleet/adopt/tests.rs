@@ -18,6 +18,7 @@ const OTHER: RunTag = RunTag(8);
 
 fn record(number: u64, attempt: u32, boot_id: &str, stage: Stage) -> RunRecord {
     RunRecord {
+        told: Vec::new(),
         id: RunId(Ulid::from_parts(number, 1)),
         attempt,
         submission: Submission {
