@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use agent_loop_tests::harness::{Host, OldCell, eventually, skip};
 use agent_loop_tests::{needs, sys, test_name};
@@ -53,12 +54,13 @@ fn without_a_task_left_for_the_keeper_a_launch_is_refused_and_what_runs_goes_on(
 fn without_memory_for_a_new_process_a_launch_is_refused_and_the_keeper_serves_on() {
     needs!(root, bpf, cgroup);
     let host = Host::new();
-    // Its children are born into a PID namespace whose init has ended: the kernel has no memory for them.
-    let keeper = Keeper::start_with(&host, 4_096, || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID)?;
-        let init = sys::fork_exiting(0)?;
-        sys::wait(init).map(drop)
+    let (to, from) = UnixDatagram::pair().expect("a pair of sockets");
+    // As if the kernel had no memory for them; the keeper's own thread is born before it listens.
+    std::thread::spawn(move || {
+        let fds = eventually("the keeper to ask", || sys::receive(from.as_fd()).ok()).1;
+        sys::refuse_births(&fds[0], libc::ENOMEM).expect("a listener");
     });
+    let keeper = Keeper::start_with(&host, 4_096, move || sys::ask_before_clone3(to.as_fd()));
     let _daemon = host.serving();
     for _ in 0..2 {
         never_started(&host, "Cannot allocate memory");
