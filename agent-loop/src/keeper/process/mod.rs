@@ -85,7 +85,8 @@ pub enum KeeperError {
 
 /// Keeps runs until SIGTERM, SIGINT or SIGHUP; they go on without it, and another keeper can adopt them.
 ///
-/// For a process of one thread, which it changes for good: its signals, its limits, its orphans.
+/// For a process that has one thread yet, which it changes for good: its signals, its limits, its orphans. One thread
+/// more drains output.
 ///
 /// # Errors
 /// When it could not begin, or the loop cannot go on.
