@@ -1,77 +1,12 @@
 //! `exec` on a terminal: the command has it, its keys reach it, and the caller gets it back.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Write;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
-use agent_loop_tests::harness::{Exec, Host, Outcome, Running, agent_loop, eventually};
+use agent_loop_tests::harness::{Exec, Host, Outcome, Running, Terminal, agent_loop, eventually};
 use agent_loop_tests::oracle::Status;
 use agent_loop_tests::{needs, night, sys};
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::pty::{Winsize, openpty};
-
-/// The keyboard and screen of a terminal.
-struct Terminal {
-    keys: File,
-    screen: Arc<Mutex<String>>,
-    other: OwnedFd,
-}
-
-impl Terminal {
-    fn new() -> Self {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(Some(&size), None).expect("a terminal");
-        // Held by another test's program, the keyboard would outlive this test and its shell never be hung up.
-        for side in [&pty.master, &pty.slave] {
-            fcntl(side, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("an open descriptor");
-        }
-        let mut output = File::from(pty.master.try_clone().expect("a descriptor"));
-        let screen = Arc::new(Mutex::new(String::new()));
-        let shown = Arc::clone(&screen);
-        thread::spawn(move || {
-            let mut block = [0; 4096];
-            // EIO once the last holder of the other side is gone.
-            while let Ok(len @ 1..) = output.read(&mut block) {
-                let text = String::from_utf8_lossy(&block[..len]);
-                shown.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
-            }
-        });
-        Self { keys: pty.master.into(), screen, other: pty.slave }
-    }
-
-    /// Makes this the controlling terminal and the standard streams of `command`.
-    fn attach<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let side = || self.other.try_clone().expect("a descriptor");
-        command.stdin(side()).stdout(side()).stderr(side());
-        sys::before_exec(command, || {
-            sys::default_signals();
-            sys::take_terminal(std::io::stdin().as_fd())
-        })
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).expect("the terminal is there");
-    }
-
-    fn shown(&self) -> String {
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn wait_for(&self, text: &str) {
-        self.wait_until(&format!("{text:?} on the screen"), |shown| shown.contains(text));
-    }
-
-    /// Waits for what `fits` sees on the screen, which a failure shows.
-    fn wait_until(&self, what: &str, fits: impl Fn(&str) -> bool) {
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually(what, || fits(&self.shown()).then_some(()));
-        }));
-        assert!(done.is_ok(), "the screen:\n{}", self.shown());
-    }
-}
 
 const CTRL_C: &str = "\x03";
 const CTRL_Z: &str = "\x1a";

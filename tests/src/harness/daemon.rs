@@ -239,7 +239,15 @@ impl Host {
     /// # Panics
     /// When it does not come to it.
     pub fn in_state(&self, id: &str, state: &str) -> Value {
-        eventually(&format!("run {id} to be {state}"), || Some(self.run(id)).filter(|run| run["state"] == state))
+        let mut seen = Value::Null;
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually(&format!("run {id} to be {state}"), || {
+                seen = self.run(id);
+                (seen["state"] == state).then_some(())
+            });
+        }));
+        assert!(done.is_ok(), "it is {seen:#}");
+        seen
     }
 
     /// Waits until a run is over and nothing of it is left.

@@ -5,6 +5,7 @@
 //! - [`Claude`] is the real `claude` command under it
 //! - [`Host`] has a daemon and a keeper of its own, [`Daemon`] is one of them
 //! - [`Scene`] is a host that takes issues of a fake forge
+//! - [`Terminal`] is what a person types and sees
 //! - [`host`] is what the kernel says of processes, cgroups and pins afterwards
 //! - [`cgroup`] finds cgroup v2, [`OldCell`] limits a process by a controller of v1
 //!
@@ -19,6 +20,7 @@ pub mod host;
 mod old_cgroup;
 mod outcome;
 mod scene;
+mod terminal;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ pub use exec::{Exec, Running};
 pub use old_cgroup::OldCell;
 pub use outcome::Outcome;
 pub use scene::{Scene, WORKS};
+pub use terminal::Terminal;
 
 /// How long a test waits for a fact before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);

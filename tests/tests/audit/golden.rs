@@ -58,4 +58,9 @@ fn a_log_of_every_kind_reads_as_it_did() {
     compare("why.txt", &said(&["why", "01KAWXJ7RVN"], &log));
     compare("tree.txt", &said(&["tree", "01KAWXJ7RVN"], &log));
     compare("export.csv", &said(&["export", "--format", "csv"], &log));
+    // The version is that of the program, which moves on by itself.
+    let version = format!("\"version\":\"{}\"", env!("CARGO_PKG_VERSION"));
+    let ocsf = said(&["export", "--format", "ocsf"], &log);
+    assert!(ocsf.lines().all(|line| line.contains(&version)), "{version}\n{ocsf}");
+    compare("export.ocsf.jsonl", &ocsf.replace(&version, "\"version\":\"V\""));
 }

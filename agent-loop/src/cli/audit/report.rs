@@ -154,7 +154,8 @@ fn lines(mut from: impl BufRead, mut take: impl FnMut(&[u8]) -> io::Result<()>) 
     }
 }
 
-/// Writes the page; a file appears whole or not at all, and only its owner can read it.
+/// Writes the page; a file appears whole or not at all, and only its owner can read it. What is no file (a device, a
+/// pipe) is written to and not replaced, and a link is followed.
 fn put(to: &Path, page: &[u8]) -> Result<(), String> {
     if to == Path::new("-") {
         if io::stdout().is_terminal() {
@@ -163,6 +164,10 @@ fn put(to: &Path, page: &[u8]) -> Result<(), String> {
         return io::stdout().write_all(page).map_err(|error| format!("writing the page: {error}"));
     }
     let failed = |error: io::Error| format!("writing {}: {error}", to.display());
+    let to = &fs::canonicalize(to).unwrap_or_else(|_| to.to_owned());
+    if fs::metadata(to).is_ok_and(|found| !found.is_file()) {
+        return fs::OpenOptions::new().write(true).open(to).and_then(|mut to| to.write_all(page)).map_err(failed);
+    }
     let mut name = to.file_name().ok_or_else(|| format!("{} is no name of a file", to.display()))?.to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let part = to.with_file_name(name);
@@ -176,7 +181,29 @@ fn put(to: &Path, page: &[u8]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileTypeExt as _;
+
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_written_to_and_a_link_stays_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let pipe = path("pipe");
+        let reader = std::thread::spawn(move || fs::read(pipe).expect("what is written"));
+        put(&path("pipe"), b"page").expect("written");
+        assert!(fs::symlink_metadata(path("pipe")).expect("it is there").file_type().is_fifo());
+        assert_eq!(reader.join().expect("a reader"), b"page");
+        std::os::unix::fs::symlink("file", path("link")).expect("a link");
+        fs::write(path("file"), "an older one").expect("written");
+        put(&path("link"), b"page").expect("written");
+        assert_eq!(fs::read(path("file")).expect("the file"), b"page");
+        let kind = |name: &str| fs::symlink_metadata(path(name)).expect("it is there").file_type();
+        assert!(kind("link").is_symlink() && kind("file").is_file());
+        assert!(put(dir.path(), b"page").is_err_and(|error| error.contains("directory")));
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 3, "nothing else");
+    }
 
     fn all(text: &[u8]) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
