@@ -28,13 +28,16 @@ pub fn entry(fields: &[(&str, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// Sends an entry; a journal that takes none is waited for so long.
+/// Sends an entry; a journal that takes none is waited for so long, or not at all.
 ///
 /// # Errors
-/// When there is no journal, or it takes nothing.
-pub fn send(socket: &Path, entry: &[u8], patience: Duration) -> io::Result<()> {
+/// When there is no journal; [`io::ErrorKind::WouldBlock`] where it takes nothing.
+pub fn send(socket: &Path, entry: &[u8], patience: Option<Duration>) -> io::Result<()> {
     let from = UnixDatagram::unbound()?;
-    from.set_write_timeout(Some(patience))?;
+    match patience {
+        Some(patience) => from.set_write_timeout(Some(patience))?,
+        None => from.set_nonblocking(true)?,
+    }
     from.send_to(entry, socket).map(drop)
 }
 

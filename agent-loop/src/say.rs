@@ -3,16 +3,13 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::stat::fstat;
 
 use crate::audit::redact;
 use crate::journal;
 use crate::run::RunId;
-
-/// A journal that takes nothing costs this much, once for each line: the loop goes on.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What something is told of.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +43,24 @@ pub fn warning(about: About<'_>, text: &str) {
 
 fn say(level: Level, about: About<'_>, text: &str) {
     static JOURNAL: OnceLock<Option<PathBuf>> = OnceLock::new();
+    // How many lines it did not take since it took one.
+    static UNTAKEN: AtomicU64 = AtomicU64::new(0);
     let journal = JOURNAL.get_or_init(|| stderr_is_the_journal().then(|| journal::SOCKET.into()));
     let text = redact::said(text);
-    let taken = journal.as_deref().is_some_and(|socket| tell(socket, level, about, &text).is_ok());
-    if !taken {
-        // Who does not read it loses it; `eprintln` would end us.
-        let _ = io::stderr().write_all(line(level, &text).as_bytes());
+    let Some(socket) = journal else { return print(level, &text) };
+    let untaken = UNTAKEN.load(Ordering::Relaxed);
+    let text = if untaken == 0 { text } else { format!("{text} (the journal took none of {untaken} lines before)") };
+    match tell(socket, level, about, &text) {
+        Ok(()) => drop(UNTAKEN.fetch_sub(untaken, Ordering::Relaxed)),
+        // Its stream is as full, and writing there would wait for it. What matters is in the audit log.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(UNTAKEN.fetch_add(1, Ordering::Relaxed)),
+        Err(_) => print(level, &text),
     }
+}
+
+fn print(level: Level, text: &str) {
+    // Who does not read it loses it; `eprintln` would end us.
+    let _ = io::stderr().write_all(line(level, text).as_bytes());
 }
 
 fn line(level: Level, text: &str) -> String {
@@ -76,7 +84,7 @@ fn tell(socket: &Path, level: Level, about: About<'_>, text: &str) -> io::Result
     let mut fields: Vec<(&str, &[u8])> =
         vec![("MESSAGE", text.as_bytes()), ("PRIORITY", priority), ("SYSLOG_IDENTIFIER", b"agent-loop")];
     fields.extend(of.as_ref().map(|(name, value)| (*name, value.as_bytes())));
-    journal::send(socket, &journal::entry(&fields), PATIENCE)
+    journal::send(socket, &journal::entry(&fields), None)
 }
 
 fn stderr_is_the_journal() -> bool {
@@ -112,14 +120,15 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_is_full_or_gone_is_an_error_and_holds_nobody_up_for_ever() {
+    fn a_journal_that_is_full_is_not_waited_for_and_one_that_is_gone_is_another_error() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("socket");
-        assert!(tell(&path, Level::Info, About::Itself, "x").is_err());
+        let kind = || tell(&path, Level::Info, About::Itself, "x").map_err(|error| error.kind());
+        assert_eq!(kind(), Err(io::ErrorKind::NotFound));
         let _unread = UnixDatagram::bind(&path).expect("a socket");
         // More than any queue of datagrams holds.
-        let told = (0..100_000).find(|_| tell(&path, Level::Info, About::Itself, "x").is_err());
-        assert!(told.is_some());
+        let full = (0..100_000).find_map(|_| kind().err());
+        assert_eq!(full, Some(io::ErrorKind::WouldBlock));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::setup::install;
-use crate::{dist, place, progress};
+use crate::{claude, dist, place, progress};
 
 /// What is played inside; in virtual machines too.
 pub(crate) const LIFE: &str = include_str!("service/life.sh");
@@ -19,7 +19,7 @@ pub(crate) const LIFE: &str = include_str!("service/life.sh");
 const UNIT: &str = "[Unit]\nDescription=The life of agent-loop\nAfter=dbus.service basic.target\n\n[Service]\nType=oneshot\n\
      ExecStart=/life.sh\nTimeoutStartSec=900\n";
 /// What is in the machine beside a minimal Debian.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,git,jq,passwd,util-linux";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,git,jq,passwd,util-linux,tcc,libc6-dev,bubblewrap";
 /// How long a life may take, seconds.
 const PATIENCE: &str = "300";
 
@@ -60,8 +60,16 @@ pub(crate) fn debian(debug: bool) -> Result<PathBuf> {
         install(&["mmdebstrap"])?;
     }
     let root = place::target_dir().join("service/root");
-    if !root.join("usr/lib/systemd/systemd").exists() {
+    let made_of = root.join("made-of");
+    if fs::read_to_string(&made_of).ok().as_deref() != Some(PACKAGES) {
         make(&root)?;
+        fs::write(&made_of, PACKAGES).with_context(|| format!("writing {}", made_of.display()))?;
+    }
+    match claude::ensure() {
+        Ok(claude) => {
+            fs::copy(claude, root.join("usr/local/bin/claude")).context("putting claude into the machine")?;
+        }
+        Err(error) => progress::note(&format!("without the real claude: {error:#}")),
     }
     let package = dist::make(debug)?;
     fs::copy(&package, root.join("agent-loop.deb")).context("putting the package into the machine")?;

@@ -98,7 +98,7 @@ pub(super) fn try_run(config: Config, path: &Path, one_pass: bool) -> anyhow::Re
         .build()
         .context("starting the event loop")?;
     let reload = || read(path).context("reading the configuration");
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let runtime_dir = config.host.runtime_dir.clone();
         make(&runtime_dir).with_context(|| format!("making {}", runtime_dir.display()))?;
         let access = access(&config)?;
@@ -127,7 +127,10 @@ pub(super) fn try_run(config: Config, path: &Path, one_pass: bool) -> anyhow::Re
         }
         // None where it was stopped before.
         Ok(pass.and_then(|mut told| told.try_recv().ok()))
-    })
+    });
+    // A file that is read for a client, on a disk that does not answer, is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 /// Who may ask, by number.

@@ -93,6 +93,11 @@ impl Daemon {
             Ask::Events => Ok(Answer::Events(self.feed.read())),
             Ask::Runs { all: false, limit } => Ok(Answer::Runs(self.list(&[], limit))),
             Ask::Runs { all: true, limit } => {
+                // What piles up before a disk that does not answer is not read later for nobody.
+                if let Some(why) = self.store.silence() {
+                    let _ = reply.send(Err(Problem::Unavailable(why)));
+                    return None;
+                }
                 self.store.ask(
                     move |store| store.latest(limit),
                     move |daemon, latest| {
@@ -123,11 +128,11 @@ impl Daemon {
             Ask::Kill { run, reason, dry_run } => {
                 self.of_run(&run, reply, move |daemon, record, reply| {
                     let answer = daemon.kill(record, &reason, dry_run, &from);
-                    match record.stage {
-                        // It is stopped whatever the store does.
-                        Stage::Born(_) | Stage::Ended(_) => drop(reply.send(answer)),
-                        // A wish that is carried out later must outlive us first.
-                        Stage::Queued | Stage::Intended(_) => daemon.acknowledged.push((reply, answer)),
+                    // A wish that is carried out later must outlive us first. Who lives is stopped whatever the store does.
+                    if matches!(daemon.fleet.state(record.id), Some("queued" | "launching")) {
+                        daemon.acknowledged.push((record.id, reply, answer));
+                    } else {
+                        drop(reply.send(answer));
                     }
                 });
                 return None;
@@ -148,6 +153,9 @@ impl Daemon {
         };
         if let Some(record) = self.fleet.record(id).cloned() {
             return answer(self, &record, reply);
+        }
+        if let Some(why) = self.store.silence() {
+            return drop(reply.send(Err(Problem::Unavailable(why))));
         }
         let stored = move |daemon: &mut Self, stored: Result<Option<RunRecord>, StoreError>| {
             let unknown = || Problem::NotFound(format!("there is no run {id}; `agent-loop ps --all` lists them"));

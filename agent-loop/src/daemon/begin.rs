@@ -62,6 +62,7 @@ impl Daemon {
             own_lines: OwnLines::new(&boot_id),
             audit,
             audit_trouble: None,
+            store_is_silent: false,
             past: BTreeMap::new(),
             unsaved: HashMap::new(),
             withheld: HashMap::new(),

@@ -4,7 +4,7 @@ use super::shell::Daemon;
 use crate::event::{Event, LaunchFailure};
 use crate::keeper::process::protocol::{Notice, OutputState, StartState};
 use crate::model::{BootNs, RunTag, WaitStatus};
-use crate::run::RunId;
+use crate::run::{RunId, RunName};
 use crate::supervise::fleet::FleetEvent;
 
 impl Daemon {
@@ -55,7 +55,13 @@ impl Daemon {
     }
 
     pub(super) fn output(&mut self, output: &OutputState) {
-        let Some(id) = self.id_of(&output.run) else { return };
+        let Some(id) = self.id_of(&output.run) else {
+            // The last word of a run that is over and removed.
+            if let (Some(why), Ok(name)) = (&output.failed, output.run.parse::<RunName>()) {
+                self.trouble_of(name.id, &format!("its output: {why}"));
+            }
+            return;
+        };
         if let Some(watched) = self.runs.get_mut(&id) {
             watched.output = watched.output_before + output.kept;
         }

@@ -150,6 +150,8 @@ pub(super) struct Daemon {
     pub(super) own_lines: OwnLines,
     /// Why it cannot be written, as that was told last.
     pub(super) audit_trouble: Option<String>,
+    /// The store did not answer when it was looked at last.
+    pub(super) store_is_silent: bool,
     /// What the log says of runs that are about to go on.
     pub(super) past: BTreeMap<RunId, Vec<u8>>,
     pub(super) unsaved: HashMap<RunId, String>,
@@ -174,7 +176,7 @@ pub(super) struct Daemon {
     /// Who waits for a run to be remembered, and so to be accepted.
     pub(super) accepting: HashMap<RunId, Accepted>,
     /// What is answered once all that is to be remembered until now is durable.
-    pub(super) acknowledged: Vec<(super::within::Reply, Result<Answer, Problem>)>,
+    pub(super) acknowledged: Vec<(RunId, super::within::Reply, Result<Answer, Problem>)>,
     /// Who waits for the end of which run.
     pub(super) awaited: HashMap<RunId, Vec<super::within::Reply>>,
     /// The issue loop, where there is one.
@@ -292,8 +294,17 @@ impl Daemon {
         self.notice_a_loss();
         // Of a run that nobody knows any more nothing is to be told.
         self.unsaved.retain(|id, _| self.fleet.record(*id).is_some());
-        for (reply, answer) in std::mem::take(&mut self.acknowledged) {
-            self.store.ask(|_| (), move |_, ()| drop(reply.send(answer)));
+        for (id, reply, answer) in std::mem::take(&mut self.acknowledged) {
+            // What was asked of the store before is done by then.
+            self.store.ask(
+                |_| (),
+                move |daemon, ()| {
+                    let unsaved = daemon.unsaved.get(&id).map(|why| {
+                        Problem::Unavailable(format!("it is being stopped, which a restart would forget: {why}"))
+                    });
+                    drop(reply.send(unsaved.map_or(answer, Err)));
+                },
+            );
         }
         self.flush();
     }

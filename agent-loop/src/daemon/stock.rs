@@ -127,14 +127,28 @@ impl Daemon {
 
     async fn take_stock(&mut self, records: Vec<RunRecord>, held: Vec<Held>, first: bool) -> anyhow::Result<()> {
         self.open_root()?;
-        let by_name: BTreeMap<RunName, Held> =
+        let mut by_name: BTreeMap<RunName, Held> =
             held.into_iter().filter_map(|held| Some((held.run.parse().ok()?, held))).collect();
-        let cgroups = match &self.root {
+        let mut cgroups: BTreeMap<RunName, RunTag> = match &self.root {
             Some(root) => root.runs().context("listing the cgroups of runs")?.into_iter().collect(),
             None => BTreeMap::new(),
         };
+        let names: BTreeSet<RunName> = by_name.keys().chain(cgroups.keys()).copied().collect();
+        let unknown: BTreeSet<RunName> =
+            names.into_iter().filter(|name| !records.iter().any(|record| record.id == name.id)).collect();
+        let ended = match self.ended(&unknown).await {
+            Ok(ended) => ended,
+            Err(error) if first => return Err(error.into()),
+            Err(error) => {
+                // What is known goes on without them: a disk that does not answer keeps no run from its end.
+                self.trouble(&format!("{} runs that are not known are left as they are: {error}", unknown.len()));
+                by_name.retain(|name, _| !unknown.contains(name));
+                cgroups.retain(|name, _| !unknown.contains(name));
+                Vec::new()
+            }
+        };
         let findings = Findings {
-            ended: self.ended(&by_name, &cgroups).await?,
+            ended,
             held: by_name
                 .iter()
                 .map(|(name, held)| (*name, HeldRun { cgroup: RunTag(held.cgroup), thawed: held.thawed }))
@@ -265,28 +279,24 @@ impl Daemon {
     }
 
     /// Those of the found names whose runs are remembered as over.
-    async fn ended(
-        &self,
-        held: &BTreeMap<RunName, Held>,
-        cgroups: &BTreeMap<RunName, RunTag>,
-    ) -> anyhow::Result<Vec<RunName>> {
-        let goes_on =
-            |name: &RunName| self.fleet.record(name.id).is_some_and(|record| !matches!(record.stage, Stage::Ended(_)));
-        let names: BTreeSet<RunName> = held.keys().chain(cgroups.keys()).copied().collect();
-        let unsure: Vec<RunName> = names.into_iter().filter(|name| !goes_on(name)).collect();
-        if unsure.is_empty() {
-            return Ok(unsure);
+    async fn ended(&self, unknown: &BTreeSet<RunName>) -> Result<Vec<RunName>, StoreError> {
+        if unknown.is_empty() {
+            return Ok(Vec::new());
         }
+        if let Some(why) = self.store.silence() {
+            return Err(StoreError::Failed { doing: "reading the state", why });
+        }
+        let unknown = unknown.clone();
         let ended = self.store.now(move |store| {
             let mut ended = Vec::new();
-            for name in unsure {
+            for name in unknown {
                 if store.run(name.id)?.is_some_and(|record| matches!(record.stage, Stage::Ended(_))) {
                     ended.push(name);
                 }
             }
             Ok(ended)
         });
-        Ok(ended.await?)
+        ended.await
     }
 
     /// Forgets what was prepared for an attempt that came to nothing.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use ulid::Ulid;
 
@@ -233,17 +234,27 @@ fn remove_abandoned(home: &Home) {
 
 /// Whether a child of ours that is born into it is killed at once, which a child that only exits shows.
 ///
-/// When it returns nobody is in it any more.
-pub(super) fn dies_at_birth(cgroup: &OwnCgroup) -> bool {
-    let Ok(child) = Ended::bear(Some(cgroup.dir())) else { return false };
-    let killed =
-        matches!(child.0.wait(), Ok(WaitStatus::Signaled { signal, .. }) if i32::from(signal) == libc::SIGKILL);
+/// When it returns nobody is in it any more, or it says so.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] where the child does not come to its end: something above it is frozen. It was killed then, and
+/// the cgroup is of no more use. Else why no child could be born or waited for.
+pub(super) fn dies_at_birth(cgroup: &OwnCgroup) -> io::Result<bool> {
+    let child = Ended::bear(Some(cgroup.dir()))?;
+    let patience = PollTimeout::try_from(FREEZE).unwrap_or(PollTimeout::MAX);
+    if poll(&mut [PollFd::new(child.0.as_fd(), PollFlags::POLLIN)], patience) == Ok(0) {
+        signal::kill_cgroup(cgroup, cgroup.id()).map_err(io::Error::other)?;
+        child.0.wait()?;
+        let why = "a child that is born into it does not run: something above it is frozen; thaw it";
+        return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+    }
+    let killed = matches!(child.0.wait()?, WaitStatus::Signaled { signal, .. } if i32::from(signal) == libc::SIGKILL);
     // Who was waited for may be in it for a moment more.
     let began = Instant::now();
-    while cgroup.populated().unwrap_or(false) && began.elapsed() < FREEZE {
+    while cgroup.populated()? && began.elapsed() < FREEZE {
         std::thread::sleep(FREEZE_LOOK);
     }
-    killed
+    Ok(killed)
 }
 
 /// A child that has ended, or is about to.

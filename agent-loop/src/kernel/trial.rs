@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use agent_loop_common::map::OBSERVED;
 use anyhow::Context as _;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -106,7 +107,12 @@ fn live_and_die(program: &str) -> anyhow::Result<u32> {
     let pidfd = PidFd::open(child.id()).context("opening the process of the trial")?;
     let pidfd = pidfd.context("the process of the trial is gone: somebody else waited for it")?;
     let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
-    let ready = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).context("awaiting the trial")?;
+    let ready = loop {
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            other => break other.context("awaiting the trial")?,
+        }
+    };
     anyhow::ensure!(ready > 0, "process {} of the trial did not end in {} s", child.id(), PATIENCE.as_secs());
     let status = child.wait().context("awaiting the process of the trial")?;
     let raw = status.into_raw();

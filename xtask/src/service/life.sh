@@ -57,6 +57,15 @@ for n in 1 2 3; do
     until_ok lives || fail "the run did not outlive the keeper"
 done
 ok "the keeper SIGKILLed three times: the run goes on"
+# As systemd-oomd and others end a unit: all of its cgroup at once. It is used again, and remembers that.
+keeper=$(pid_of agent-loop-agents)
+echo 1 >/sys/fs/cgroup/system.slice/agent-loop-agents.service/cgroup.kill || fail "the keeper's cgroup cannot be killed"
+until_ok keeper_is_another "$keeper" || fail "the keeper does not come back after its cgroup was killed"
+until_ok lives || fail "the run did not outlive the kill of the keeper's cgroup"
+born=$(agent-loop start --cwd / -- sh -c 'exit 6') || fail "no start after the keeper's cgroup was killed"
+until_ok state "$born" ended || fail "the run after the kill of the keeper's cgroup does not end"
+[ "$(agent-loop status "$born" --json | jq -r .code)" = 6 ] || fail "$(agent-loop status "$born")"
+ok "the keeper's cgroup killed: the run goes on, the next one is launched from the same cgroup"
 holder=$(pid_of agent-loop-runs)
 kill -KILL "$holder"
 sleep 1
@@ -68,11 +77,26 @@ ok "both restarted: the run goes on"
 systemctl reload agent-loop || fail "no reload"
 until_ok lives || fail "the run did not outlive a reload"
 ok "reloaded"
+# Agents in every state: one runs, one is being stopped and does not heed it, one waits for its turn, one ended.
+sed -i 's/^\[host\]$/[host]\nmax_agents = 2/' /etc/agent-loop/config.toml
+systemctl reload agent-loop || fail "no reload with a limit of two agents"
+deaf=$(agent-loop start --cwd / --grace 4s -- sh -c 'trap "" TERM; while :; do sleep 0.2; done') || fail "no start of a deaf run"
+until_ok state "$deaf" running || fail "the deaf run does not run"
+waits=$(agent-loop start --cwd / -- sh -c 'exit 8') || fail "no start of one that waits"
+until_ok state "$waits" queued || fail "it does not wait: $(agent-loop status "$waits")"
+agent-loop kill "$deaf" --reason "before the upgrade" || fail "no kill of the deaf run"
+until_ok state "$deaf" stopping || fail "it is not being stopped: $(agent-loop status "$deaf")"
 daemon=$(pid_of agent-loop)
 dpkg -i /agent-loop.deb || fail "the package cannot be installed over itself"
 until_ok daemon_is_another "$daemon" || fail "the daemon was not restarted by the upgrade"
 until_ok lives || fail "the run did not outlive an upgrade"
 ok "upgraded: daemon and keeper are new, the run goes on with its deadline"
+until_ok state "$deaf" ended || fail "the stop does not go on after the upgrade: $(agent-loop status "$deaf")"
+[ "$(agent-loop status "$deaf" --json | jq -r '.outcome, .proven' | tr '\n' ' ')" = "operator true " ] || fail "$(agent-loop status "$deaf")"
+until_ok state "$waits" ended || fail "who waited has no turn after the upgrade: $(agent-loop status "$waits")"
+[ "$(agent-loop status "$waits" --json | jq -r .code)" = 8 ] || fail "$(agent-loop status "$waits")"
+[ "$(agent-loop status "$born" --json | jq -r '.state, .code' | tr '\n' ' ')" = "ended 6 " ] || fail "$(agent-loop status "$born")"
+ok "a run that was being stopped, one that waited and one that had ended came over the upgrade, with true statuses"
 [ "$(agent-loop status "$id" --json | jq -r '.remaining_ms < 600000')" = true ] || fail "its deadline moved"
 
 # As a newer package would have left it: the version in the head of the database.
@@ -107,6 +131,18 @@ until_ok told || fail "the journal does not know the run: $(journalctl --no-page
 ok "the journal has what is told of a run under the id of the run"
 agent-loop audit verify --account >/out/verify
 case $? in 0 | 1 | 2) ok "the audit log verifies, its sums add up" ;; *) fail "the audit log: $(cat /out/verify)" ;; esac
+
+#: tools
+# What agents need: git, a compiler, a sandbox of their own, the real claude where it was put.
+tools='set -e; cd "$(mktemp -d)"; git init -q . && git -c user.name=a -c user.email=a@localhost commit -q --allow-empty -m one
+printf "int main(void) { return 3; }" >a.c; tcc a.c -o a; ./a || [ $? = 3 ]
+bwrap --ro-bind / / --dev /dev --proc /proc --unshare-pid --unshare-net sh -c "[ \$(ls /proc | grep -c ^[0-9]) -lt 5 ]"
+if [ -x /usr/local/bin/claude ]; then HOME=$PWD claude --version; fi; exit 7'
+id=$(agent-loop start --cwd /tmp -- bash -c "$tools") || fail "no start of the tools"
+until_ok state "$id" ended || fail "the tools do not end"
+[ "$(agent-loop status "$id" --json | jq -r .code)" = 7 ] || fail "the tools: $(agent-loop status "$id") $(agent-loop logs "$id")"
+agent-loop logs "$id" >/out/tools
+ok "git, a compiler, a sandbox$([ -x /usr/local/bin/claude ] && echo ', the real claude') work in a run"
 
 #: anchored
 # The journal of this systemd as the anchor: it keeps what a log that is put back to a past of its own has lost.

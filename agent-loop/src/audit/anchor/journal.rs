@@ -44,7 +44,7 @@ impl Anchor for Journal {
             ("AGENT_LOOP_ROOT", checkpoint.root.as_bytes()),
             (FIELD, &checkpoint.text),
         ]);
-        journal::send(&self.socket, &entry, PATIENCE)?;
+        journal::send(&self.socket, &entry, Some(PATIENCE))?;
         Ok(Receipt("the journal took it; it does not say whether it keeps it".to_owned()))
     }
 }

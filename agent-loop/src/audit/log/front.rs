@@ -192,6 +192,7 @@ impl AuditLog {
             rewrite: false,
             tiles: Vec::new(),
             edge: found.edge,
+            base: found.base,
             keep: false,
             remove: Vec::new(),
             put: Vec::new(),

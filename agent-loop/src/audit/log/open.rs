@@ -94,6 +94,7 @@ pub(super) struct Found {
     pub(super) offset: u64,
     /// Tiles that are not full and lie there.
     pub(super) edge: Vec<PathBuf>,
+    pub(super) base: Vec<PathBuf>,
     pub(super) signed: u64,
     /// Whether a new segment has to begin: another boot, another version, or another shape of its lines.
     pub(super) begin: bool,
@@ -163,6 +164,7 @@ impl Log<'_> {
             first: 0,
             offset: 0,
             edge: Vec::new(),
+            base: Vec::new(),
             signed: 0,
             begin: true,
             opened: Opened::default(),
@@ -186,6 +188,7 @@ impl Log<'_> {
         let mut checked = root.is_none() || tree.size() == size && root == Some(tree.root());
         let mut torn = Vec::new();
         let mut offset = 0;
+        let mut base = Vec::new();
         for segment in segments.iter().skip(from) {
             if segment.first != tree.size() {
                 return Err(self.tampered(format!(
@@ -199,6 +202,7 @@ impl Log<'_> {
             torn = bytes.split_off(end);
             if segment.first == last.first {
                 offset = end as u64;
+                base = tree.partial().map(|(id, hashes)| layout::tile(id.level, id.index, hashes.len())).collect();
             } else if !torn.is_empty() {
                 return Err(self.tampered(format!("the closed segment of line {} has no end", segment.first)));
             }
@@ -239,6 +243,7 @@ impl Log<'_> {
             begin: self.is_of_another(last)?,
             files,
             edge: self.edge(&tree),
+            base,
             opened: Opened { lines: tree.size(), torn },
             tree,
             key,
@@ -286,10 +291,13 @@ impl Log<'_> {
 
     /// The hashes of a tile: of the full one, or of the narrowest that is wide enough.
     fn tile(&self, id: TileId, width: usize) -> Option<Vec<Hash>> {
-        let bytes = (width..=WIDTH)
-            .find_map(|width| fs::read(self.audit.join(layout::tile(id.level, id.index, width))).ok())?;
-        let hashes = bytes.chunks_exact(HASH_SIZE).map(|chunk| Hash(chunk.try_into().unwrap_or_default()));
-        (bytes.len() % HASH_SIZE == 0).then(|| hashes.collect())
+        // After a power cut one that was not durable yet has its name, and not its bytes.
+        let whole = |width: usize| {
+            let bytes = fs::read(self.audit.join(layout::tile(id.level, id.index, width))).ok()?;
+            (bytes.len() == width * HASH_SIZE).then_some(bytes)
+        };
+        let bytes = (width..=WIDTH).find_map(whole)?;
+        Some(bytes.chunks_exact(HASH_SIZE).map(|chunk| Hash(chunk.try_into().unwrap_or_default())).collect())
     }
 
     /// Puts a tile that is not there as it should be: a crash may come before it is durable.

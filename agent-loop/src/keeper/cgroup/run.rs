@@ -52,13 +52,15 @@ impl RunCgroup {
                     kind => Err(CgroupError::NotADomain { path: path.clone(), kind: kind.to_owned() }),
                 }
             });
+        let level = home.level.map(|level| level + 1);
+        let held = home.dir.try_clone().map_err(doing("holding our cgroup"));
+        let made = made.and_then(|own| {
+            let made = Self { own, parent: held?, leaf: leaf.to_owned(), path, level };
+            made.let_births_live(&home.kills).map_err(doing(format!("trying a birth in {}", made.path.display())))?;
+            Ok(made)
+        });
         match made {
-            Ok(own) => {
-                let level = home.level.map(|level| level + 1);
-                let made = Self { own, parent, leaf: leaf.to_owned(), path, level };
-                made.let_births_live(&home.kills);
-                Ok(made)
-            }
+            Ok(made) => Ok(made),
             Err(error) => {
                 // We made it and nothing is in it; a failure to remove it changes nothing for the caller.
                 let _ = unlinkat(&parent, leaf, UnlinkatFlags::RemoveDir);
@@ -73,15 +75,23 @@ impl RunCgroup {
     /// of who bears it (Linux 6.14 to 7.2: `cgroup_css_set_fork` and `cgroup_post_fork` compare `kill_seq` of both). Ours
     /// was where it is used again after a kill of all that was in it. The kernel tells no such number: it is tried once
     /// with a child that exits, and a new cgroup, which holds nobody, is killed as often.
-    fn let_births_live(&self, known: &OnceLock<u32>) {
-        let kill = || signal::kill_nobody(&self.own).is_ok();
+    fn let_births_live(&self, known: &OnceLock<u32>) -> io::Result<()> {
         if let Some(kills) = known.get() {
-            (0..*kills).all(|_| kill());
-            return;
+            return (0..*kills).try_for_each(|_| signal::kill_nobody(&self.own));
         }
-        // Whatever else is wrong the launch tells.
-        let found = (0..=MOST_KILLS).find(|tried| (*tried == 0 || kill()) && !probe::dies_at_birth(&self.own));
-        known.get_or_init(|| found.unwrap_or(0));
+        for kills in 0..=MOST_KILLS {
+            match probe::dies_at_birth(&self.own) {
+                Ok(false) => {
+                    known.get_or_init(|| kills);
+                    return Ok(());
+                }
+                Ok(true) => signal::kill_nobody(&self.own)?,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
+                // No child can be born at present, which the launch tells; it is tried again with the next run.
+                Err(_) => return Ok(()),
+            }
+        }
+        Err(io::Error::other(format!("who is born into it is killed at once, also after {MOST_KILLS} kills of it")))
     }
 
     /// The proven directory.

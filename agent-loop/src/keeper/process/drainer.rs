@@ -60,7 +60,9 @@ struct Told {
 #[derive(Debug)]
 pub(super) struct Drainer {
     shared: Arc<Shared>,
-    orders: Sender<Order>,
+    orders: Option<Sender<Order>>,
+    /// Told nothing, and closed once the thread has ended.
+    ended: Receiver<()>,
     /// It did not answer when it was waited for last.
     hangs: bool,
 }
@@ -76,8 +78,12 @@ impl Drainer {
         let shared = Arc::new(Shared { told: Mutex::default(), orders: eventfd()?, news: eventfd()? });
         let (orders, taken) = mpsc::channel();
         let thread = Thread { shared: Arc::clone(&shared), orders: taken, drains: BTreeMap::new() };
-        std::thread::Builder::new().name("drainer".to_owned()).stack_size(STACK).spawn(move || thread.run())?;
-        Ok(Self { shared, orders, hangs: false })
+        let (ending, ended) = mpsc::channel();
+        std::thread::Builder::new().name("drainer".to_owned()).stack_size(STACK).spawn(move || {
+            thread.run();
+            drop(ending);
+        })?;
+        Ok(Self { shared, orders: Some(orders), ended, hangs: false })
     }
 
     /// Readable once there is news.
@@ -104,7 +110,11 @@ impl Drainer {
         let within = if self.hangs { LAST_WITHIN_HUNG } else { LAST_WITHIN };
         let state = last.recv_timeout(within);
         self.hangs = state.is_err();
-        let known = self.shared.told().states.remove(&name);
+        let mut told = self.shared.told();
+        // Nothing older is told after the last word.
+        told.news.retain(|state| state.run != name.to_string());
+        let known = told.states.remove(&name);
+        drop(told);
         state.unwrap_or_else(|_| OutputState {
             failed: Some("its disk does not answer; what it wrote last may be missing".to_owned()),
             ..known.unwrap_or_else(|| OutputState::none(name.to_string()))
@@ -119,9 +129,20 @@ impl Drainer {
     }
 
     fn order(&self, order: Order) {
-        // It ends only with us.
-        let _ = self.orders.send(order);
+        if let Some(orders) = &self.orders {
+            // It ends only with us.
+            let _ = orders.send(order);
+        }
         let _ = self.shared.orders.write(1);
+    }
+}
+
+impl Drop for Drainer {
+    /// What was read from a pipe is written, if that can be done in time: nobody can read it again.
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        let _ = self.shared.orders.write(1);
+        let _ = self.ended.recv_timeout(LAST_WITHIN);
     }
 }
 
