@@ -29,11 +29,13 @@ pub enum Counter {
     Outside = 9,
     /// Hooks that ended early since a kernel structure could not be read.
     Unreadable = 10,
+    /// Execs that the kernel's own count of a tracked process has and no hook told: every copy of the hook was skipped.
+    SkippedExec = 11,
 }
 
 impl Counter {
     /// The number of counters: the size of their map.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 12;
 
     /// Every counter, in index order.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -48,6 +50,7 @@ impl Counter {
         Self::ArgvUnread,
         Self::Outside,
         Self::Unreadable,
+        Self::SkippedExec,
     ];
 }
 

@@ -13,7 +13,7 @@ pub mod record;
 /// The version of the layout of maps and records.
 ///
 /// Pinned maps of another version are replaced, never read.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// The length of the kernel's `task_struct.comm`, terminator included.
 pub const COMM_LEN: usize = 16;

@@ -31,7 +31,15 @@ pub struct LiveEntry {
     pub forker_tgid: u32,
     /// How it came to be known: bits of [`crate::record::flag`].
     pub flags: u32,
+    /// The kernel's count of its execs at the last one that was told, or at its birth; [`NO_EXEC_ID`] where nothing has
+    /// to know it.
+    ///
+    /// Where a hook has copies, the one that runs first writes it for the others.
+    pub exec_id: u64,
 }
+
+/// A count of execs that is not known.
+pub const NO_EXEC_ID: u64 = u64::MAX;
 
 /// A run: the value of `RUNS`, keyed by the id of the run's cgroup.
 ///
@@ -89,7 +97,7 @@ impl RunEntry {
 }
 
 const _: () = {
-    assert!(size_of::<LiveEntry>() == 40);
+    assert!(size_of::<LiveEntry>() == 48);
     assert!(size_of::<RunEntry>() == 80);
     assert!(core::mem::offset_of!(RunEntry, exit_status) == 16);
     assert!(core::mem::offset_of!(RunEntry, exit_valid) == 20);

@@ -42,16 +42,27 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT
 /// With one atomic instruction: iterators always, and tracepoints on some kernels, run with migration disabled but
 /// can be preempted, by a hook that counts on the same CPU.
 pub fn count(counter: Counter) {
+    count_more(counter, 1);
+}
+
+/// Adds to a counter of this CPU, as [`count`] does.
+pub fn count_more(counter: Counter, more: u64) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        add_one(value);
+        add(value, more);
     }
+}
+
+/// Adds with one atomic instruction.
+#[inline(always)]
+fn add(value: *mut u64, more: u64) {
+    // SAFETY: a map returned the pointer, aligned to eight bytes; the instruction writes nothing else.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) value, in(reg) more) };
 }
 
 /// Adds one with one atomic instruction.
 #[inline(always)]
 fn add_one(value: *mut u64) {
-    // SAFETY: a map returned the pointer, aligned to eight bytes; the instruction writes nothing else.
-    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) value, in(reg) 1_u64) };
+    add(value, 1);
 }
 
 /// What a run counts of its own.

@@ -7,7 +7,8 @@
 use agent_loop_common::COMM_LEN;
 use agent_loop_common::ProcessKey;
 use agent_loop_common::counter::Counter;
-use agent_loop_common::map::{EXIT_KNOWN, EXIT_STATUS_UNKNOWN, OBSERVED};
+use agent_loop_common::map::{EXIT_KNOWN, EXIT_STATUS_UNKNOWN, NO_EXEC_ID, OBSERVED};
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_probe_read_kernel};
 
 use crate::maps::{Run, WATCH, count};
@@ -30,6 +31,7 @@ macro_rules! offsets {
 offsets! {
     OFF_TASK_PID OFF_TASK_TGID OFF_TASK_GROUP_LEADER OFF_TASK_REAL_PARENT OFF_TASK_THREAD_PID OFF_TASK_SIGNAL
     OFF_TASK_START_BOOTTIME OFF_TASK_EXIT_CODE OFF_TASK_FLAGS OFF_TASK_MM OFF_TASK_CGROUPS OFF_TASK_COMM
+    OFF_TASK_SELF_EXEC_ID
     OFF_SIGNAL_LIVE OFF_SIGNAL_FLAGS OFF_SIGNAL_GROUP_EXIT_CODE
     OFF_PID_INO OFF_PID_LEVEL OFF_PID_NUMBERS OFF_UPID_NR OFF_UPID_NS SIZE_UPID OFF_PIDNS_INUM
     OFF_CSS_SET_DFL_CGRP OFF_CGROUP_KN OFF_CGROUP_LEVEL OFF_CGROUP_ANCESTORS OFF_CGROUP_ANCESTOR_IDS OFF_KN_ID
@@ -51,6 +53,10 @@ static RUN_LEVEL: u32 = 0;
 #[unsafe(no_mangle)]
 static SIGNAL_GROUP_EXIT: u32 = 4;
 
+/// Whether a program at a tracepoint can be preempted, so that hooks have copies; 0 if not.
+#[unsafe(no_mangle)]
+static PREEMPTIBLE: u32 = 0;
+
 /// The value of [`RUN_LEVEL`] where the depth is not known.
 const ANY_LEVEL: u32 = u32::MAX;
 
@@ -63,6 +69,11 @@ pub type Read<T> = Result<T, Unreadable>;
 fn global(global: &'static u32) -> u32 {
     // SAFETY: a live static; volatile keeps the compiler from folding the value it has at build time.
     unsafe { core::ptr::read_volatile(global) }
+}
+
+/// Whether hooks have copies here: what one of them tells, the others must not.
+pub fn has_copies() -> bool {
+    global(&PREEMPTIBLE) != 0
 }
 
 /// A pointer into kernel memory that is only ever read through [`bpf_probe_read_kernel`].
@@ -96,6 +107,12 @@ impl Task {
         Self(Kernel(task))
     }
 
+    /// The task that runs this program.
+    pub fn current() -> Self {
+        // SAFETY: the helper takes nothing and gives a pointer.
+        Self::new(unsafe { bpf_get_current_task() } as *const u8)
+    }
+
     /// Whether it leads its thread group: of a fork's child this means a new process.
     pub fn is_leader(self) -> Read<bool> {
         let (pid, tgid) = (global(&OFF_TASK_PID), global(&OFF_TASK_TGID));
@@ -125,6 +142,22 @@ impl Task {
     /// When it started, nanoseconds of CLOCK_BOOTTIME.
     pub fn start_boottime_ns(self) -> Read<u64> {
         self.0.field(&OFF_TASK_START_BOOTTIME)
+    }
+
+    /// How often its process has executed, as the kernel counts it, and its forebears before they bore it; where no hook
+    /// has copies nobody has to know, and it is [`NO_EXEC_ID`].
+    ///
+    /// `begin_new_exec` counts it up after the point of no return and before the exec hook. A thread has its creator's
+    /// count, and an exec leaves one thread: within a process it only grows.
+    pub fn exec_id(self) -> Read<u64> {
+        if has_copies() { self.0.field(&OFF_TASK_SELF_EXEC_ID) } else { Ok(NO_EXEC_ID) }
+    }
+
+    /// Whether the file that it executed last is not started: it died in the exec, whose hook never came.
+    ///
+    /// The kernel fills a new memory's `arg_end` in when nothing can fail any more.
+    pub fn died_in_exec(self) -> bool {
+        self.arguments().is_ok_and(|(_, end)| end == 0)
     }
 
     /// Whether it is a thread of the kernel.

@@ -252,7 +252,8 @@ pub struct Totals {
     pub live_full: u64,
     /// Stale entries replaced.
     pub stale: u64,
-    /// Runs of a hook that the kernel skipped since one was active on that CPU.
+    /// Runs of a hook that the kernel skipped since one was active on that CPU, execs that all copies of a hook were
+    /// skipped for, and hooks that could not read a structure.
     pub missed: u64,
 }
 

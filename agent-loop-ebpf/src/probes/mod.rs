@@ -2,6 +2,12 @@
 //!
 //! A structure that cannot be read ends a hook without a record and is counted; offsets are checked before
 //! loading, so this does not happen on a kernel that was not refused.
+//!
+//! The kernel runs no program twice at once on one CPU, and skips it instead. Before Linux 7.0 nothing preempts a program
+//! at a tracepoint, so this never happens. From then on a process can be preempted inside a hook, and whoever comes to
+//! the same hook on the same CPU meanwhile would not be told. There births are hooked where interrupts are off, and the
+//! other two hooks are attached in four copies, one after the other: the first that is free tells. A death that all four
+//! are skipped for leaves its entry in the live set, an exec a jump in the kernel's count of them: neither is silent.
 
 mod exec;
 mod exit;

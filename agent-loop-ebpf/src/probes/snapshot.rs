@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use agent_loop_common::ProcessKey;
 use agent_loop_common::counter::Counter;
-use agent_loop_common::map::LiveEntry;
+use agent_loop_common::map::{LiveEntry, NO_EXEC_ID};
 use agent_loop_common::record::{SnapshotRecord, flag};
 use aya_ebpf::bindings::{BPF_NOEXIST, seq_file};
 use aya_ebpf::helpers::generated::bpf_seq_write;
@@ -73,6 +73,8 @@ fn try_snapshot(seq: *mut seq_file, task: Task) -> Read<()> {
                 run,
                 pidfs_ino: task.pidfs_ino()?,
                 flags: flag::AT_SNAPSHOT,
+                // Not its count: of an exec that is under way the hook is yet to tell.
+                exec_id: NO_EXEC_ID,
                 ..LiveEntry::default()
             };
             if !found(task, key, counted, &entry, parent.map_or(0, |key| key.tgid)) {

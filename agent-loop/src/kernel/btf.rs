@@ -40,11 +40,22 @@ pub enum ExitHook {
     Latch,
 }
 
+/// Whether this kernel preempts a program at a tracepoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracepoints {
+    /// It does not: a hook that has begun ends before another one runs on its CPU.
+    Whole,
+    /// It does (Linux 7.0 and later): it may skip a hook for another process that is preempted in it, so hooks have
+    /// copies.
+    Preemptible,
+}
+
 /// The offsets of the running kernel, under the names of the eBPF program's globals.
 #[derive(Clone, Debug)]
 pub struct Layout {
     offsets: Vec<(&'static str, u32)>,
     exit: ExitHook,
+    tracepoints: Tracepoints,
 }
 
 /// A field: the global that receives its offset, the structure, the path in it, and whether it is needed.
@@ -63,6 +74,7 @@ const FIELDS: &[Field] = &[
     ("OFF_TASK_MM", "task_struct", "mm", true),
     ("OFF_TASK_CGROUPS", "task_struct", "cgroups", true),
     ("OFF_TASK_COMM", "task_struct", "comm", true),
+    ("OFF_TASK_SELF_EXEC_ID", "task_struct", "self_exec_id", true),
     ("OFF_SIGNAL_LIVE", "signal_struct", "live", true),
     ("OFF_SIGNAL_FLAGS", "signal_struct", "flags", true),
     ("OFF_SIGNAL_GROUP_EXIT_CODE", "signal_struct", "group_exit_code", true),
@@ -125,7 +137,7 @@ impl Layout {
         }
         let size = structure(&btf, "upid").and_then(|upid| u32::try_from(upid.size()).ok());
         offsets.push(("SIZE_UPID", size.ok_or(LayoutError::Missing { structure: "upid", field: "size" })?));
-        Ok(Self { offsets, exit: exit_hook(&btf)? })
+        Ok(Self { offsets, exit: exit_hook(&btf)?, tracepoints: tracepoints(&btf) })
     }
 
     /// Each global of the eBPF program with its value.
@@ -137,6 +149,12 @@ impl Layout {
     #[must_use]
     pub const fn exit_hook(&self) -> ExitHook {
         self.exit
+    }
+
+    /// Whether the kernel preempts a program at a tracepoint.
+    #[must_use]
+    pub const fn tracepoints(&self) -> Tracepoints {
+        self.tracepoints
     }
 
     /// Whether the kernel has inodes for pidfds (Linux 6.9 and later).
@@ -193,6 +211,19 @@ fn member(btf: &Btf, of: &btf_rs::Struct, wanted: &str) -> Option<(u32, u32)> {
         }
     }
     None
+}
+
+/// Tells by what guards a tracepoint: since Linux 7.0 (commit a46023d5616e) SRCU-fast, which leaves preemption on.
+///
+/// Kernels before 6.13 have an SRCU domain for tracepoints too, for a few that run where RCU does not watch, but no guard
+/// of that kind.
+fn tracepoints(btf: &Btf) -> Tracepoints {
+    let has = |name: &str| btf.resolve_types_by_name(name).is_ok_and(|found| !found.is_empty());
+    if has("tracepoint_srcu_srcu_data") && has("class_srcu_fast_notrace_t") {
+        Tracepoints::Preemptible
+    } else {
+        Tracepoints::Whole
+    }
 }
 
 /// Tells the form of the exit tracepoint by the arguments of its typedef: the context, the task, and since

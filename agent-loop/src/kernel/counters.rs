@@ -12,11 +12,20 @@ use crate::model::Totals;
 /// The counters, and the programs whose skipped runs are counted with them.
 pub struct Counters {
     map: PerCpuArray<MapData, u64>,
-    programs: Vec<OwnedFd>,
+    programs: Vec<Program>,
+}
+
+/// A program of a hook.
+pub(super) struct Program {
+    /// The hook's name.
+    pub(super) name: &'static str,
+    /// Whether another copy of the hook does its work where the kernel skips it.
+    pub(super) copied: bool,
+    pub(super) fd: OwnedFd,
 }
 
 impl Counters {
-    pub(super) fn new(map: aya::maps::Map, programs: Vec<OwnedFd>) -> Result<Self, MapError> {
+    pub(super) fn new(map: aya::maps::Map, programs: Vec<Program>) -> Result<Self, MapError> {
         Ok(Self { map: PerCpuArray::try_from(map)?, programs })
     }
 
@@ -38,9 +47,10 @@ impl Counters {
 
     /// What cannot be told by run; the rest is zero.
     pub(super) fn of_no_run(&self) -> io::Result<Totals> {
-        let mut missed = self.sum(Counter::Unreadable)?;
-        for program in &self.programs {
-            missed += recursion_misses(program.as_fd())?;
+        // A skipped copy is no loss: what all of them are skipped for is known by what it leaves.
+        let mut missed = self.sum(Counter::Unreadable)? + self.sum(Counter::SkippedExec)?;
+        for program in self.programs.iter().filter(|program| !program.copied) {
+            missed += recursion_misses(program.fd.as_fd())?;
         }
         Ok(Totals {
             live_full: self.sum(Counter::LiveFull)?,
@@ -48,6 +58,14 @@ impl Counters {
             missed,
             ..Totals::default()
         })
+    }
+
+    /// How often the kernel skipped each hook's program, copies included, by the hook's name.
+    ///
+    /// # Errors
+    /// When a program's information cannot be read.
+    pub fn skipped(&self) -> io::Result<Vec<(&'static str, u64)>> {
+        self.programs.iter().map(|program| Ok((program.name, recursion_misses(program.fd.as_fd())?))).collect()
     }
 
     /// Sums one counter over the CPUs.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 use super::load::{INITIAL_PIDNS, told};
-use super::{ExitHook, Layout, LoadError, Options, load, object};
+use super::{ExitHook, Layout, LoadError, Options, Tracepoints, load, object};
 pub use crate::keeper::probe::{Calls, Cgroups, Probe};
 use crate::keeper::scan;
 
@@ -46,6 +46,8 @@ pub struct Facts {
 pub struct KernelLayout {
     /// Which form of the exit hook it has.
     pub exit: ExitHook,
+    /// Whether it preempts a program at a tracepoint.
+    pub tracepoints: Tracepoints,
     /// Whether the kernel side can read the inodes of pidfds.
     pub pidfs: bool,
 }
@@ -127,7 +129,11 @@ fn boot_timer() -> Probe {
 
 fn layout() -> Probe<KernelLayout> {
     match Layout::of_running_kernel() {
-        Ok(layout) => Probe::Present(KernelLayout { exit: layout.exit_hook(), pidfs: layout.has_pidfs() }),
+        Ok(layout) => Probe::Present(KernelLayout {
+            exit: layout.exit_hook(),
+            tracepoints: layout.tracepoints(),
+            pidfs: layout.has_pidfs(),
+        }),
         Err(error) => Probe::Missing(error.to_string()),
     }
 }

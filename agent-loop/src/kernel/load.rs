@@ -10,7 +10,8 @@ use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, Iter};
 use aya::{Btf, Ebpf, EbpfLoader};
 
-use super::btf::{ExitHook, Layout, LayoutError};
+use super::btf::{ExitHook, Layout, LayoutError, Tracepoints};
+use super::hooks::{self, hooks};
 use super::watch::Watch;
 use super::{Counters, LiveSet, Rings, RunTable, object};
 use crate::model::Live;
@@ -89,6 +90,9 @@ pub struct Options {
     pub watch: Vec<(String, u32)>,
     /// The exit rule to use where it is not the kernel's own: the older one also works on newer kernels.
     pub exit_hook: Option<ExitHook>,
+    /// Whether a program at a tracepoint can be preempted, where it is not the kernel's own: hooks with copies also work
+    /// where it cannot be.
+    pub tracepoints: Option<Tracepoints>,
     /// Whether SIGNAL_GROUP_EXIT is looked at, which from Linux 6.0 every process that ends has. Without it a death is
     /// told as on older kernels when the threads of a process leave one by one; for tests.
     pub group_exit: bool,
@@ -105,6 +109,7 @@ impl Default for Options {
             live_entries: 65_536,
             watch: Vec::new(),
             exit_hook: None,
+            tracepoints: None,
             group_exit: true,
             log: false,
         }
@@ -116,6 +121,7 @@ pub struct Probes {
     _held: Held,
     snapshot: OwnedFd,
     exit: ExitHook,
+    tracepoints: Tracepoints,
     log: Option<super::log::Printer>,
 }
 
@@ -194,17 +200,12 @@ impl Settings {
     }
 }
 
-/// The hooks by the names of their programs, save that the exit hook has two, and what they are attached to.
-///
-/// In this order they are attached: a process tracked by a later hook can then not die unseen.
-pub(super) const HOOKS: [(&str, &str); 3] =
-    [("exit", "sched_process_exit"), ("exec", "sched_process_exec"), ("fork", "sched_process_fork")];
-
 /// The program, attached by links that are its own.
 pub(super) struct Attached {
     pub(super) ebpf: Ebpf,
     pub(super) exit: ExitHook,
-    /// The programs and links of [`HOOKS`], in their order.
+    pub(super) tracepoints: Tracepoints,
+    /// The programs and links of [`hooks`], in their order.
     pub(super) hooks: Vec<(OwnedFd, FdLink)>,
     /// The program that no hook calls.
     pub(super) snapshot: OwnedFd,
@@ -221,6 +222,9 @@ pub(super) fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyho
     }
     let log_level = super::log::level(options.log);
     loader.override_global(aya_log::LEVEL, &log_level, true);
+    let tracepoints = options.tracepoints.unwrap_or(layout.tracepoints());
+    let preemptible = u32::from(tracepoints == Tracepoints::Preemptible);
+    loader.override_global("PREEMPTIBLE", &preemptible, true);
     if !options.log {
         // Nothing is written there; a page is the least it can be.
         loader.map_max_entries("AYA_LOGS", 4096);
@@ -232,19 +236,13 @@ pub(super) fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyho
     Watch::set(&mut HashMap::try_from(ebpf.map_mut("WATCH").context("finding the watch rules")?)?, options)?;
 
     let exit = options.exit_hook.unwrap_or(layout.exit_hook());
-    let mut hooks = Vec::new();
-    for (name, tracepoint) in HOOKS {
-        let program = match (name, exit) {
-            ("exit", ExitHook::GroupDead) => "exit_group_dead",
-            ("exit", ExitHook::Latch) => "exit_latch",
-            (other, ExitHook::GroupDead | ExitHook::Latch) => other,
-        };
-        hooks.push(attach_one(&mut ebpf, &btf, program, tracepoint)?);
-    }
+    let hooks = hooks(tracepoints).iter();
+    let hooks = hooks.map(|hook| attach_one(&mut ebpf, &btf, &hook.program(exit), hook.tracepoint));
+    let hooks = hooks.collect::<anyhow::Result<Vec<_>>>()?;
     let snapshot: &mut Iter = ebpf.program_mut("snapshot").context("finding the snapshot program")?.try_into()?;
     snapshot.load("task", &btf).context("loading the snapshot program")?;
     let snapshot = snapshot.fd()?.as_fd().try_clone_to_owned()?;
-    Ok(Attached { ebpf, exit, hooks, snapshot })
+    Ok(Attached { ebpf, exit, tracepoints, hooks, snapshot })
 }
 
 fn attach_one(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> anyhow::Result<(OwnedFd, FdLink)> {
@@ -260,19 +258,20 @@ impl Attached {
     /// The handles to what it tells; it is detached when they are dropped.
     fn into_tracing(mut self, log: bool) -> anyhow::Result<Tracing> {
         let log = log.then(|| super::log::Printer::new(&mut self.ebpf)).transpose().context("opening the log")?;
-        let (programs, links) = self.hooks.into_iter().unzip();
+        let (programs, links): (Vec<_>, _) = self.hooks.into_iter().unzip();
         let mut take =
             |name: &str| -> anyhow::Result<Map> { self.ebpf.take_map(name).with_context(|| format!("finding {name}")) };
         Ok(Tracing {
             rings: Rings::new(take("EVENTS")?, take("EXECS")?)?,
             live: LiveSet::new(take("LIVE")?)?,
             runs: RunTable::new(take("RUNS")?, take("MAINS")?)?,
-            counters: Counters::new(take("COUNTERS")?, programs)?,
+            counters: Counters::new(take("COUNTERS")?, hooks::watched(self.tracepoints, programs))?,
             watch: Watch::new(take("WATCH")?)?,
             probes: Probes {
                 _held: Held::Own { _ebpf: Box::new(self.ebpf), _links: links },
                 snapshot: self.snapshot,
                 exit: self.exit,
+                tracepoints: self.tracepoints,
                 log,
             },
         })
@@ -287,14 +286,20 @@ fn own_pidns() -> io::Result<u32> {
 
 impl Probes {
     /// A program that is kept attached by its pins.
-    pub(super) fn pinned(snapshot: OwnedFd, links: Vec<OwnedFd>, exit: ExitHook) -> Self {
-        Self { _held: Held::Pins { _links: links }, snapshot, exit, log: None }
+    pub(super) fn pinned(snapshot: OwnedFd, links: Vec<OwnedFd>, exit: ExitHook, tracepoints: Tracepoints) -> Self {
+        Self { _held: Held::Pins { _links: links }, snapshot, exit, tracepoints, log: None }
     }
 
     /// Which exit rule is in use.
     #[must_use]
     pub const fn exit_hook(&self) -> ExitHook {
         self.exit
+    }
+
+    /// Whether the hooks have copies, and where births are hooked.
+    #[must_use]
+    pub const fn tracepoints(&self) -> Tracepoints {
+        self.tracepoints
     }
 
     /// Hands what the eBPF program has said since the last time to the `log` crate; does nothing unless it was asked for.

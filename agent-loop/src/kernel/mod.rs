@@ -6,6 +6,7 @@
 mod bpf;
 mod btf;
 mod counters;
+mod hooks;
 pub mod host;
 mod live;
 mod load;
@@ -18,7 +19,7 @@ mod snapshot;
 pub mod trial;
 mod watch;
 
-pub use btf::{ExitHook, Layout, LayoutError};
+pub use btf::{ExitHook, Layout, LayoutError, Tracepoints};
 pub use counters::Counters;
 pub use live::{LiveSet, Run, RunTable, birth_of};
 pub use load::{LoadError, Options, Probes, RunsBy, Tracing, load};

@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Tracing;
 use crate::event::Event;
 use crate::keeper::pidfd::PidFd;
-use crate::model::{ProcessKey, RunTag, Totals, WaitStatus};
+use crate::model::{ProcessKey, RunTag, WaitStatus};
 
 /// The hidden subcommand that `main` hands to [`trial_main`].
 pub const TRIAL: &str = "trial";
@@ -68,7 +68,7 @@ impl Tracing {
     /// # Errors
     /// When they could not be made or did not end as they should, or a map cannot be read or written.
     pub fn try_out(&mut self, program: &Path) -> anyhow::Result<Trial> {
-        let lost_before = lost(&self.counters.read().context("reading the counters")?);
+        let lost_before = self.lost().context("reading the counters")?;
         let program = named(program).context("opening this program")?;
         let name = program.as_raw_fd().to_string();
         let pid = self.watch.during(&name, RULE, || live_and_die(&format!("/proc/self/fd/{name}")))??;
@@ -80,13 +80,15 @@ impl Tracing {
     /// # Errors
     /// When the counters cannot be read.
     pub fn verdict(&self, trial: &Trial) -> io::Result<Verdict> {
-        Ok(trial.judge(lost(&self.counters.read()?)))
+        Ok(trial.judge(self.lost()?))
     }
-}
 
-/// Everything that costs a record, or a process its place in the live set.
-fn lost(totals: &Totals) -> u64 {
-    totals.lost_fork + totals.lost_exec + totals.lost_exit + totals.live_full + totals.missed
+    /// Everything that costs a record, or a process its place in the live set, or may have.
+    fn lost(&self) -> io::Result<u64> {
+        let totals = self.counters.read()?;
+        let skipped: u64 = self.counters.skipped()?.into_iter().map(|(_, runs)| runs).sum();
+        Ok(totals.lost_fork + totals.lost_exec + totals.lost_exit + totals.live_full + totals.missed + skipped)
+    }
 }
 
 /// The program, open under a high number.

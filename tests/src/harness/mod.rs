@@ -22,7 +22,7 @@ mod outcome;
 mod scene;
 mod terminal;
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -124,7 +124,9 @@ pub fn without_root() -> Option<&'static str> {
 /// Why this host cannot run what needs eBPF, if it cannot.
 #[must_use]
 pub fn without_bpf() -> Option<&'static str> {
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+    // Where it was taken away by a mount over it, the file is there and empty.
+    let btf = std::fs::File::open("/sys/kernel/btf/vmlinux").and_then(|mut file| file.read_exact(&mut [0]));
+    if btf.is_err() {
         return Some("needs a kernel with BTF");
     }
     (!crate::sys::may_bpf()).then_some("needs the right to load eBPF programs")

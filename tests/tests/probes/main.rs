@@ -2,6 +2,7 @@
 
 mod argv;
 mod birth;
+mod copies;
 mod deaths;
 mod layout;
 mod loss;

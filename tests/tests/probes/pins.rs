@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use agent_loop::keeper::signal::LiveSet as _;
 use agent_loop::kernel::pins::{self, Found, PinnedLiveSet, Why};
-use agent_loop::kernel::{ExitHook, LoadError, Options, RunsBy};
+use agent_loop::kernel::{ExitHook, LoadError, Options, RunsBy, Tracepoints};
 use agent_loop_common::ABI_VERSION;
 use agent_loop_tests::bpf::{self, BpfFs};
 use agent_loop_tests::harness::{eventually, pinner};
@@ -18,7 +18,7 @@ use agent_loop_tests::sys::{self, Cloned, Stub};
 use agent_loop_tests::traced::{Run, Traced, status};
 
 /// The size of the value that the pinned map `ABI` has.
-const ABI_BYTES: usize = 120;
+const ABI_BYTES: usize = 176;
 
 /// A bpffs of the test's own, and in it the directory of the pins.
 fn place() -> (BpfFs, PathBuf) {
@@ -33,6 +33,18 @@ fn options(run: &Run) -> Options {
 
 fn open(dir: &Path, options: &Options) -> (Traced, Found) {
     Traced::pinned(dir, options).expect("a pinned set")
+}
+
+fn own_tracepoints() -> Tracepoints {
+    agent_loop::kernel::Layout::of_running_kernel().expect("a known layout").tracepoints()
+}
+
+/// The number of pins of a whole set: seven maps, the snapshot program, the ABI, and two for each hook.
+fn whole() -> usize {
+    9 + 2 * match own_tracepoints() {
+        Tracepoints::Whole => 3,
+        Tracepoints::Preemptible => 9,
+    }
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -205,6 +217,8 @@ fn a_set_of_other_settings_is_replaced() {
         Options { runs: RunsBy::Level(77), ..base.clone() },
         Options { exit_hook: Some(ExitHook::Latch), ..base.clone() },
         Options { group_exit: false, ..base.clone() },
+        Options { tracepoints: Some(Tracepoints::Whole), ..base.clone() },
+        Options { tracepoints: Some(Tracepoints::Preemptible), ..base.clone() },
     ] {
         drop(open(&dir, &other));
         let (mut traced, found) = open(&dir, &base);
@@ -286,7 +300,7 @@ fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
             "a map of another type",
             &|dir| {
                 unpin(&dir.join("LIVE"));
-                bpf::pin_map(&dir.join("LIVE"), 2, 4, 40, 65_536).expect("a map");
+                bpf::pin_map(&dir.join("LIVE"), 2, 4, 48, 65_536).expect("a map");
             },
             forged,
         ),
@@ -319,7 +333,7 @@ fn a_set_that_is_not_what_was_pinned_is_replaced_and_never_used() {
         assert_works(&mut traced, &run);
         drop(traced);
         assert_eq!(open(&dir, &options(&run)).1, Found::Adopted, "{what}");
-        assert_eq!(names(&dir).len(), 15, "{what}");
+        assert_eq!(names(&dir).len(), whole(), "{what}");
     }
 }
 
@@ -333,10 +347,14 @@ fn a_link_to_another_tracepoint_is_not_taken_for_ours() {
     fs::rename(dir.join("fork"), dir.join("exec")).expect("ours");
     fs::rename(dir.join("x"), dir.join("fork")).expect("ours");
     bpf::change(&dir.join("ABI"), &mut [0; ABI_BYTES], |abi| {
-        // After the head, the digest and seven maps: three links, then three programs; the second and third each.
-        for at in [96, 108] {
-            for byte in at..at + 4 {
-                abi.swap(byte, byte + 4);
+        // After the head, the digest and seven maps: the links, then the programs, with room for nine each.
+        let (exec, fork) = match own_tracepoints() {
+            Tracepoints::Whole => (1, 2),
+            Tracepoints::Preemptible => (4, 8),
+        };
+        for first in [92, 92 + 9 * 4] {
+            for byte in first..first + 4 {
+                abi.swap(byte + exec * 4, byte + fork * 4);
             }
         }
     })
@@ -542,7 +560,7 @@ fn a_loader_killed_at_any_step_leaves_what_the_next_start_makes_whole() {
             Found::Fresh { why } => panic!("killed at {at} of {steps}: {why}"),
         }
         assert_works(&mut traced, &run);
-        assert_eq!(names(&dir).len(), 15);
+        assert_eq!(names(&dir).len(), whole());
         eventually("one set alone", || (bpf::live_sets_of_size(ENTRIES).ok()? == 1).then_some(()));
     }
     println!("{KILLS} kills at {steps} steps: {untouched} before the swap, {cut} in it, {adopted} after it");

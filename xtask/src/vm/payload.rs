@@ -164,6 +164,7 @@ exec </dev/null
 ulimit -l unlimited
 echo "VM RELEASE $(uname -r)"
 echo "VM VERSION $(cat /proc/version)"
+echo "VM PREEMPT $(dmesg | sed -n 's/.*Dynamic Preempt: *//p')"
 echo "VM CONTROLLERS $(cat /sys/fs/cgroup/cgroup.subtree_control)"
 step() {
     name=$1; shift

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::kernel::ExitHook;
 use crate::kernel::host::{Facts, Load, Probe};
+use crate::kernel::{ExitHook, Tracepoints};
 
 /// How a requirement is met; the order is from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -298,7 +298,12 @@ fn tracing(facts: &Facts) -> Vec<Check> {
                 ExitHook::GroupDead => "the exit hook says itself when a process is dead",
                 ExitHook::Latch => "the live set tells when a process is dead",
             };
-            check("btf", State::Ok, format!("every field is there; {exit}"), "the kernel side knows its structures")
+            let preempted = match layout.tracepoints {
+                Tracepoints::Whole => "",
+                Tracepoints::Preemptible => "; hooks can be preempted, and have copies",
+            };
+            let found = format!("every field is there; {exit}{preempted}");
+            check("btf", State::Ok, found, "the kernel side knows its structures")
         }
         Probe::Missing(why) | Probe::Unknown(why) => check("btf", State::Degraded, why, NO_EBPF)
             .mend("boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions build it"),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::advise::{self, Check, State, Tier, advise};
 use super::{Report, human};
-use crate::kernel::ExitHook;
 use crate::kernel::host::{Calls, Cgroups, Facts, KernelLayout, Load, Probe, Rights};
+use crate::kernel::{ExitHook, Tracepoints};
 
 const HERE: Probe = Probe::Present(());
 
@@ -30,7 +30,7 @@ fn whole() -> Facts {
         boot_timer: HERE,
         cgroups,
         object: Probe::Present(520 * 1024),
-        layout: Probe::Present(KernelLayout { exit: ExitHook::Latch, pidfs: true }),
+        layout: Probe::Present(KernelLayout { exit: ExitHook::Latch, tracepoints: Tracepoints::Whole, pidfs: true }),
         rights: Rights { root: true, capabilities: u64::MAX },
         load: Load::Works,
         lockdown: None,

@@ -10,8 +10,9 @@ use aya::maps::{Array, Map, MapData, MapError};
 use sha2::{Digest as _, Sha256};
 
 use super::super::bpf::{self, Access, Kind};
-use super::super::btf::ExitHook;
-use super::super::load::{HOOKS, Options, Settings};
+use super::super::btf::{ExitHook, Tracepoints};
+use super::super::hooks::{self, Hook, hooks};
+use super::super::load::{Options, Settings};
 use super::MAPS;
 use super::dir::Dir;
 
@@ -37,15 +38,17 @@ pub(super) struct Abi {
     digest: [u8; 32],
     /// The ids of [`MAPS`], in their order.
     pub(super) maps: [u32; MAPS.len()],
-    /// The ids of the links of [`HOOKS`], in their order.
-    pub(super) links: [u32; HOOKS.len()],
-    /// The ids of the programs of [`HOOKS`], in their order.
-    pub(super) programs: [u32; HOOKS.len()],
+    /// The ids of the links of [`hooks`], in their order; 0 beyond.
+    pub(super) links: [u32; hooks::MOST],
+    /// The ids of the programs of [`hooks`], in their order; 0 beyond.
+    pub(super) programs: [u32; hooks::MOST],
     /// The id of the snapshot program.
     pub(super) snapshot: u32,
+    tracepoints: u32,
+    pad: u32,
 }
 
-const _: () = assert!(size_of::<Abi>() == 120);
+const _: () = assert!(size_of::<Abi>() == 176);
 
 // SAFETY: repr(C), integers only; the size asserted above leaves no padding.
 unsafe impl Pod for Abi {}
@@ -85,7 +88,7 @@ impl fmt::Display for Why {
 }
 
 impl Abi {
-    /// What a set loaded by these options has; its objects and its exit rule are yet unknown.
+    /// What a set loaded by these options has; its objects and the form of its hooks are yet unknown.
     pub(super) fn of(object: &[u8], options: &Options, settings: &Settings) -> Self {
         let mut digest = Sha256::new();
         digest.update(object);
@@ -94,6 +97,7 @@ impl Abi {
             digest.update(value.to_le_bytes());
         }
         digest.update(options.exit_hook.map_or(0, raw).to_le_bytes());
+        digest.update(options.tracepoints.map_or(0, raw_tracepoints).to_le_bytes());
         Self {
             magic: MAGIC,
             version: ABI_VERSION,
@@ -104,9 +108,11 @@ impl Abi {
             run_level: settings.run_level,
             digest: digest.finalize().into(),
             maps: [0; MAPS.len()],
-            links: [0; HOOKS.len()],
-            programs: [0; HOOKS.len()],
+            links: [0; hooks::MOST],
+            programs: [0; hooks::MOST],
             snapshot: 0,
+            tracepoints: 0,
+            pad: 0,
         }
     }
 
@@ -138,6 +144,19 @@ impl Abi {
     /// Which exit rule is attached; `None` for one that this version does not know.
     pub(super) fn exit_hook(&self) -> Option<ExitHook> {
         [ExitHook::GroupDead, ExitHook::Latch].into_iter().find(|hook| raw(*hook) == self.exit_hook)
+    }
+
+    /// Whether its hooks have copies; `None` for a form that this version does not know.
+    pub(super) fn tracepoints(&self) -> Option<Tracepoints> {
+        let known = [Tracepoints::Whole, Tracepoints::Preemptible];
+        known.into_iter().find(|tracepoints| raw_tracepoints(*tracepoints) == self.tracepoints)
+    }
+
+    /// The hooks that such a set has, in the order in which they are attached, each with the ids of its link and its
+    /// program.
+    pub(super) fn hooks(&self, tracepoints: Tracepoints) -> impl Iterator<Item = (&'static Hook, u32, u32)> {
+        let ids = self.links.into_iter().zip(self.programs);
+        hooks(tracepoints).iter().zip(ids).map(|(hook, (link, program))| (hook, link, program))
     }
 
     /// Reads what the pinned set says of itself.
@@ -174,8 +193,9 @@ impl Abi {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(super) fn pin(mut self, dir: &Dir, exit: ExitHook) -> anyhow::Result<()> {
+    pub(super) fn pin(mut self, dir: &Dir, exit: ExitHook, tracepoints: Tracepoints) -> anyhow::Result<()> {
         self.exit_hook = raw(exit);
+        self.tracepoints = raw_tracepoints(tracepoints);
         let mut array = Array::<MapData, Self>::create(1, 0)?;
         array.set(0, self, 0)?;
         array.pin(dir.at(NAME))?;
@@ -187,5 +207,12 @@ const fn raw(exit: ExitHook) -> u32 {
     match exit {
         ExitHook::GroupDead => 1,
         ExitHook::Latch => 2,
+    }
+}
+
+const fn raw_tracepoints(tracepoints: Tracepoints) -> u32 {
+    match tracepoints {
+        Tracepoints::Whole => 1,
+        Tracepoints::Preemptible => 2,
     }
 }

@@ -25,8 +25,9 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::bpf::{self, Access, Kind};
-use super::btf::Layout;
-use super::load::{self, Attached, HOOKS, LoadError, Options, Probes, Settings, Tracing};
+use super::btf::{Layout, Tracepoints};
+use super::hooks::{self, Hook};
+use super::load::{self, Attached, LoadError, Options, Probes, Settings, Tracing};
 use super::watch::Watch;
 use super::{Counters, LiveSet, Rings, RunTable, object};
 use crate::model::Live;
@@ -42,10 +43,6 @@ const LIVE: &str = "LIVE";
 
 /// The program that no hook calls.
 const SNAPSHOT: &str = "snapshot";
-
-/// The programs of [`HOOKS`], in their order, by the names they have as pins: opening a program by its id would need
-/// CAP_SYS_ADMIN, opening a pin needs CAP_BPF.
-const PROGRAMS: [&str; HOOKS.len()] = ["exit_program", "exec_program", "fork_program"];
 
 /// Where the tracing came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,9 +231,10 @@ fn names(dir: &Dir) -> Result<Vec<(String, bool)>, LoadError> {
     named.collect()
 }
 
-/// Every name of a set.
-fn all() -> impl Iterator<Item = &'static str> {
-    MAPS.into_iter().chain([SNAPSHOT]).chain(PROGRAMS).chain(HOOKS.map(|(name, _)| name)).chain([abi::NAME])
+/// Every name of a set with these hooks.
+fn all(tracepoints: Tracepoints) -> impl Iterator<Item = &'static str> {
+    let hooks = hooks::hooks(tracepoints).iter().flat_map(|hook| [hook.pin, hook.name]);
+    MAPS.into_iter().chain([SNAPSHOT]).chain(hooks).chain([abi::NAME])
 }
 
 /// Opens the set if it is complete, of this version and these settings, and each pin the object that was pinned there.
@@ -250,20 +248,22 @@ fn adopt(dir: &Dir, names: &[(String, bool)], wanted: &Abi, options: &Options) -
     if let Some(why) = abi.differs(wanted) {
         return replace(why);
     }
-    if let Some(missing) = all().find(|name| !names.iter().any(|(there, _)| there == name)) {
+    let forged = || Err(Unfit::Replace(Why::Forged(abi::NAME.to_owned())));
+    let Some(tracepoints) = abi.tracepoints() else { return forged() };
+    let Some(exit) = abi.exit_hook() else { return forged() };
+    if let Some(missing) = all(tracepoints).find(|name| !names.iter().any(|(there, _)| there == name)) {
         return replace(Why::Incomplete(missing.to_owned()));
     }
-    if let Some((extra, _)) = names.iter().find(|(name, _)| !all().any(|ours| ours == name)) {
+    if let Some((extra, _)) = names.iter().find(|(name, _)| !all(tracepoints).any(|ours| ours == name)) {
         return replace(Why::Extra(extra.clone()));
     }
     if let Some((exposed, _)) = names.iter().find(|(_, private)| !private) {
         return replace(Why::Exposed(exposed.clone()));
     }
 
-    let Some(exit) = abi.exit_hook() else { return replace(Why::Forged(abi::NAME.to_owned())) };
     let links = hooks(dir, &abi)?;
     // Those that the links run: both were compared with the same ids.
-    let programs = PROGRAMS.into_iter().zip(abi.programs).map(|(name, id)| object(dir, name, Kind::Program, id));
+    let programs = abi.hooks(tracepoints).map(|(hook, _, id)| object(dir, hook.pin, Kind::Program, id));
     let programs = programs.collect::<Result<Vec<_>, _>>()?;
     let snapshot = object(dir, SNAPSHOT, Kind::Program, abi.snapshot)?;
     let map = |name: &'static str| -> Result<Map, Unfit> {
@@ -277,19 +277,20 @@ fn adopt(dir: &Dir, names: &[(String, bool)], wanted: &Abi, options: &Options) -
         rings: Rings::new(map("EVENTS")?, map("EXECS")?)?,
         live: LiveSet::new(map(LIVE)?)?,
         runs: RunTable::new(map("RUNS")?, map("MAINS")?)?,
-        counters: Counters::new(map("COUNTERS")?, programs)?,
-        probes: Probes::pinned(snapshot, links, exit),
+        counters: Counters::new(map("COUNTERS")?, hooks::watched(tracepoints, programs))?,
+        probes: Probes::pinned(snapshot, links, exit, tracepoints),
     })
 }
 
 /// Opens the links of the set, each proven to attach the program that was pinned to the tracepoint that is its own.
 fn hooks(dir: &Dir, abi: &Abi) -> Result<Vec<OwnedFd>, Unfit> {
-    let recorded = HOOKS.into_iter().zip(abi.links).zip(abi.programs);
-    let links = recorded.map(|(((name, tracepoint), id), program)| {
-        let link = object(dir, name, Kind::Link, id)?;
+    let forged = |name: &str| Unfit::Replace(Why::Forged(name.to_owned()));
+    let tracepoints = abi.tracepoints().ok_or_else(|| forged(abi::NAME))?;
+    let links = abi.hooks(tracepoints).map(|(hook, id, program)| {
+        let link = object(dir, hook.name, Kind::Link, id)?;
         match bpf::attached(link.as_fd())? {
-            Some(it) if it.program == program && it.tracepoint == tracepoint => Ok(link),
-            Some(_) | None => Err(Unfit::Replace(Why::Forged(name.to_owned()))),
+            Some(it) if it.program == program && it.tracepoint == hook.tracepoint => Ok(link),
+            Some(_) | None => Err(forged(hook.name)),
         }
     });
     links.collect()
@@ -343,14 +344,15 @@ fn pin(dir: &Dir, attached: Attached, wanted: &Abi) -> anyhow::Result<()> {
     }
     bpf::pin(attached.snapshot.as_fd(), &dir.at(SNAPSHOT)).context("pinning the snapshot program")?;
     abi.snapshot = pinned_id(dir, SNAPSHOT)?;
-    let ids = abi.links.iter_mut().zip(PROGRAMS.into_iter().zip(&mut abi.programs));
-    for (((name, _), (program, link)), (link_id, (pin, program_id))) in HOOKS.into_iter().zip(attached.hooks).zip(ids) {
+    let ids = abi.links.iter_mut().zip(&mut abi.programs);
+    let hooks = hooks::hooks(attached.tracepoints).iter().zip(attached.hooks);
+    for ((Hook { name, pin, .. }, (program, link)), (link_id, program_id)) in hooks.zip(ids) {
         link.pin(dir.at(name)).with_context(|| format!("pinning {name}"))?;
         *link_id = pinned_id(dir, name)?;
         bpf::pin(program.as_fd(), &dir.at(pin)).with_context(|| format!("pinning {pin}"))?;
         *program_id = pinned_id(dir, pin)?;
     }
-    abi.pin(dir, attached.exit).context("pinning what says that the set is whole")
+    abi.pin(dir, attached.exit, attached.tracepoints).context("pinning what says that the set is whole")
 }
 
 fn pinned_id(dir: &Dir, name: &str) -> anyhow::Result<u32> {
@@ -361,8 +363,8 @@ fn pinned_id(dir: &Dir, name: &str) -> anyhow::Result<u32> {
 /// Unpins all that is there: first what says that it is whole, then the hooks, births before deaths, then the rest.
 fn clear(dir: &Dir, names: &[(String, bool)]) -> io::Result<()> {
     dir.unpin(abi::NAME)?;
-    for (name, _) in HOOKS.into_iter().rev() {
-        dir.unpin(name)?;
+    for hook in hooks::hooks(Tracepoints::Preemptible).iter().rev() {
+        dir.unpin(hook.name)?;
     }
     names.iter().try_for_each(|(name, _)| dir.unpin(name))
 }
