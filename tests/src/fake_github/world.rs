@@ -395,6 +395,12 @@ impl World {
         self.git.at(name)
     }
 
+    /// A file of a commit, where it has one.
+    #[must_use]
+    pub fn file(&self, commit: &str, path: &str) -> Option<String> {
+        self.git.file(commit, path)
+    }
+
     /// Sets a ref that is not there, as another host would.
     pub fn create_ref(&mut self, name: &str, at: &str) -> bool {
         self.git.update(name, at, None)
