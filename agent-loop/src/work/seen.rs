@@ -73,7 +73,9 @@ impl Seen {
     /// may have changed.
     pub fn written(&mut self, kind: Kind, step: u64, reply: Reply) {
         match kind {
-            Kind::Claim | Kind::TakeClaim | Kind::Release => self.claim = None,
+            // From the claim on the issue is ours: what a person did to it until then is read first.
+            Kind::Claim => (self.claim, self.issue) = (None, None),
+            Kind::TakeClaim | Kind::Release => self.claim = None,
             Kind::Label | Kind::Close => self.issue = None,
             Kind::Comment | Kind::DropComment => self.comments = None,
             Kind::Prepare => self.commits = None,

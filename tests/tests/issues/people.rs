@@ -355,9 +355,27 @@ fn plays(pairs: &[(At, Act)]) {
     eprintln!("{} acts of a person at moments of a life, in {took:?}: each has the last word", plays.len());
 }
 
+/// Each moment and each act once; `AGENT_LOOP_LIVES`, which `cargo xtask lives` sets, has every act played at every moment.
+const SOME: [(At, Act); 9] = [
+    (At::Claimed, Act::Unlabel),
+    (At::Working, Act::Close),
+    (At::Mending, Act::Merge),
+    (At::Mending, Act::Push),
+    (At::Pushed, Act::Close),
+    (At::Opened, Act::ClosePull),
+    (At::Waiting, Act::Unlabel),
+    (At::Asked, Act::Push),
+    (At::Merged, Act::Push),
+];
+
 #[test]
 fn what_a_person_does_at_any_moment_of_a_life_has_the_last_word() {
     needs!(root, bpf, cgroup);
-    let all: Vec<(At, Act)> = ALL.iter().flat_map(|(at, acts)| acts.iter().map(move |act| (*at, *act))).collect();
-    plays(&all);
+    if std::env::var_os("AGENT_LOOP_LIVES").is_none() {
+        return plays(&SOME);
+    }
+    for (at, acts) in ALL {
+        let pairs: Vec<(At, Act)> = acts.iter().map(|act| (*at, *act)).collect();
+        plays(&pairs);
+    }
 }
