@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use agent_loop_tests::bpf::BpfFs;
-use agent_loop_tests::harness::{Exec, Outcome, Running, adversary, agent_loop, cgroup, eventually, host};
+use agent_loop_tests::harness::{Exec, Outcome, Running, adversary, agent_loop, cgroup, eventually, host, skip};
 use agent_loop_tests::ill_disk::IllDisk;
-use agent_loop_tests::{needs, sys};
+use agent_loop_tests::traced::{self, Run};
+use agent_loop_tests::{needs, sys, test_name};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
@@ -36,6 +37,28 @@ fn a_file_that_is_not_executable_is_126() {
     fs::write(&file, "#!/bin/sh\n").expect("a file");
     refused(&exec.cmd([&file]).run(), 126, "agent");
     refused(&Exec::new().cmd(["/etc"]).run(), 126, "/etc");
+}
+
+#[test]
+fn in_a_cgroup_that_was_killed_before_a_command_is_started_all_the_same() {
+    needs!(cgroup);
+    for kills in [0, 1, 3] {
+        // From Linux 6.14 to 7.2 who is born from it into a new one is killed at birth.
+        let before = Run::new();
+        for _ in 0..kills {
+            if fs::write(before.path().join("cgroup.kill"), "1").is_err() {
+                return skip(test_name!(), "the kernel has no cgroup.kill");
+            }
+        }
+        let exec = Exec::new().with(|command| {
+            traced::enter(command, before.path());
+            command
+        });
+        let outcome = exec.cmd(["sh", "-c", "true; exit 5"]).run();
+        assert_eq!(outcome.code, 5, "after {kills} kills: {}", outcome.stderr);
+        outcome.assert_tree_accounted();
+        outcome.assert_nothing_left();
+    }
 }
 
 #[test]

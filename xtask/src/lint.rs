@@ -75,6 +75,7 @@ fn own_rules() -> Result<usize> {
         findings.extend(rules::findings(file, source));
         warnings.extend(rules::long_file(file, text, source));
     }
+    findings.extend(rules::keeper_size(sources.iter().map(|(file, _, source)| (&**file, source))));
     for warning in &warnings {
         println!("warning: {warning}");
     }

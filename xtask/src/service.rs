@@ -86,6 +86,8 @@ pub(crate) fn script(root: &Path, name: &str, text: &str) -> Result<()> {
 /// A minimal Debian of this host's release, from this host's own mirrors.
 fn make(root: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(root);
+    // mmdebstrap makes one directory, and not those above it.
+    fs::create_dir_all(root).with_context(|| format!("making {}", root.display()))?;
     let release = fs::read_to_string("/etc/os-release").context("reading the name of this release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     let name = name.context("this is no Debian: its release has no name")?;

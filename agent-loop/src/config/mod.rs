@@ -193,7 +193,7 @@ impl Audit {
     #[must_use]
     pub fn log(&self) -> log::Settings {
         let files = self.anchor_dir.as_deref().map(|dir| Arc::new(anchor::Files::new(dir)) as Arc<dyn anchor::Anchor>);
-        let journal = || Arc::new(anchor::Journal::new(Path::new(anchor::SOCKET))) as Arc<dyn anchor::Anchor>;
+        let journal = || Arc::new(anchor::Journal::new(Path::new(crate::journal::SOCKET))) as Arc<dyn anchor::Anchor>;
         log::Settings {
             segment_bytes: self.segment_bytes,
             segment_age: self.segment_age,

@@ -9,6 +9,7 @@ use crate::event::Launched;
 use crate::keeper::process::protocol::{Descriptors, Held, Reply, Request};
 use crate::keeper::tree::{is_gone, is_populated};
 use crate::run::{Born, RunId, RunRecord, Stage};
+use crate::say::{self, About};
 use crate::store::{Reopened, RunFiles};
 use crate::supervise::Core;
 use crate::supervise::fleet::{FleetEvent, settings_of};
@@ -62,7 +63,7 @@ impl Daemon {
             record.tell(told.clone());
         }
         if let Some(trouble) = trouble {
-            self.trouble(&format!("run {id}: {trouble}; what it said is declared lost"));
+            self.trouble_of(id, &format!("{trouble}; what it said is declared lost"));
         }
         let own = match &self.root {
             Some(root) if cgroup => root.present(record.name(), born.cgroup),
@@ -70,7 +71,7 @@ impl Daemon {
         };
         let unopened = own.is_err();
         let own = own.unwrap_or_else(|error| {
-            self.trouble(&format!("run {id}: opening its cgroup: {error}"));
+            self.trouble_of(id, &format!("opening its cgroup: {error}"));
             None
         });
         log.set_cgroup(born.cgroup.0, self.setup.cgroup_root.join(record.name().to_string()).display().to_string());
@@ -110,9 +111,7 @@ impl Daemon {
             Err(error) => {
                 // Told once, not at every try.
                 if self.unread.insert(id, error.to_string()).is_none() {
-                    self.trouble(&format!(
-                        "run {id}: going on with its output: {error}; it waits once its pipe is full"
-                    ));
+                    self.trouble_of(id, &format!("going on with its output: {error}; it waits once its pipe is full"));
                 }
                 return None;
             }
@@ -166,12 +165,12 @@ impl Daemon {
             Ok(other) => {
                 // Told once, not at every try.
                 if self.unproven.insert(record.id, Unproven::Run).is_none() {
-                    self.trouble(&format!("run {}: the keeper does not adopt it: {other:?}", record.id));
+                    self.trouble_of(record.id, &format!("the keeper does not adopt it: {other:?}"));
                 }
                 None
             }
             Err(why) => {
-                self.trouble(&format!("run {}: having it adopted: {why}", record.id));
+                self.trouble_of(record.id, &format!("having it adopted: {why}"));
                 None
             }
         }
@@ -190,7 +189,7 @@ impl Daemon {
             return;
         }
         let why = "its keeper and all of its processes had ended before another keeper could read its pipes";
-        self.trouble(&format!("run {id}: the end of its output may be missing: {why}"));
+        self.trouble_of(id, &format!("the end of its output may be missing: {why}"));
         if let Some(watched) = self.runs.get_mut(&id) {
             watched.log.write(&mut self.audit, |recorder, clock| recorder.output_unheard(why.to_owned(), clock));
         }
@@ -207,7 +206,7 @@ impl Daemon {
                     watched.output += bytes;
                 }
             }
-            Err(error) => self.trouble(&format!("run {}: reading the end of its output: {error}", record.id)),
+            Err(error) => self.trouble_of(record.id, &format!("reading the end of its output: {error}")),
         }
     }
 
@@ -232,7 +231,7 @@ impl Daemon {
             if let Err(why) = done(self.ask(request, &fds).await) {
                 self.unread.insert(id, why);
             } else {
-                self.say(&format!("run {id}: its output is read again"));
+                say::info(About::Run(id), &format!("run {id}: its output is read again"));
                 let Reopened { drains: [(out, _), (err, _)], .. } = output;
                 self.pipes.insert(id, [out, err]);
             }
@@ -246,10 +245,13 @@ impl Daemon {
             return Some(None);
         }
         if self.unproven.insert(id, Unproven::Main) != Some(Unproven::Main) {
-            self.trouble(&format!(
-                "run {id}: the keeper cannot prove its main process {}, which lives; its end is looked for each second",
-                born.main.tgid
-            ));
+            self.trouble_of(
+                id,
+                &format!(
+                    "the keeper cannot prove its main process {}, which lives; its end is looked for each second",
+                    born.main.tgid
+                ),
+            );
         }
         None
     }

@@ -64,7 +64,7 @@ impl Daemon {
             .get_mut(&id)
             .map(|watched| std::mem::replace(&mut watched.output_failed, output.failed.is_some()));
         if let (Some(why), Some(false)) = (&output.failed, failed) {
-            self.trouble(&format!("run {id}: its output can no longer be written: {why}"));
+            self.trouble_of(id, &format!("its output can no longer be written: {why}"));
         }
         let at = (output.last_ns > 0).then_some(BootNs(output.last_ns));
         self.queue.push_back(FleetEvent::Output { id, at, over_budget: output.over_budget });

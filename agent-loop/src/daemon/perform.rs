@@ -17,6 +17,7 @@ use crate::keeper::process::protocol::{Descriptors, Reply, Request};
 use crate::keeper::tree::is_gone;
 use crate::model::{Live, RunTag, StopReason, Totals};
 use crate::run::{RunId, RunName, RunOutcome, RunRecord, Stage, Submission};
+use crate::say::{self, About};
 use crate::store::{RunFiles, Store as _};
 use crate::supervise::fleet::{FleetAction, FleetEvent, StepFailed};
 
@@ -53,7 +54,7 @@ impl Daemon {
     fn log_fact(&mut self, id: RunId, fact: &Fact) {
         let Some(watched) = self.runs.get_mut(&id) else { return };
         if let Some(told) = watched.log.fact(&mut self.audit, fact) {
-            self.trouble(&format!("run {id}: {told}; it is awaited"));
+            self.trouble_of(id, &format!("{told}; it is awaited"));
         }
         let Some(watched) = self.runs.get(&id) else { return };
         if matches!(fact, Fact::RunExit(_)) && !watched.log.is_ended() {
@@ -134,7 +135,7 @@ impl Daemon {
             Err(why) => {
                 // Told once, not at every try.
                 if self.unsaved.insert(record.id, why.clone()).is_none() {
-                    self.trouble(&format!("run {}: remembering it: {why}", record.id));
+                    self.trouble_of(record.id, &format!("remembering it: {why}"));
                 }
             }
         }
@@ -146,7 +147,7 @@ impl Daemon {
                 // Nothing else of it is left to be removed.
                 let _ = RunFiles::remove_pipes(&self.state, record.id);
             }
-            self.say(&format!("run {} is over: {}", record.id, super::answers::sentence(end)));
+            say::info(About::Run(record.id), &format!("run {} is over: {}", record.id, super::answers::sentence(end)));
             self.tell_the_end(record);
         }
         let failed = result.as_ref().err().cloned();
@@ -262,7 +263,7 @@ impl Daemon {
             Action::Log(fact) => self.log_fact(id, &fact),
             // No instruction of it runs before its birth is durable in the log as well (I6).
             Action::Thaw if !self.audit.durable(LAUNCH_WITHIN) => {
-                self.trouble(&format!("run {id}: its birth cannot be recorded; it is not let run"));
+                self.trouble_of(id, "its birth cannot be recorded; it is not let run");
                 self.of(id, Event::StopRequested(StopReason::Internal));
             }
             Action::Thaw => {
@@ -278,7 +279,7 @@ impl Daemon {
                     // Refused since the keeper has not proven it; what runs is not stopped for that.
                     && !self.unproven.contains_key(&id)
                 {
-                    self.trouble(&format!("run {id}: letting it run: {why}"));
+                    self.trouble_of(id, &format!("letting it run: {why}"));
                     self.of(id, Event::StopRequested(StopReason::Internal));
                 }
             }
@@ -303,7 +304,7 @@ impl Daemon {
             Action::FreezeTree => {
                 let frozen = done(self.ask(Request::Freeze { run: name.to_string() }, &[]).await);
                 if let Err(why) = frozen {
-                    self.trouble(&format!("run {id}: freezing its tree to kill it: {why}"));
+                    self.trouble_of(id, &format!("freezing its tree to kill it: {why}"));
                 }
             }
             // Nobody is in it any more, and a frozen cgroup is removed like any other.
@@ -376,7 +377,7 @@ impl Daemon {
         match self.totals(tag) {
             Ok(totals) => self.of(id, Event::Counted(totals)),
             // Asked again by the next round: a loss is then found later, never missed.
-            Err(error) => self.trouble(&format!("run {id}: reading the kernel's counters: {error}")),
+            Err(error) => self.trouble_of(id, &format!("reading the kernel's counters: {error}")),
         }
     }
 
@@ -386,7 +387,7 @@ impl Daemon {
         match self.live_of(self.runs.get(&id).and_then(|watched| watched.tag)) {
             Ok(live) => self.of(id, Event::LiveSet(live)),
             Err(error) => {
-                self.trouble(&format!("run {id}: reading the live set: {error}"));
+                self.trouble_of(id, &format!("reading the live set: {error}"));
                 self.of(id, Event::LiveSetUnread);
             }
         }

@@ -19,7 +19,6 @@ use super::run_log::RunLog;
 use super::sources::{Sources, Wake};
 use super::tree::Root;
 use crate::audit::log::AuditLog;
-use crate::audit::redact;
 use crate::audit::{Line, OwnLines};
 use crate::clock;
 use crate::config::Config;
@@ -30,6 +29,7 @@ use crate::kernel::pins::Claim;
 use crate::kernel::trial::Trial;
 use crate::model::{BootNs, RunTag};
 use crate::run::{RunId, RunName, Submission};
+use crate::say::{self, About};
 use crate::store::{Lock, LogDir, StateDir};
 use crate::supervise::fleet::{Fleet, FleetEvent, Now};
 
@@ -374,12 +374,17 @@ impl Daemon {
 
     /// Tells a person what goes on.
     pub(super) fn say(&self, text: &str) {
-        eprintln!("agent-loop: {}", redact::said(text));
+        say::info(About::Itself, text);
     }
 
     /// Tells a person what went wrong and is gone on without.
     pub(super) fn trouble(&self, text: &str) {
-        eprintln!("agent-loop: warning: {}", redact::said(text));
+        say::warning(About::Itself, text);
+    }
+
+    /// Tells a person what went wrong with a run, which is gone on without.
+    pub(super) fn trouble_of(&self, id: RunId, text: &str) {
+        say::warning(About::Run(id), &format!("run {id}: {text}"));
     }
 
     /// Hands a line of the daemon's own to whoever follows the events.

@@ -228,12 +228,12 @@ impl Daemon {
             match self.tracing.runs.get(born.cgroup) {
                 Ok(Some(_)) => continue,
                 Ok(None) => {}
-                Err(error) => self.trouble(&format!("run {}: reading the kernel's run table: {error}", record.id)),
+                Err(error) => self.trouble_of(record.id, &format!("reading the kernel's run table: {error}")),
             }
             entered = true;
             self.fresh.insert(record.id);
             if let Err(error) = self.tracing.runs.insert_born(born.cgroup, born.main) {
-                self.trouble(&format!("run {}: entering it into the kernel's run table: {error}", record.id));
+                self.trouble_of(record.id, &format!("entering it into the kernel's run table: {error}"));
             }
         }
         if entered && let Err(error) = self.tracing.probes.snapshot() {

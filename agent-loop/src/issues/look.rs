@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::repo::{Handle, Pending, Repo, say};
+use super::repo::{Handle, Pending, Repo};
 use super::survey::{Found, Survey};
 use super::tend::Tender;
 use crate::control::api::LookView;
+use crate::say::{self, About};
 use crate::work::{IssueKey, State, Task};
 
 impl Repo {
@@ -69,7 +70,7 @@ impl Repo {
             Err(why) => {
                 let why = format!("looking for issues: {why}");
                 if self.board.state.borrow().trouble.as_ref() != Some(&why) {
-                    say(&format!("{}: {why}", self.settings.name));
+                    say::info(About::Itself, &format!("{}: {why}", self.settings.name));
                 }
                 self.board.state.borrow_mut().trouble = Some(why);
                 Vec::new()

@@ -37,10 +37,11 @@ pub use self::probe::{Finding, Level, probe};
 
 use self::host::Host;
 use self::link::Link;
-use self::repo::{Board, Repo, say};
+use self::repo::{Board, Repo};
 use crate::config::Config;
 use crate::control::api::{IssueQuestion, LookView, Questions, TickView};
 use crate::daemon::Desk;
+use crate::say::{self, About};
 use crate::work::{RepoName, Task};
 
 /// How many questions of people may wait.
@@ -121,7 +122,7 @@ async fn run(
     let passes = match ready(config, link.clone(), &boards, once.is_some()).await {
         Ok((host, tasks)) => set_out(&host, &tasks, &boards),
         Err(why) => {
-            say(&format!("no issue is taken: {why}"));
+            say::info(About::Itself, &format!("no issue is taken: {why}"));
             boards.values().for_each(|board| board.state.borrow_mut().trouble = Some(why.clone()));
             let views = boards.iter().map(|(name, board)| board.look_view(name, Vec::new()));
             views.map(|view| tokio::task::spawn_local(async { view })).collect()
@@ -175,7 +176,7 @@ fn set_out(host: &Rc<Host>, tasks: &[Task], boards: &Boards) -> Vec<JoinHandle<L
                 };
             }
             let repo = Rc::new(Repo::reach(&host, &settings, &board).await);
-            say(&format!("{}: its issues are taken", settings.name));
+            say::info(About::Itself, &format!("{}: its issues are taken", settings.name));
             repo.keep(tasks).await;
             board.look_view(&settings.name, Vec::new())
         }));

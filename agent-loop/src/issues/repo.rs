@@ -17,6 +17,7 @@ use crate::control::api::{LookView, RepoView, SkippedView, TaskView};
 use crate::forge::github::{GitHub, Options, Patience};
 use crate::forge::{Forge, Identity};
 use crate::git;
+use crate::say::{self, About};
 use crate::store::StateDir;
 use crate::work::{At, Branch, IssueKey, RepoName, Rules, Task};
 
@@ -103,7 +104,7 @@ impl Repo {
                 Err(error) => {
                     let why = format!("{error:#}");
                     if board.state.borrow().trouble.as_ref() != Some(&why) {
-                        say(&format!("{}: {why}", settings.name));
+                        say::info(About::Itself, &format!("{}: {why}", settings.name));
                     }
                     board.state.borrow_mut().trouble = Some(why);
                     let pending = std::mem::take(&mut board.state.borrow_mut().pending);
@@ -227,9 +228,4 @@ impl Board {
 /// A moment of the forge's clock, RFC 3339.
 pub(super) fn time(at: At) -> String {
     jiff::Timestamp::from_second(at.0).map_or_else(|_| at.0.to_string(), |time| time.to_string())
-}
-
-/// Tells a person what goes on.
-pub(super) fn say(text: &str) {
-    eprintln!("agent-loop: {}", crate::audit::redact::said(text));
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::lines;
 use super::read::agent_part;
-use super::repo::{Handle, Repo, say, time};
+use super::repo::{Handle, Repo, time};
 use super::write::area;
 use crate::control::api::TaskView;
 use crate::fault::{self, Role};
+use crate::say::{self, About};
 use crate::work::{
     Act, At, Kind, Part, PullState, Reply, Seen, Sha, State, Step, Task, Verdict, Write, decide, verdict,
 };
@@ -151,7 +152,7 @@ impl Tender {
         if is_new {
             // What is lost here is in the store, and in what follows.
             let _ = self.repo.host.link.note(lines::state(&self.task)).await;
-            say(&format!("{}: {}", self.task.key, crate::work::says(&self.task)));
+            self.say(&crate::work::says(&self.task));
         }
         self.show();
         true
@@ -182,7 +183,7 @@ impl Tender {
             Reply::Limited(until) => Some(format!("the forge asks to wait until {}", time(*until))),
         };
         if let Some(why) = &self.trouble {
-            say(&format!("{}: {why}", self.task.key));
+            self.say(why);
         }
         if write.kind() == Kind::Launch {
             self.know_the_run().await;
@@ -247,10 +248,15 @@ impl Tender {
         }
     }
 
+    fn say(&self, text: &str) {
+        let key = self.task.key.to_string();
+        say::info(About::Issue(&key), &format!("{key}: {text}"));
+    }
+
     fn fails(&mut self, why: &str) {
         self.failures = self.failures.saturating_add(1);
         if self.trouble.as_deref() != Some(why) {
-            say(&format!("{}: {why}", self.task.key));
+            self.say(why);
         }
         self.trouble = Some(why.to_owned());
         self.show();

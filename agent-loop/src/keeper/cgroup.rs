@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -94,6 +94,8 @@ pub struct Home {
     name: PathBuf,
     level: Option<u32>,
     controllers: Vec<String>,
+    /// How often a new cgroup is killed before anybody is born into it, once that was tried.
+    kills: OnceLock<u32>,
 }
 
 impl Home {
@@ -140,7 +142,7 @@ impl Home {
         let controllers = read_at(dir.as_fd(), "cgroup.controllers").map_err(doing("reading cgroup.controllers"))?;
         let controllers = controllers.split_ascii_whitespace().map(str::to_owned).collect();
         let level = in_initial_namespace().then(|| mounts::depth(&name));
-        Ok(Self { dir, path, name, level, controllers })
+        Ok(Self { dir, path, name, level, controllers, kills: OnceLock::new() })
     }
 
     /// Where it is seen in the file system, for people.
@@ -247,7 +249,7 @@ impl OwnCgroup {
 
     /// Whether it must never get another process: it saw a kill, or may have.
     ///
-    /// A process born into a cgroup that was killed is killed at birth (Linux 6.14 to 7.2).
+    /// A process born into a cgroup that was killed more often than that of who bears it is killed at birth (Linux 6.14 to 7.2).
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.spent.load(Ordering::Acquire)

@@ -11,7 +11,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use ulid::Ulid;
 
 use super::birth::{CLONE_INTO_CGROUP, CLONE_PIDFD, CloneArgs, clone3};
-use super::cgroup::{Home, RunCgroup};
+use super::cgroup::{Home, OwnCgroup, RunCgroup};
 use super::mounts;
 use super::pidfd::PidFd;
 use super::signal;
@@ -229,6 +229,21 @@ fn remove_abandoned(home: &Home) {
             let _ = unlinkat(home.dir(), name.as_path(), UnlinkatFlags::RemoveDir);
         }
     }
+}
+
+/// Whether a child of ours that is born into it is killed at once, which a child that only exits shows.
+///
+/// When it returns nobody is in it any more.
+pub(super) fn dies_at_birth(cgroup: &OwnCgroup) -> bool {
+    let Ok(child) = Ended::bear(Some(cgroup.dir())) else { return false };
+    let killed =
+        matches!(child.0.wait(), Ok(WaitStatus::Signaled { signal, .. }) if i32::from(signal) == libc::SIGKILL);
+    // Who was waited for may be in it for a moment more.
+    let began = Instant::now();
+    while cgroup.populated().unwrap_or(false) && began.elapsed() < FREEZE {
+        std::thread::sleep(FREEZE_LOOK);
+    }
+    killed
 }
 
 /// A child that has ended, or is about to.

@@ -406,6 +406,18 @@ pub fn kill_cgroup(cgroup: &OwnCgroup, recorded: RunTag) -> Result<(), Refusal> 
     written.map_err(|source| Refusal::Io { doing: "writing cgroup.kill", source })
 }
 
+/// Writes to the cgroup.kill of a cgroup that nobody is in: who is born into it later lives or dies by how often that
+/// was done.
+///
+/// # Errors
+/// EBUSY where somebody is in it; what the kernel says.
+pub(super) fn kill_nobody(cgroup: &OwnCgroup) -> io::Result<()> {
+    if cgroup.populated()? {
+        return Err(Errno::EBUSY.into());
+    }
+    write_at(cgroup.dir(), "cgroup.kill", "1")
+}
+
 /// Freezes the run's cgroup where it cannot be killed at once: who cannot fork is caught by [`sweep`], and SIGKILL
 /// ends a frozen process too.
 ///

@@ -12,7 +12,7 @@ use super::records::Story;
 /// Sends this many records to the journal, and waits until they are on its disk.
 pub(super) fn measure(records: u64) -> anyhow::Result<Value> {
     let socket = UnixDatagram::unbound().context("making a socket")?;
-    socket.connect(agent_loop::audit::anchor::SOCKET).context("finding the journal")?;
+    socket.connect(agent_loop::journal::SOCKET).context("finding the journal")?;
     let mut entry = Vec::new();
     let began = Instant::now();
     for (number, line) in (0..records).zip(Story::default()) {

@@ -232,7 +232,9 @@ fn lives(faults: &[(Which, Which, Wrong)]) {
     }
     std::fs::write(scene.host.path("agents/go"), "").expect("room");
     scene.until("everybody to be refused", || (refused(&scene) > before + lives.len()).then_some(()));
-    assert!(scene.repo()["trouble"].as_str().is_some_and(|it| it.contains("token")), "{:#}", scene.repo());
+    scene.until("the trouble to be told", || {
+        scene.repo()["trouble"].as_str().is_some_and(|it| it.contains("token")).then_some(())
+    });
     scene.forge.write_token("ghp_another");
     scene.until("all to go on", || {
         pace();

@@ -26,8 +26,13 @@ fn a_probe_finds_what_no_file_can_tell_and_the_plain_check_asks_nobody() {
     let good = check(&scene, &["--probe"]);
     assert_eq!(good.status.code(), Some(0), "{}", says(&good));
     assert!(says(&good).starts_with(&says(&plain)), "{}", says(&good));
-    for words in ["logged in as agent-loop-bot", "scope `repo`", "its three labels are there", "into main: test", "checks can be read"]
-    {
+    for words in [
+        "logged in as agent-loop-bot",
+        "scope `repo`",
+        "its three labels are there",
+        "into main: test",
+        "checks can be read",
+    ] {
         assert!(says(&good).contains(words), "{words}: {}", says(&good));
     }
     assert!(scene.forge.heard().iter().all(|it| it.method == "GET"), "nothing was written");

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use agent_loop_tests::harness::{Host, eventually};
-use agent_loop_tests::{needs, sys};
+use agent_loop_tests::harness::{Host, eventually, skip};
+use agent_loop_tests::{needs, sys, test_name};
 
 use crate::trouble::Keeper;
 use crate::{count, kinds, said, shell, stop};
@@ -78,6 +78,26 @@ fn a_keeper_that_hangs_holds_nobody_up_is_told_and_is_not_replaced_while_it_live
     assert_eq!(fs::read_to_string(&ran).expect("its account"), "ran\n", "once");
     assert_eq!(host.keeper(), keeper.pid, "the same one");
     assert!(!daemon.log().contains("ended at once"), "none was started beside it: {}", daemon.log());
+}
+
+#[test]
+fn a_keeper_in_a_cgroup_that_was_killed_before_launches_all_the_same() {
+    needs!(root, bpf, cgroup);
+    let host = Host::new();
+    let before = host.runs().parent().expect("the host's cgroup").join("killed-before");
+    fs::create_dir(&before).expect("a cgroup");
+    for _ in 0..2 {
+        if fs::write(before.join("cgroup.kill"), "1").is_err() {
+            return skip(test_name!(), "the kernel has no cgroup.kill");
+        }
+    }
+    let procs = before.join("cgroup.procs");
+    let _keeper = Keeper::start_with(&host, 4_096, move || fs::write(&procs, "0"));
+    let daemon = host.serving();
+    for code in [4, 5] {
+        let run = host.ended(&host.start(&[], shell(&format!("true; exit {code}"))));
+        assert_eq!((&run["code"], &run["proven"]), (&code.into(), &true.into()), "{run}\n{}", daemon.log());
+    }
 }
 
 #[test]

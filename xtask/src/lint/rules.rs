@@ -1,5 +1,7 @@
 //! The rules, each a function of a file's name and text.
 
+use std::collections::BTreeSet;
+
 use super::Finding;
 use super::source::{PathUse, Source};
 
@@ -43,12 +45,18 @@ const UNSAFE: [&str; 5] = [
     // The adversaries call the kernel in ways that no safe wrapper has.
     "tests/",
 ];
+/// The keeper: what launches, signals and reaps as root.
+const KEEPER: &str = "agent-loop/src/keeper/";
+/// The daemon's end of it, which runs in the daemon.
+const KEEPER_CLIENT: &str = "agent-loop/src/keeper/process/client.rs";
+/// All that it may be, in lines of code and documentation, with what it shares with `exec`: what one person reads in a day.
+const KEEPER_LINES: usize = 6_000;
 /// More lines than this, without tests, are a sign to look.
 const LONG: usize = 450;
 
 /// Everything that the token rules find in a file.
 pub(crate) fn findings(file: &str, source: &Source) -> Vec<Finding> {
-    let rules = [signals, pure, unsafe_code, allow_attributes];
+    let rules = [signals, pure, keeper, unsafe_code, allow_attributes];
     rules.iter().flat_map(|rule| rule(file, source)).collect()
 }
 
@@ -131,6 +139,55 @@ fn pure(file: &str, source: &Source) -> Vec<Finding> {
     let awaits = source.tokens.iter().filter(|it| !it.test && it.ident && it.text == "await");
     found.extend(awaits.map(|it| at(file, it.line, "`.await` in a pure module".to_owned())));
     found
+}
+
+/// The keeper is synchronous, speaks to no network, reads nothing that an agent or a forge wrote, and knows no room that does.
+fn keeper(file: &str, source: &Source) -> Vec<Finding> {
+    const CRATES: [&str; 9] =
+        ["tokio", "hyper", "octocrab", "reqwest", "rusqlite", "toml", "regex", "minijinja", "indicatif"];
+    const ROOMS: [&str; 12] = [
+        "agent",
+        "cli",
+        "config",
+        "control",
+        "daemon",
+        "forge",
+        "git",
+        "issues",
+        "store",
+        "supervise",
+        "track",
+        "work",
+    ];
+    if !file.starts_with(KEEPER) || file == KEEPER_CLIENT || is_test_file(file) {
+        return Vec::new();
+    }
+    let foreign = |path: &PathUse| {
+        let segment = |at: usize| path.segments.get(at).map_or("", String::as_str);
+        match segment(0) {
+            "std" => segment(1) == "net",
+            // It hides what it says, and reads no log.
+            "crate" => ROOMS.contains(&segment(1)) || segment(1) == "audit" && segment(2) != "redact",
+            other => path.segments.len() > 1 && CRATES.contains(&other),
+        }
+    };
+    let uses = source.paths.iter().filter(|path| !path.test && foreign(path));
+    uses.map(|path| at(file, path.line, format!("`{}` in the keeper", path.segments.join("::")))).collect()
+}
+
+/// How many lines of code and documentation the keeper has without its tests, and whether that is too much.
+pub(crate) fn keeper_size<'a>(sources: impl Iterator<Item = (&'a str, &'a Source)>) -> Option<Finding> {
+    let of = |source: &Source| -> BTreeSet<usize> {
+        source.tokens.iter().filter(|token| !token.test).map(|token| token.line).collect()
+    };
+    let lines: usize = sources
+        .filter(|(file, _)| file.starts_with(KEEPER) && *file != KEEPER_CLIENT && !is_test_file(file))
+        .map(|(_, source)| of(source).len())
+        .sum();
+    let text = format!(
+        "the keeper has {lines} lines of code and documentation, more than the {KEEPER_LINES} that can be read in a day"
+    );
+    (lines > KEEPER_LINES).then(|| at(KEEPER, 1, text))
 }
 
 /// `unsafe` lives in few places.
@@ -264,6 +321,38 @@ mod tests {
         assert!(lines(pure, "agent-loop/src/model.rs", "use nix::sys::signal::Signal;").is_empty());
         let test = "#[cfg(test)]\nmod tests { use std::fs; }";
         assert!(lines(pure, "agent-loop/src/model.rs", test).is_empty());
+    }
+
+    #[test]
+    fn the_keeper_knows_no_network_no_runtime_and_no_room_that_reads_what_others_wrote() {
+        const SERVER: &str = "agent-loop/src/keeper/process/server.rs";
+        for text in [
+            "use tokio::net::UnixStream;",
+            "use std::net::TcpStream;",
+            "use crate::store::Store;",
+            "use crate::audit::{redact, past};",
+            "fn f() { crate::forge::x() }",
+            "fn f() { octocrab::instance(); }",
+        ] {
+            assert_eq!(lines(keeper, SERVER, text), [1], "{text}");
+            assert!(
+                lines(keeper, ANYWHERE, text).is_empty() && lines(keeper, KEEPER_CLIENT, text).is_empty(),
+                "{text}"
+            );
+        }
+        for text in ["use std::os::unix::net::UnixStream;", "use crate::audit::redact;", "use crate::model::RunTag;"] {
+            assert!(lines(keeper, SERVER, text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_keeper_that_nobody_can_read_in_one_sitting_is_found() {
+        let size = |file: &str, lines: usize| {
+            let source = Source::parse(&"// a word\n;\n".repeat(lines)).expect("tokens");
+            keeper_size([(file, &source)].into_iter()).is_some()
+        };
+        assert!(size("agent-loop/src/keeper/x.rs", KEEPER_LINES + 1));
+        assert!(!size("agent-loop/src/keeper/x.rs", KEEPER_LINES) && !size(KEEPER_CLIENT, KEEPER_LINES + 1));
     }
 
     #[test]

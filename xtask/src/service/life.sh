@@ -102,6 +102,9 @@ id=$(agent-loop start --cwd / -- sh -c 'exit 7') || fail "no start after all tha
 until_ok state "$id" ended || fail "the next run does not end"
 [ "$(agent-loop status "$id" --json | jq -r .code)" = 7 ] || fail "$(agent-loop status "$id")"
 ok "stopped, its tree proven empty; the next run is launched and tells its status"
+told() { journalctl -o json -u agent-loop "AGENT_LOOP_RUN=$id" | jq -es 'any(.MESSAGE | test("is over"))' >/dev/null; }
+until_ok told || fail "the journal does not know the run: $(journalctl --no-pager -n 20 -u agent-loop)"
+ok "the journal has what is told of a run under the id of the run"
 agent-loop audit verify --account >/out/verify
 case $? in 0 | 1 | 2) ok "the audit log verifies, its sums add up" ;; *) fail "the audit log: $(cat /out/verify)" ;; esac
 

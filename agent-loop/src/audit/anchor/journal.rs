@@ -1,14 +1,11 @@
 //! The journal of systemd, which may forward what it is told to another host.
 
 use std::io;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Anchor, Handed, Receipt};
-
-/// Where the journal takes entries.
-pub const SOCKET: &str = "/run/systemd/journal/socket";
+use crate::journal;
 
 /// The field of an entry that holds the checkpoint.
 pub(super) const FIELD: &str = "AGENT_LOOP_CHECKPOINT";
@@ -23,7 +20,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal that listens here; of a host at [`SOCKET`].
+    /// The journal that listens here; of a host at [`journal::SOCKET`].
     #[must_use]
     pub fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
@@ -36,43 +33,26 @@ impl Anchor for Journal {
     }
 
     fn publish(&self, checkpoint: &Handed) -> io::Result<Receipt> {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        socket.send_to(&entry(checkpoint), &self.socket)?;
+        let size = checkpoint.size.to_string();
+        let message = format!("checkpoint of the audit log {}: {size} lines", checkpoint.origin);
+        let entry = journal::entry(&[
+            ("MESSAGE", message.as_bytes()),
+            ("PRIORITY", b"6"),
+            ("SYSLOG_IDENTIFIER", b"agent-loop"),
+            ("AGENT_LOOP_LOG", checkpoint.origin.as_bytes()),
+            ("AGENT_LOOP_SIZE", size.as_bytes()),
+            ("AGENT_LOOP_ROOT", checkpoint.root.as_bytes()),
+            (FIELD, &checkpoint.text),
+        ]);
+        journal::send(&self.socket, &entry, PATIENCE)?;
         Ok(Receipt("the journal took it; it does not say whether it keeps it".to_owned()))
     }
 }
 
-/// An entry of the native protocol: `NAME=VALUE`, or for a value of several lines the name, its length and itself.
-fn entry(checkpoint: &Handed) -> Vec<u8> {
-    let size = checkpoint.size.to_string();
-    let message = format!("checkpoint of the audit log {}: {size} lines", checkpoint.origin);
-    let fields: [(&str, &[u8]); 7] = [
-        ("MESSAGE", message.as_bytes()),
-        ("PRIORITY", b"6"),
-        ("SYSLOG_IDENTIFIER", b"agent-loop"),
-        ("AGENT_LOOP_LOG", checkpoint.origin.as_bytes()),
-        ("AGENT_LOOP_SIZE", size.as_bytes()),
-        ("AGENT_LOOP_ROOT", checkpoint.root.as_bytes()),
-        (FIELD, &checkpoint.text),
-    ];
-    let mut bytes = Vec::new();
-    for (name, value) in fields {
-        bytes.extend_from_slice(name.as_bytes());
-        if value.contains(&b'\n') {
-            bytes.push(b'\n');
-            bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
-        } else {
-            bytes.push(b'=');
-        }
-        bytes.extend_from_slice(value);
-        bytes.push(b'\n');
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::super::tests::handed;
     use super::*;
 

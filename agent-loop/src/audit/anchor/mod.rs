@@ -14,7 +14,7 @@ use std::io;
 
 pub use files::Files;
 pub use found::{Found, Hoard, read};
-pub use journal::{Journal, SOCKET};
+pub use journal::Journal;
 pub(crate) use thread::{Anchoring, Outcome, Slot};
 
 /// A checkpoint as it is handed out.

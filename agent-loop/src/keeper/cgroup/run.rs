@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
@@ -11,8 +12,11 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::{
     CgroupError, FILE, Home, OwnCgroup, doing, fstat_at, key, open_at, plain_name, read_at, unknown, write_at,
 };
-use crate::keeper::nest;
+use crate::keeper::{nest, probe, signal};
 use crate::model::RunTag;
+
+/// How often our own cgroup may have been killed.
+const MOST_KILLS: u32 = 16;
 
 /// A cgroup made for one attempt, and the way to remove it.
 #[derive(Debug)]
@@ -51,7 +55,9 @@ impl RunCgroup {
         match made {
             Ok(own) => {
                 let level = home.level.map(|level| level + 1);
-                Ok(Self { own, parent, leaf: leaf.to_owned(), path, level })
+                let made = Self { own, parent, leaf: leaf.to_owned(), path, level };
+                made.let_births_live(&home.kills);
+                Ok(made)
             }
             Err(error) => {
                 // We made it and nothing is in it; a failure to remove it changes nothing for the caller.
@@ -59,6 +65,23 @@ impl RunCgroup {
                 Err(error)
             }
         }
+    }
+
+    /// Has who is born into it by us live, whatever our own cgroup went through.
+    ///
+    /// A child is killed at birth where the cgroup that it is born into was killed another number of times than that
+    /// of who bears it (Linux 6.14 to 7.2: `cgroup_css_set_fork` and `cgroup_post_fork` compare `kill_seq` of both). Ours
+    /// was where it is used again after a kill of all that was in it. The kernel tells no such number: it is tried once
+    /// with a child that exits, and a new cgroup, which holds nobody, is killed as often.
+    fn let_births_live(&self, known: &OnceLock<u32>) {
+        let kill = || signal::kill_nobody(&self.own).is_ok();
+        if let Some(kills) = known.get() {
+            (0..*kills).all(|_| kill());
+            return;
+        }
+        // Whatever else is wrong the launch tells.
+        let found = (0..=MOST_KILLS).find(|tried| (*tried == 0 || kill()) && !probe::dies_at_birth(&self.own));
+        known.get_or_init(|| found.unwrap_or(0));
     }
 
     /// The proven directory.

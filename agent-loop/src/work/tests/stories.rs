@@ -164,7 +164,9 @@ fn a_pull_request_that_the_task_did_not_make_is_never_merged() {
     let (mut world, mut host, head) = waiting();
     let foreign = world.commit();
     judged(&mut world, &foreign, Says::Success);
-    world.requests.push(Request { number: 99, open: true, head: foreign, merged: None, mergeable: Mergeable::Yes });
+    // Older than ours, as they are read: whoever takes the first one takes this.
+    let request = Request { number: 99, open: true, head: foreign, merged: None, mergeable: Mergeable::Yes };
+    world.requests.insert(0, request);
     judged(&mut world, &head, Says::Pending);
     for _ in 0..50 {
         until_it_waits(&mut world, &mut host);
