@@ -12,6 +12,7 @@ mod fuzz;
 mod kills;
 mod leaks;
 mod lint;
+mod lives;
 mod model;
 mod openapi;
 mod place;
@@ -79,6 +80,8 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         boundaries: u64,
     },
+    /// Plays every act of a person at every moment of the life of an issue, and every fault at every write; needs root.
+    Lives,
     /// Kills a writer of the audit log again and again, and verifies what it left.
     Kills {
         /// How often.
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
         Command::Service { release } => service::command(release),
         Command::Dist { debug } => dist::command(debug),
         Command::Crashes { boundaries } => crashes::command(boundaries),
+        Command::Lives => lives::command(),
         Command::Kills { count } => kills::command(count),
         Command::Fuzz { seconds, target } => fuzz::command(target.as_deref(), seconds),
         Command::Leaks { runs, lives } => leaks::command(runs, lives),

@@ -4,7 +4,8 @@
 
 use super::repo::reach;
 use crate::config::{self, Config};
-use crate::forge::{Forge as _, Identity, MergeMethod, RefName, Repository, Requirements, Scopes};
+use crate::forge::github::GitHub;
+use crate::forge::{Forge as _, ForgeError, Identity, MergeMethod, RefName, Repository, Requirements, Scopes};
 use crate::work::Branch;
 
 /// One thing that was found.
@@ -70,6 +71,8 @@ struct SeenRepo {
     labels: Vec<String>,
     requirements: Result<Requirements, String>,
     claims: Result<usize, String>,
+    /// Whether what a verdict rests on can be read.
+    checks: Result<(), String>,
 }
 
 async fn look(settings: &config::Repo) -> anyhow::Result<SeenRepo> {
@@ -80,8 +83,19 @@ async fn look(settings: &config::Repo) -> anyhow::Result<SeenRepo> {
         labels: forge.labels().await?,
         requirements: forge.requirements(&base).await.map_err(|error| error.to_string()),
         claims: forge.references(&RefName::claims()).await.map(|all| all.len()).map_err(|error| error.to_string()),
+        checks: checks(&forge, &base).await.map_err(|error| error.to_string()),
         base,
     })
+}
+
+/// Reads the checks of the base, as those of a pull request will be.
+async fn checks(forge: &GitHub, base: &Branch) -> Result<(), ForgeError> {
+    // That it is not there is told by what it requires.
+    let Some(head) = forge.reference(&RefName::branch(base)).await? else { return Ok(()) };
+    forge.check_runs(&head).await?;
+    forge.statuses(&head).await?;
+    forge.workflow_runs(&head).await?;
+    Ok(())
 }
 
 /// What that means for this configuration.
@@ -128,10 +142,22 @@ fn findings(settings: &config::Repo, config: &Config, seen: &SeenRepo) -> Vec<Fi
         found(Level::Note, format!("there is no label {label:?}, which `priority` names"), "create it, or take it out");
     }
     requirements(config, seen, &mut found);
+    if config.limits.run.wall.is_none() && config.limits.run.active.is_none() {
+        let says = "[limits] has no `wall`: an agent that never ends keeps its place for ever".to_owned();
+        found(Level::Note, says, "write how long an agent may take, as `wall = \"2h\"`");
+    }
     match &seen.claims {
         Ok(count) => found(Level::Good, format!("claims can be read: {count} are held"), ""),
         Err(why) => {
             found(Level::Wrong, format!("claims cannot be read: {why}"), "give the token the right to read contents")
+        }
+    }
+    match &seen.checks {
+        Ok(()) => found(Level::Good, "checks can be read".to_owned(), ""),
+        Err(why) => {
+            let next = "give it the right to read checks, actions and commit statuses; a fine-grained token of an account \
+                        cannot have the first: use a GitHub App, or a classic token";
+            found(Level::Wrong, format!("checks cannot be read, so nothing is ever green: {why}"), next);
         }
     }
     all
@@ -224,7 +250,7 @@ mod tests {
     use crate::forge::{Login, RequiredCheck};
 
     fn config() -> Config {
-        let text = "[agent]\nuser = \"a\"\n[[repo]]\nname = \"o/r\"\ntoken_file = \"/t\"\nallowed = [\"a\"]\n";
+        let text = "[agent]\nuser = \"a\"\n[limits]\nwall = \"1h\"\n[[repo]]\nname = \"o/r\"\ntoken_file = \"/t\"\nallowed = [\"a\"]\n";
         Config::parse(text, "c").expect("it is good")
     }
 
@@ -247,6 +273,7 @@ mod tests {
             labels: ["State/Ready", "State/InProgress", "State/Question"].map(str::to_owned).to_vec(),
             requirements: Ok(Requirements { checks: vec![check], ..Requirements::default() }),
             claims: Ok(0),
+            checks: Ok(()),
         }
     }
 
@@ -267,7 +294,7 @@ mod tests {
     #[test]
     fn each_thing_that_stands_in_the_way_is_found() {
         type Change = fn(&mut SeenRepo);
-        let rows: [(Change, &str); 8] = [
+        let rows: [(Change, &str); 9] = [
             (|it| it.us.scopes = Scopes::Classic(vec!["workflow".to_owned()]), "not the scope `repo`"),
             (|it| it.repository.push = Some(false), "may not push"),
             (|it| it.repository.methods = Some(vec![MergeMethod::Rebase]), "allows rebase"),
@@ -276,6 +303,7 @@ mod tests {
             (|it| it.requirements = Ok(Requirements { hidden: true, ..Requirements::default() }), "is not told"),
             (|it| it.requirements = Err("404".to_owned()), "cannot be read: 404"),
             (|it| it.claims = Err("403".to_owned()), "claims cannot be read"),
+            (|it| it.checks = Err("403".to_owned()), "checks cannot be read"),
         ];
         for (change, words) in rows {
             let mut bad = seen();
@@ -293,5 +321,9 @@ mod tests {
         odd.requirements = Ok(Requirements { approvals: 2, ..Requirements::default() });
         let (wrong, notes, says) = levels(&odd, &config());
         assert_eq!((wrong, notes), (0, 5), "{says}");
+        let mut endless = config();
+        endless.limits.run.wall = None;
+        let (wrong, notes, says) = levels(&seen(), &endless);
+        assert!((wrong, notes) == (0, 1) && says.contains("never ends"), "{says}");
     }
 }

@@ -35,6 +35,17 @@ const OUTPUT: u64 = 64 << 20;
 /// What is taken from a clone at most.
 const TAKE: TakeLimits = TakeLimits { bytes: 512 << 20, objects: 500_000, unpacked: 4 << 30, commits: 500 };
 
+/// What was read; nothing, and why, where this token may not read it.
+fn permitted<T>(read: Result<Vec<T>, ForgeError>, hidden: &mut Option<String>) -> Result<Vec<T>, ForgeError> {
+    match read {
+        Err(error @ ForgeError::NotPermitted { .. }) => {
+            hidden.get_or_insert_with(|| error.to_string());
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
 /// The run of a task's attempt.
 pub(super) fn agent_part(task: &Task, attempt: u32) -> RunPart {
     RunPart { issue: task.key.to_string(), attempt, what: RunPart::AGENT.to_owned() }
@@ -124,14 +135,17 @@ impl Repo {
     }
 
     async fn ci(&self, task: &Task, head: &Sha) -> Result<crate::work::Ci, ReadError> {
-        let runs = self.forge.check_runs(head).await?;
-        let statuses = self.forge.statuses(head).await?;
-        let workflows = self.forge.workflow_runs(head).await?;
+        let mut hidden = None;
+        let runs = permitted(self.forge.check_runs(head).await, &mut hidden)?;
+        let statuses = permitted(self.forge.statuses(head).await, &mut hidden)?;
+        let workflows = permitted(self.forge.workflow_runs(head).await, &mut hidden)?;
         let requirements = match self.forge.requirements(&task.base).await {
             Ok(requirements) => Ok(requirements),
             Err(error @ (ForgeError::NotPermitted { .. } | ForgeError::Gone { .. })) => Err(error.to_string()),
             Err(error) => return Err(error.into()),
         };
+        // What may not be read could say no: then nothing counts as green.
+        let requirements = hidden.map_or(requirements, Err);
         Ok(translate::ci(head, &runs, &statuses, &workflows, &requirements))
     }
 

@@ -70,17 +70,19 @@ impl Seen {
     }
 
     /// Takes the answer to a write that was asked for in this step of the task, and forgets every part that the write
-    /// may have changed.
+    /// may have changed, and the issue.
     pub fn written(&mut self, kind: Kind, step: u64, reply: Reply) {
+        // A write takes its time: what a person did to the issue meanwhile is read before anything rests on it.
+        self.issue = None;
         match kind {
             Kind::Claim | Kind::TakeClaim | Kind::Release => self.claim = None,
-            Kind::Label | Kind::Close => self.issue = None,
+            Kind::Label | Kind::Close => {}
             Kind::Comment | Kind::DropComment => self.comments = None,
             Kind::Prepare => self.commits = None,
             Kind::Launch | Kind::Stop => (self.run, self.commits) = (None, None),
             Kind::Push => (self.remote, self.pulls, self.ci) = (None, None, None),
             Kind::Open => (self.pulls, self.ci) = (None, None),
-            Kind::Merge => (self.issue, self.pulls, self.on_base, self.remote) = (None, None, None, None),
+            Kind::Merge => (self.pulls, self.on_base, self.remote) = (None, None, None),
             Kind::Clean => (self.remote, self.commits) = (None, None),
         }
         self.reply = Some(Answered { kind, step, reply, aged: false });

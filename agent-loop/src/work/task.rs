@@ -176,7 +176,7 @@ pub enum Gone {
     ClaimLost,
     /// A person closed the pull request.
     PullClosed,
-    /// A person merged the pull request, at a head that was not ours to merge.
+    /// A person merged the pull request; where that was at the head that we pushed, the issue is closed all the same.
     MergedElsewhere,
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::world::World;
-use crate::http::Reply;
+use crate::http::{Reply, Request};
 
 /// What somebody does to the forge between two steps of the client.
 pub type Deed = Box<dyn FnOnce(&mut World) + Send>;
@@ -13,6 +13,8 @@ pub type Deed = Box<dyn FnOnce(&mut World) + Send>;
 pub struct When {
     method: String,
     path: String,
+    /// What its path or body holds.
+    about: String,
     /// How many such requests go before it.
     skip: usize,
 }
@@ -22,7 +24,14 @@ impl When {
     /// `When::next("put", "/merge")`, `When::next("get", "/issues/{issue_number}")`. An empty path is any.
     #[must_use]
     pub fn next(method: &str, path: &str) -> Self {
-        Self { method: method.to_ascii_lowercase(), path: path.to_owned(), skip: 0 }
+        Self { method: method.to_ascii_lowercase(), path: path.to_owned(), about: String::new(), skip: 0 }
+    }
+
+    /// Only one whose own path, or whose body, holds this name: one issue's among those of several.
+    #[must_use]
+    pub fn about(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.about);
+        self
     }
 
     /// So many of them later.
@@ -133,6 +142,12 @@ impl Answer {
     }
 }
 
+/// Whether a text holds another one, and not as the beginning of a longer name or number.
+fn holds(text: &str, about: &str) -> bool {
+    let ends = |at: usize| !text[at + about.len()..].starts_with(|next: char| next.is_ascii_alphanumeric());
+    about.is_empty() || text.match_indices(about).any(|(at, _)| ends(at))
+}
+
 /// The faults that are still to come.
 #[derive(Debug, Default)]
 pub(super) struct Script {
@@ -145,11 +160,14 @@ impl Script {
     }
 
     /// The faults for a request; each is played once. Of several for the same request all are.
-    pub(super) fn take(&mut self, method: &str, template: &str) -> Vec<Fault> {
+    pub(super) fn take(&mut self, method: &str, template: &str, request: &Request) -> Vec<Fault> {
+        let body = String::from_utf8_lossy(&request.body);
         let mut due = Vec::new();
         let mut waiting = Vec::new();
         for (mut when, fault) in std::mem::take(&mut self.waiting) {
-            let fits = (when.method.is_empty() || when.method == method) && template.ends_with(&when.path);
+            let fits = (when.method.is_empty() || when.method == method)
+                && template.ends_with(&when.path)
+                && (holds(&request.path, &when.about) || holds(&body, &when.about));
             if fits && when.skip == 0 {
                 due.push(fault);
             } else {

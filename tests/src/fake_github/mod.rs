@@ -287,7 +287,7 @@ impl Shared {
         for what in description::get().request(&operation, &query, &request.body) {
             wrong(what);
         }
-        let faults = lock(&self.script).take(&operation.method, &operation.template);
+        let faults = lock(&self.script).take(&operation.method, &operation.template, request);
         let mut world = lock(&self.world);
         let (mut instead, mut done, mut after, mut changed) = (None, None, Vec::new(), Vec::new());
         let mut out: fn(Reply) -> Out = Out::Whole;

@@ -336,6 +336,9 @@ impl World {
     fn of_commit(&mut self, template: &str, asked: &Asked<'_>) -> Reply {
         let part = |name| asked.part(name).to_owned();
         match template {
+            "/commits/{ref}/check-runs" if self.hides_checks => {
+                error(403, "Resource not accessible by personal access token")
+            }
             "/commits/{ref}/check-runs" => {
                 let all = self.check_bodies(&part("ref"));
                 page(asked, all, |total, slice| json!({ "total_count": total, "check_runs": slice }))

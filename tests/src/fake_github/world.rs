@@ -16,6 +16,8 @@ pub struct World {
     pub login: String,
     /// The scopes of a classic token; `None` for another.
     pub scopes: Option<String>,
+    /// Whether the token may not read check runs, as a fine-grained one of an account may not.
+    pub hides_checks: bool,
     /// Issues and pull requests by their number.
     pub issues: BTreeMap<u64, Issue>,
     /// The labels that there are.
@@ -182,6 +184,7 @@ impl World {
             tokens: BTreeSet::from([token.to_owned()]),
             login: "agent-loop-bot".to_owned(),
             scopes: Some("repo, workflow".to_owned()),
+            hides_checks: false,
             issues: BTreeMap::new(),
             labels: ["State/Ready", "State/InProgress", "State/Question"].map(str::to_owned).into(),
             comments: BTreeMap::new(),
@@ -393,6 +396,12 @@ impl World {
     #[must_use]
     pub fn at(&self, name: &str) -> Option<String> {
         self.git.at(name)
+    }
+
+    /// A file of a commit, where it has one.
+    #[must_use]
+    pub fn file(&self, commit: &str, path: &str) -> Option<String> {
+        self.git.file(commit, path)
     }
 
     /// Sets a ref that is not there, as another host would.

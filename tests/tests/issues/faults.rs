@@ -233,6 +233,23 @@ fn checks_that_did_not_pass_are_no_pass_whatever_else_they_say() {
 }
 
 #[test]
+fn checks_that_may_not_be_read_are_no_pass_and_a_person_is_told_of_it() {
+    needs!(root, bpf, cgroup);
+    let scene = Scene::with(WORKS, "[ci]\ntimeout = \"2s\"\n");
+    scene.forge.world().hides_checks = true;
+    let number = scene.issue("mend the door");
+    let _daemon = scene.serving();
+    scene.in_state(number, "needs_human");
+    let told = |it: &String| it.contains("needs a person") && it.contains("not permitted");
+    scene.until("the notice", || scene.comments(number).iter().any(told).then_some(()));
+    assert!(merges(&scene).is_empty() && scene.forge.world().issues[&number].open);
+    scene.forge.world().hides_checks = false;
+    assert!(scene.host.ask(["retry", &scene.key(number)]).status.success());
+    over_soon(&scene, number);
+    assert_eq!(merges(&scene).len(), 1);
+}
+
+#[test]
 fn a_merge_that_keeps_failing_is_told_once() {
     needs!(root, bpf, cgroup);
     let scene = Scene::new(WORKS);

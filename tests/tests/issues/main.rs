@@ -5,6 +5,8 @@ mod faults;
 mod hosts;
 mod import;
 mod life;
+mod lives;
+mod people;
 mod probe;
 mod real;
 mod secrets;

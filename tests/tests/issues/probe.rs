@@ -26,7 +26,13 @@ fn a_probe_finds_what_no_file_can_tell_and_the_plain_check_asks_nobody() {
     let good = check(&scene, &["--probe"]);
     assert_eq!(good.status.code(), Some(0), "{}", says(&good));
     assert!(says(&good).starts_with(&says(&plain)), "{}", says(&good));
-    for words in ["logged in as agent-loop-bot", "scope `repo`", "its three labels are there", "into main: test"] {
+    for words in [
+        "logged in as agent-loop-bot",
+        "scope `repo`",
+        "its three labels are there",
+        "into main: test",
+        "checks can be read",
+    ] {
         assert!(says(&good).contains(words), "{words}: {}", says(&good));
     }
     assert!(scene.forge.heard().iter().all(|it| it.method == "GET"), "nothing was written");
@@ -37,13 +43,14 @@ fn a_probe_finds_what_no_file_can_tell_and_the_plain_check_asks_nobody() {
         world.scopes = Some("read:org".to_owned());
         world.labels.remove("State/Ready");
         world.merge_queue = true;
+        world.hides_checks = true;
     }
     let bad = check(&scene, &["--probe", "--json"]);
     assert_eq!(bad.status.code(), Some(4), "{}", says(&bad));
     let found: Value = serde_json::from_slice(&bad.stdout).expect("JSON");
     let wrong: Vec<&Value> =
         found["findings"].as_array().expect("findings").iter().filter(|it| it["level"] == "wrong").collect();
-    assert_eq!((&found["ok"], wrong.len()), (&false.into(), 3), "{found:#}");
+    assert_eq!((&found["ok"], wrong.len()), (&false.into(), 4), "{found:#}");
     assert!(wrong.iter().all(|it| it["next"].as_str().is_some_and(|next| !next.is_empty())), "{found:#}");
 
     scene.forge.world().tokens.clear();

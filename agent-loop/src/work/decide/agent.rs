@@ -111,7 +111,10 @@ impl Decision<'_> {
                 Err(write(Write::Stop(gone)))
             }
             (Run::Alive, None) => Err(self.wait(self.rules.poll)),
-            (Run::Never | Run::Over(_), Some(gone)) => self.to(State::Superseded(gone)),
+            (Run::Never | Run::Over(_), Some(gone)) => {
+                let state = self.taken(gone)?;
+                self.to(state)
+            }
             // It was never accepted, by our own store: the claim was read just now.
             (Run::Never, None) => match self.reply_to(Kind::Launch) {
                 None | Some(Reply::Done) => Err(write(Write::Launch { attempt: self.task.attempt, purpose })),
@@ -177,11 +180,16 @@ impl Decision<'_> {
             self.task.spent.host = 0;
             return self.to(State::Opening(Head { sha: head, since: self.now }));
         }
-        if remote != self.task.pushed {
+        if remote != self.task.pushed
+            && let Some(theirs) = remote.clone()
+        {
             // Somebody else pushed; a branch that is gone was theirs to remove, and is made anew.
-            if let Some(foreign) = remote {
-                return self.ask_a_person(Why::ForeignBranch(foreign));
+            if self.task.pull.is_none() {
+                return self.ask_a_person(Why::ForeignBranch(theirs));
             }
+            // To our own pull request: it is judged anew, by its own checks.
+            self.task.pushed = Some(theirs.clone());
+            return self.to(State::CiWait(Head { sha: theirs, since: self.now }));
         }
         self.name(&head)?;
         match self.reply_to(Kind::Push) {

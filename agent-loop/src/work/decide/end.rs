@@ -94,7 +94,8 @@ impl Decision<'_> {
             let merged = self.task.state == State::Done && self.rules.delete_branch;
             return Err(write(Write::Clean { branch: self.task.pushed.clone().filter(|_| merged) }));
         }
-        if self.task.claimed && self.task.state != State::Superseded(Gone::ClaimLost) {
+        // Also where it was let go before the claim was seen to be ours.
+        if self.task.state != State::Superseded(Gone::ClaimLost) {
             if let Claim::Ours { at, .. } = self.seen.claim.as_ref().ok_or(Act::Read(Need::Claim))? {
                 self.again(Kind::Release)?;
                 return Err(write(Write::Release { at: at.clone() }));

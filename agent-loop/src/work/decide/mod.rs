@@ -10,8 +10,8 @@ mod tell;
 
 use super::act::{Act, Kind, Need, Write};
 use super::rules::Rules;
-use super::seen::{Claim, Issue, Pull, Reply, Run, Seen};
-use super::task::{Gone, State, Task, WayPart, Why};
+use super::seen::{Claim, Issue, Pull, PullState, Reply, Run, Seen};
+use super::task::{Gone, Head, State, Task, WayPart, Why};
 use super::words::At;
 
 /// A decision: the task as it is from now on, and the one thing to do.
@@ -100,7 +100,8 @@ impl Decision<'_> {
             // Its tree is stopped and proven empty before anything else is done.
             return self.to(State::Running { purpose, stop: Some(gone) });
         }
-        self.to(State::Superseded(gone))
+        let state = self.taken(gone)?;
+        self.to(state)
     }
 
     /// Says that we live where that was last said long ago: all that follows is far from the time at which another host
@@ -129,7 +130,35 @@ impl Decision<'_> {
         let there = issue.labels.contains(&labels.in_progress);
         let taken = self.task.labelled && !there && !asks_a_person;
         self.task.labelled |= there;
-        Ok(taken.then_some(Gone::LabelRemoved))
+        if taken {
+            return Ok(Some(Gone::LabelRemoved));
+        }
+        self.pull_gone()
+    }
+
+    /// A person may have merged or closed the pull request while an agent is at work on it again: it has nothing left to do.
+    fn pull_gone(&self) -> Or<Option<Gone>> {
+        // Everywhere else the pull request is looked at anyway.
+        if self.task.pull.is_none() || self.task.state.part() != WayPart::Work {
+            return Ok(None);
+        }
+        Ok(match self.pull()?.map(|pull| &pull.state) {
+            Some(PullState::Merged(_)) => Some(Gone::MergedElsewhere),
+            Some(PullState::Closed) => Some(Gone::PullClosed),
+            Some(PullState::Open) | None => None,
+        })
+    }
+
+    /// Where a task comes to that was taken out of our hands; what was merged as we pushed it is closed on its proof.
+    fn taken(&self, gone: Gone) -> Or<State> {
+        if gone == Gone::MergedElsewhere
+            && let Some(PullState::Merged(proof)) = self.pull()?.map(|pull| &pull.state)
+            && self.task.pushed.as_ref() == Some(proof.head())
+        {
+            let head = Head { sha: proof.head().clone(), since: self.now };
+            return Ok(State::Closing { head, tries: 0 });
+        }
+        Ok(State::Superseded(gone))
     }
 
     fn issue(&self) -> Or<&Issue> {

@@ -164,7 +164,9 @@ fn a_pull_request_that_the_task_did_not_make_is_never_merged() {
     let (mut world, mut host, head) = waiting();
     let foreign = world.commit();
     judged(&mut world, &foreign, Says::Success);
-    world.requests.push(Request { number: 99, open: true, head: foreign, merged: None, mergeable: Mergeable::Yes });
+    // Older than ours, as they are read: whoever takes the first one takes this.
+    let request = Request { number: 99, open: true, head: foreign, merged: None, mergeable: Mergeable::Yes };
+    world.requests.insert(0, request);
     judged(&mut world, &head, Says::Pending);
     for _ in 0..50 {
         until_it_waits(&mut world, &mut host);
@@ -380,4 +382,84 @@ fn a_person_who_closes_the_issue_has_the_agent_stopped() {
     assert_eq!(host.task.state, State::Cleaned);
     assert_eq!(acts.first().map(String::as_str), Some("Stop"));
     assert!(world.claim.is_none() && !world.labels.contains("State/InProgress"));
+}
+
+/// A host whose agent works on what the checks of its pull request found.
+fn mending() -> (World, Host, Sha) {
+    let (mut world, mut host, head) = waiting();
+    judged(&mut world, &head, Says::Failed);
+    until_it_waits(&mut world, &mut host);
+    assert_eq!((host.task.state.word(), host.task.attempt), ("running", 2));
+    (world, host, head)
+}
+
+#[test]
+fn what_a_person_does_to_a_pull_request_that_an_agent_mends_stops_the_agent() {
+    let (mut world, mut host, _) = mending();
+    let commit = world.commit();
+    (world.requests[0].open, world.requests[0].merged) = (false, Some(commit));
+    let mut acts = Vec::new();
+    for _ in 0..20 {
+        acts.extend(until_it_waits(&mut world, &mut host));
+    }
+    assert_eq!(acts.first().map(String::as_str), Some("Stop"));
+    assert_eq!((host.task.state.clone(), host.task.attempt, world.closes), (State::Cleaned, 2, 1), "it was ours");
+    assert!(world.merges.is_empty() && !acts.contains(&"Push".to_owned()), "{acts:?}");
+
+    let (mut world, mut host, _) = mending();
+    world.requests[0].open = false;
+    let mut acts = Vec::new();
+    for _ in 0..20 {
+        acts.extend(until_it_waits(&mut world, &mut host));
+    }
+    assert_eq!(acts.first().map(String::as_str), Some("Stop"));
+    assert_eq!((host.task.state.clone(), world.open, world.closes), (State::Cleaned, true, 0));
+}
+
+#[test]
+fn what_a_person_merges_at_another_head_while_an_agent_mends_is_not_ours_to_close() {
+    let (mut world, mut host, _) = mending();
+    let (commit, theirs) = (world.commit(), world.commit());
+    (world.requests[0].open, world.requests[0].merged, world.requests[0].head) = (false, Some(commit), theirs);
+    for _ in 0..20 {
+        until_it_waits(&mut world, &mut host);
+    }
+    assert_eq!((host.task.state.clone(), world.open, world.closes), (State::Cleaned, true, 0));
+}
+
+#[test]
+fn what_a_person_pushes_while_an_agent_mends_is_judged_and_asks_nobody() {
+    let (mut world, mut host, _) = mending();
+    let theirs = world.commit();
+    (world.requests[0].head, world.remote) = (theirs.clone(), Some(theirs.clone()));
+    host.commit = Some(world.commit());
+    host.runs.insert(2, Run::Over(RunEnd::Worked));
+    for _ in 0..5 {
+        until_it_waits(&mut world, &mut host);
+    }
+    assert_eq!((host.task.state.word(), host.task.state.head()), ("ci_wait", Some(&theirs)));
+    assert_eq!((count(&world, is_notice), world.remote.as_ref()), (0, Some(&theirs)), "nothing of theirs is undone");
+}
+
+#[test]
+fn what_a_person_did_while_the_claim_was_made_is_read_before_anything_is_written_and_no_claim_stays() {
+    for crash in [Fate::CrashAfter, Fate::Answered] {
+        for closes in [true, false] {
+            let (mut world, mut host) = (World::new(), Host::new("one"));
+            while world.claim.is_none() {
+                world.step(&mut host, false, crash);
+            }
+            if closes {
+                world.open = false;
+            } else {
+                world.labels.clear();
+            }
+            let mut acts = Vec::new();
+            for _ in 0..5 {
+                acts.extend(until_it_waits(&mut world, &mut host));
+            }
+            assert_eq!(acts, ["Clean", "Release"], "{crash:?}, closes: {closes}");
+            assert!(host.task.state == State::Cleaned && world.claim.is_none() && world.labels.is_empty() != closes);
+        }
+    }
 }
