@@ -86,8 +86,11 @@ impl Decision<'_> {
     pub(super) fn put_away(&mut self) -> Or<()> {
         match self.run()? {
             Run::Never | Run::Over(_) => {}
-            // Its clone is not taken from under an agent.
-            Run::Alive | Run::Unproven => return Err(self.wait(self.rules.poll)),
+            // Its clone is not taken from under an agent, and no other host takes the issue while it may live (I13).
+            Run::Alive | Run::Unproven => {
+                self.renew()?;
+                return Err(self.wait(self.rules.poll));
+            }
         }
         if !matches!(self.reply_to(Kind::Clean), Some(Reply::Done)) && !self.cleaned() {
             self.again(Kind::Clean)?;

@@ -87,12 +87,11 @@ impl Decision<'_> {
     fn withdrawal(&mut self) -> Or<()> {
         match self.task.state.part() {
             // Nothing is ours yet, or any more; or the pull request has the first word.
-            WayPart::Before
-            | WayPart::Stopping
-            | WayPart::Merge
-            | WayPart::Done
-            | WayPart::Withdrawn(_)
-            | WayPart::Nothing => return Ok(()),
+            WayPart::Before | WayPart::Merge | WayPart::Done | WayPart::Withdrawn(_) | WayPart::Nothing => {
+                return Ok(());
+            }
+            // It is gone, and its agent may live for long: no other host takes the issue meanwhile (I13).
+            WayPart::Stopping => return self.renew(),
             WayPart::Work | WayPart::Judged | WayPart::Person => {}
         }
         let Some(gone) = self.gone()? else { return self.renew() };
