@@ -147,6 +147,7 @@ fn not_here(words: &[String]) -> Option<&'static str> {
         "start" if words.iter().any(|word| word.contains('/') && word.contains('#')) => Some("it needs a forge"),
         "audit" if has("redact-test") && words.len() < 3 => Some("it is named without what it takes"),
         "audit" if has("verify-bundle") || has("prove") => Some("it needs signed lines; `bundles.rs` has them"),
+        "logs" | "why" if words.iter().any(|word| word.contains('#')) => Some("it needs an issue; `steer.rs` has one"),
         "audit" if has("--pubkey") || has("--anchors") => Some("it needs anchors; `anchored.rs` has them"),
         _ => None,
     }

@@ -192,7 +192,6 @@ impl AuditLog {
             rewrite: false,
             tiles: Vec::new(),
             edge: found.edge,
-            base: found.base,
             keep: false,
             remove: Vec::new(),
             put: Vec::new(),

@@ -94,7 +94,6 @@ pub(super) struct Found {
     pub(super) offset: u64,
     /// Tiles that are not full and lie there.
     pub(super) edge: Vec<PathBuf>,
-    pub(super) base: Vec<PathBuf>,
     pub(super) signed: u64,
     /// Whether a new segment has to begin: another boot, another version, or another shape of its lines.
     pub(super) begin: bool,
@@ -164,7 +163,6 @@ impl Log<'_> {
             first: 0,
             offset: 0,
             edge: Vec::new(),
-            base: Vec::new(),
             signed: 0,
             begin: true,
             opened: Opened::default(),
@@ -188,7 +186,6 @@ impl Log<'_> {
         let mut checked = root.is_none() || tree.size() == size && root == Some(tree.root());
         let mut torn = Vec::new();
         let mut offset = 0;
-        let mut base = Vec::new();
         for segment in segments.iter().skip(from) {
             if segment.first != tree.size() {
                 return Err(self.tampered(format!(
@@ -202,7 +199,6 @@ impl Log<'_> {
             torn = bytes.split_off(end);
             if segment.first == last.first {
                 offset = end as u64;
-                base = tree.partial().map(|(id, hashes)| layout::tile(id.level, id.index, hashes.len())).collect();
             } else if !torn.is_empty() {
                 return Err(self.tampered(format!("the closed segment of line {} has no end", segment.first)));
             }
@@ -243,7 +239,6 @@ impl Log<'_> {
             begin: self.is_of_another(last)?,
             files,
             edge: self.edge(&tree),
-            base,
             opened: Opened { lines: tree.size(), torn },
             tree,
             key,

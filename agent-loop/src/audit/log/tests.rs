@@ -57,12 +57,12 @@ impl Dir {
         let mut lines = Vec::new();
         for segment in layout::segments(&self.audit()).expect("segments") {
             assert_eq!(segment.first, lines.len() as u64, "the name of {}", segment.path.display());
-            let is_there = segment.path.exists();
             // It may be compressed since it was listed.
-            let path = if is_there { segment.path.clone() } else { segment.path.with_extension("jsonl.zst") };
-            let bytes = fs::read(&path).expect("a segment");
-            let bytes =
-                if segment.packed || !is_there { zstd::decode_all(bytes.as_slice()).expect("zstd") } else { bytes };
+            let (bytes, packed) = match fs::read(&segment.path) {
+                Ok(bytes) => (bytes, segment.packed),
+                Err(_) => (fs::read(segment.path.with_extension("jsonl.zst")).expect("a segment"), true),
+            };
+            let bytes = if packed { zstd::decode_all(bytes.as_slice()).expect("zstd") } else { bytes };
             let text = String::from_utf8(bytes).expect("text");
             assert!(text.is_empty() || text.ends_with('\n'));
             lines.extend(text.lines().map(str::to_owned));
@@ -163,12 +163,8 @@ fn a_log_is_gone_on_with_in_the_same_segment_and_in_another_boot_in_a_new_one() 
     let _ = log.close();
     let lines = dir.verified();
     assert_eq!((lines.len(), kinds(&lines)[1_502].as_str()), (1_504, "log.segment"));
-    let mut edge: Vec<_> = fs::read_dir(dir.audit().join("tile/0/005.p"))
-        .expect("a directory")
-        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a number"))
-        .collect();
-    edge.sort();
-    assert_eq!(edge, ["222", "224"], "the newest edge is kept, and that at the beginning of the open segment");
+    let edge = fs::read_dir(dir.audit().join("tile/0/005.p")).expect("a directory").count();
+    assert_eq!(edge, 1, "only the newest edge is kept");
 }
 
 #[test]
@@ -354,38 +350,6 @@ fn hashes_at_the_edge_that_a_power_cut_emptied_are_made_again() {
     let _ = log.close();
     assert_eq!(fs::read(dir.audit().join(layout::tile(1, 0, 2))).expect("a tile").len(), 64);
     dir.verified();
-}
-
-#[test]
-fn hashes_that_a_power_cut_emptied_end_no_start_where_older_segments_are_gone() {
-    let dir = Dir::new();
-    let (mut log, _) = dir.open(Settings { segment_bytes: 5_000, keep: size(1), ..small() });
-    (0..200).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));
-    assert!(log.durable(LONG));
-    let segments = layout::segments(&dir.audit()).expect("segments");
-    let last = segments.last().expect("an open one").first;
-    assert!(log.retain(last).expect("removed") > 2);
-    // Of the open segment alone, with a checkpoint over each of them.
-    for text in ["a", "b"] {
-        assert!(log.append(line(text)).is_some());
-        assert!(log.durable(LONG));
-    }
-    let _ = log.close();
-    // What was put since the open segment began is not durable: names outlive the power cut, bytes do not.
-    let first = layout::segments(&dir.audit()).expect("segments").last().expect("an open one").first;
-    let mut emptied = 0;
-    for entry in fs::read_dir(dir.audit().join("tile/0/000.p")).expect("the edge") {
-        let path = entry.expect("an entry").path();
-        let width: u64 = path.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a width");
-        if width != first % 256 {
-            fs::write(&path, "").expect("emptied");
-            emptied += 1;
-        }
-    }
-    assert!(emptied > 0);
-    let (mut log, opened) = dir.open(small());
-    assert!(opened.lines > 200 && log.append(line("goes on")).is_some());
-    let _ = log.close();
 }
 
 #[test]

@@ -82,9 +82,6 @@ pub(super) struct Writer {
     pub(super) tiles: Vec<(TileId, Vec<Hash>)>,
     /// The tiles of the right edge as they were put last.
     pub(super) edge: Vec<PathBuf>,
-    /// Those that were its right edge when the open segment began. They are durable, and all that a start needs where
-    /// older segments are gone; a wider one that takes their place is not durable before the next segment begins.
-    pub(super) base: Vec<PathBuf>,
     pub(super) keep: bool,
     pub(super) remove: Vec<PathBuf>,
     pub(super) put: Vec<(PathBuf, Vec<u8>)>,
@@ -238,9 +235,6 @@ impl Writer {
             self.keep = true;
             self.sign()?;
             self.disk.sync_all()?;
-            let mut base = self.edge.clone();
-            std::mem::swap(&mut self.base, &mut base);
-            self.remove.extend(base.into_iter().filter(|path| !self.base.contains(path)));
         }
         self.disk.begin(first)?;
         if !is_first {
@@ -312,7 +306,7 @@ impl Writer {
             self.keep = false;
         }
         for path in std::mem::replace(&mut self.edge, edge) {
-            if !self.edge.contains(&path) && !self.base.contains(&path) {
+            if !self.edge.contains(&path) {
                 self.remove.push(path);
             }
         }
