@@ -59,6 +59,34 @@ pub enum Event {
     CgroupKilled(Result<(), String>),
 }
 
+impl Event {
+    /// The run of a record of the kernel; of anything else none.
+    #[must_use]
+    pub const fn run(&self) -> Option<RunTag> {
+        match self {
+            Self::Born(birth) => Some(birth.run),
+            Self::Execed(exec) => Some(exec.run),
+            Self::Died(death) => Some(death.run),
+            Self::RoundEnded
+            | Self::Counted(_)
+            | Self::LiveSet(_)
+            | Self::LiveSetUnread
+            | Self::MainHeld(_)
+            | Self::Launched(_)
+            | Self::LaunchFailed(_)
+            | Self::Started
+            | Self::MainExited(_)
+            | Self::Woke
+            | Self::StopRequested(_)
+            | Self::Impatient
+            | Self::Tree(_)
+            | Self::Signalled(_)
+            | Self::Verified { .. }
+            | Self::CgroupKilled(_) => None,
+        }
+    }
+}
+
 /// The main process as it was born.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launched {

@@ -46,28 +46,8 @@ impl Daemon {
         let round = self.tracing.rings.round();
         self.more = round.more;
         for event in round.events {
-            let run = match &event {
-                Event::Born(birth) => birth.run,
-                Event::Execed(exec) => exec.run,
-                Event::Died(death) => death.run,
-                // The rings hold nothing else.
-                Event::RoundEnded
-                | Event::Counted(_)
-                | Event::LiveSet(_)
-                | Event::LiveSetUnread
-                | Event::MainHeld(_)
-                | Event::Launched(_)
-                | Event::LaunchFailed(_)
-                | Event::Started
-                | Event::MainExited(_)
-                | Event::Woke
-                | Event::StopRequested(_)
-                | Event::Impatient
-                | Event::Tree(_)
-                | Event::Signalled(_)
-                | Event::Verified { .. }
-                | Event::CgroupKilled(_) => continue,
-            };
+            // The rings hold records and nothing else.
+            let Some(run) = event.run() else { continue };
             if Trial::is_of(run) {
                 if let Some(trial) = &mut self.trial {
                     trial.take(event);

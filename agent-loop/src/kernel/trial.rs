@@ -201,20 +201,7 @@ mod tests {
     }
 
     fn exec(tgid: u32) -> Event {
-        Event::Execed(Exec {
-            key: ProcessKey::new(tgid, u64::from(tgid)),
-            run: TAG,
-            at: BootNs(1),
-            filename: "/proc/self/fd/800".to_owned(),
-            argv: Vec::new(),
-            argc: 0,
-            argv_total: 0,
-            truncated: false,
-            cwd: None,
-            file: None,
-            uid: None,
-            source: Source::Kernel,
-        })
+        Event::Execed(Exec::empty(ProcessKey::new(tgid, u64::from(tgid)), TAG, BootNs(1)))
     }
 
     fn death(tgid: u32, code: u8) -> Event {

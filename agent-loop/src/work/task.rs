@@ -342,31 +342,33 @@ impl State {
         }
     }
 
+    /// The words of all states, in the order of a task's way.
+    pub const WORDS: [&str; 19] = [
+        "eligible",
+        "preparing",
+        "running",
+        "stopping",
+        "exited",
+        "pushing",
+        "opening",
+        "ci_wait",
+        "ci_missing",
+        "ci_approval",
+        "merge_gate",
+        "merging",
+        "merge_unknown",
+        "closing",
+        "backoff",
+        "needs_human",
+        "done",
+        "superseded",
+        "cleaned",
+    ];
+
     /// The word of a state among those that there are, as it is kept in a history.
     #[must_use]
     pub fn known_word(text: &str) -> Option<&'static str> {
-        const WORDS: [&str; 19] = [
-            "eligible",
-            "preparing",
-            "running",
-            "stopping",
-            "exited",
-            "pushing",
-            "opening",
-            "ci_wait",
-            "ci_missing",
-            "ci_approval",
-            "merge_gate",
-            "merging",
-            "merge_unknown",
-            "closing",
-            "backoff",
-            "needs_human",
-            "done",
-            "superseded",
-            "cleaned",
-        ];
-        WORDS.into_iter().find(|word| *word == text)
+        Self::WORDS.into_iter().find(|word| *word == text)
     }
 
     /// On which part of its way it is: what holds for a whole part is asked of this, and not of each state.

@@ -5,35 +5,13 @@
 use std::fmt::Write as _;
 
 use crate::control::api::{QueueView, RepoView, StatusView};
+use crate::work::State;
 
 /// The media type of the text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The states of a run that have a value of their own; any other is counted as `other`.
 const STATES: [&str; 7] = ["queued", "launching", "running", "draining", "stopping", "unkillable", "ended"];
-
-/// The states of a task that have a value of their own; any other is counted as `other`.
-const TASKS: [&str; 19] = [
-    "eligible",
-    "preparing",
-    "running",
-    "stopping",
-    "exited",
-    "pushing",
-    "opening",
-    "ci_wait",
-    "ci_missing",
-    "ci_approval",
-    "merge_gate",
-    "merging",
-    "merge_unknown",
-    "closing",
-    "backoff",
-    "needs_human",
-    "done",
-    "superseded",
-    "cleaned",
-];
 
 /// The metrics of this state; those of issues where there is an issue loop that answers.
 pub(super) fn text(status: &StatusView, queue: Option<&QueueView>) -> String {
@@ -88,11 +66,11 @@ fn issues(text: &mut String, queue: &QueueView) {
     for repo in &queue.repos {
         let name = escaped(&repo.repo);
         let count = |wanted: &dyn Fn(&str) -> bool| repo.tasks.iter().filter(|task| wanted(&task.state)).count();
-        for state in TASKS {
+        for state in State::WORDS {
             let held = count(&|it| it == state);
             let _ = writeln!(text, "agent_loop_tasks{{repo=\"{name}\",state=\"{state}\"}} {held}");
         }
-        let other = count(&|it| !TASKS.contains(&it));
+        let other = count(&|it| !State::WORDS.contains(&it));
         let _ = writeln!(text, "agent_loop_tasks{{repo=\"{name}\",state=\"other\"}} {other}");
     }
     let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&RepoView) -> Option<u64>| {

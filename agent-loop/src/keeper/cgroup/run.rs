@@ -38,11 +38,10 @@ impl RunCgroup {
             return Err(CgroupError::Name(leaf.to_owned()));
         }
         let path = home.path.join(leaf);
-        let parent = home.dir.try_clone().map_err(doing("holding our cgroup"))?;
-        mkdirat(&parent, leaf, Mode::from_bits_truncate(0o755))
+        mkdirat(&home.dir, leaf, Mode::from_bits_truncate(0o755))
             .map_err(io::Error::from)
             .map_err(doing(format!("making {}", path.display())))?;
-        let made = open_at(parent.as_fd(), leaf.as_ref())
+        let made = open_at(home.dir.as_fd(), leaf.as_ref())
             .map_err(doing(format!("opening {}", path.display())))
             .and_then(|dir| OwnCgroup::proven(dir, None, Some(home.name.join(leaf)), false))
             .and_then(|own| {
@@ -53,20 +52,17 @@ impl RunCgroup {
                 }
             });
         let level = home.level.map(|level| level + 1);
-        let held = home.dir.try_clone().map_err(doing("holding our cgroup"));
         let made = made.and_then(|own| {
-            let made = Self { own, parent: held?, leaf: leaf.to_owned(), path, level };
+            let parent = home.dir.try_clone().map_err(doing("holding our cgroup"))?;
+            let made = Self { own, parent, leaf: leaf.to_owned(), path, level };
             made.let_births_live(&home.kills).map_err(doing(format!("trying a birth in {}", made.path.display())))?;
             Ok(made)
         });
-        match made {
-            Ok(made) => Ok(made),
-            Err(error) => {
-                // We made it and nothing is in it; a failure to remove it changes nothing for the caller.
-                let _ = unlinkat(&parent, leaf, UnlinkatFlags::RemoveDir);
-                Err(error)
-            }
+        if made.is_err() {
+            // We made it and nothing is in it; a failure to remove it changes nothing for the caller.
+            let _ = unlinkat(&home.dir, leaf, UnlinkatFlags::RemoveDir);
         }
+        made
     }
 
     /// Has who is born into it by us live, whatever our own cgroup went through.

@@ -102,12 +102,7 @@ pub(super) fn stops(page: &mut Html, report: &Report) {
             .raw(".</p>\n");
         table(page, "signals of a run", &["Time (UTC)", "Line", "Signal", "To", "Proof", "Reason", "Result"]);
         for act in run.acts.iter().take(Run::ACTS) {
-            page.raw("<tr><td class=\"num\">").text(utc(act.at)).raw("</td><td class=\"num\">").text(number(act.seq));
-            page.raw("</td><td>");
-            signal_of(page, act);
-            page.raw("</td><td>");
-            target(page, act);
-            page.raw("</td><td>");
+            sent(page, act);
             known(page, act.proof.as_deref());
             page.raw("</td><td>");
             known(page, act.reason.as_deref());
@@ -128,6 +123,16 @@ pub(super) fn stops(page: &mut Html, report: &Report) {
         page.raw("</div></details>\n");
     }
     page.raw("</section>\n");
+}
+
+/// Begins the row of a signal: when, where it stands, what was to be sent, to whom.
+fn sent(page: &mut Html, act: &Act) {
+    page.raw("<tr><td class=\"num\">").text(utc(act.at)).raw("</td><td class=\"num\">").text(number(act.seq));
+    page.raw("</td><td>");
+    signal_of(page, act);
+    page.raw("</td><td>");
+    target(page, act);
+    page.raw("</td><td>");
 }
 
 fn signal_of(page: &mut Html, act: &Act) {
@@ -236,12 +241,7 @@ pub(super) fn refused(page: &mut Html, report: &Report) {
         page.raw("<p>Nobody was signalled here: the proof that the target is the run's own could not be had.</p>\n");
         table(page, "refused signals", &["Time (UTC)", "Line", "Signal", "To", "Why", "Run"]);
         for (place, act) in &listed {
-            page.raw("<tr><td class=\"num\">").text(utc(act.at)).raw("</td><td class=\"num\">").text(number(act.seq));
-            page.raw("</td><td>");
-            signal_of(page, act);
-            page.raw("</td><td>");
-            target(page, act);
-            page.raw("</td><td>");
+            sent(page, act);
             if let Some(Sending::Refused(why)) = &act.result {
                 known(page, why.as_deref());
             }
