@@ -62,10 +62,11 @@ def checkpoint(raw, epochs):                                              # C2SP
     assert base64.b64encode(blob).decode() == code and signed(key[1], text.encode(), blob[4:]), "not signed"
     return int(size), base64.b64decode(top, validate=True)
 
-def tile(at, level, index, width):
+def tile(at, level, index, width, most=0):                                # of the least width from `width` to `most`
     digits = "/".join(f"x{index // 1000**i % 1000:03}" for i in range(3, 0, -1) if index >= 1000**i)
-    name = os.path.join(str(level), digits, f"{index % 1000:03}") + (f".p/{width}" if width < 256 else "")
-    return open(os.path.join(at, "tile", name), "rb").read()
+    name = os.path.join(at, "tile", str(level), digits, f"{index % 1000:03}")
+    names = [name + (f".p/{wide}" if wide < 256 else "") for wide in range(width, max(width, most) + 1)]
+    return open(next(filter(os.path.isfile, names), names[0]), "rb").read()
 
 def anchors(at, epochs, lines):                                           # the most lines that one of ours signs
     place, most = os.path.join(at, hashlib.sha256(epochs[0][1][0].encode()).hexdigest()), 0
@@ -103,7 +104,7 @@ def verify(at, outside=None):
         first, (*whole, rest) = int(name.split(".")[0]), raw.split(b"\n")
         if first > len(lines):                                            # removed: their hashes stand for them
             removed[len(lines)], before = first, "removed"
-            hashes = b"".join(tile(at, 0, i, min(256, first - i * 256)) for i in range((first + 255) // 256))
+            hashes = b"".join(tile(at, 0, i, min(256, first - i * 256), 256) for i in range((first + 255) // 256))
             lines += [hashes[i * 32:i * 32 + 32] for i in range(len(lines), first)]
         assert first == len(lines) and (not rest or name == names[-1]) and not names[-1].endswith(".zst")
         torn += len(rest)

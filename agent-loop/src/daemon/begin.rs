@@ -124,7 +124,11 @@ fn open_audit(
                 let path = torn.path.display();
                 format!("the last line of the audit log was torn; its {} bytes are in {path}, and declared", torn.bytes)
             });
-            Ok((audit, torn.into_iter().collect()))
+            let mended = (opened.mended > 0).then(|| {
+                let files = opened.mended;
+                format!("{files} files of hashes of the audit log were not as they should be, as a power cut leaves them; they were made again from its lines, and that is declared")
+            });
+            Ok((audit, torn.into_iter().chain(mended).collect()))
         }
         Err(error @ (OpenError::Failed { .. } | OpenError::Store(crate::store::StoreError::Failed { .. }))) => {
             let why = error.to_string();

@@ -190,6 +190,7 @@ fn of_the_log() -> Vec<Line> {
     let mut signed = head.clone();
     signed.schema_sha256 = Some("ab".repeat(32));
     signed.redaction_sha256 = Some("cd".repeat(32));
+    signed.mended = Some(2);
     let host =
         Host { version: "0.1.0", schema: SCHEMA, kernel: "6.12.0".to_owned(), backend: "ebpf", degraded: Vec::new() };
     let root = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";

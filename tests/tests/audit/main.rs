@@ -8,6 +8,7 @@ mod full;
 mod golden;
 mod killed;
 mod ocsf;
+mod power;
 mod read;
 mod schema;
 mod tamper;

@@ -1,5 +1,6 @@
 //! What the writing thread does to files: a trait, so that tests can let each of it fail.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -24,7 +25,7 @@ pub trait Disk: Send {
     /// Whatever the disk says; then nothing is known of what was written since the last success.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Begins a segment; it must not be there.
+    /// Begins a segment; no line of it may be there.
     ///
     /// # Errors
     /// Whatever the disk says.
@@ -35,6 +36,12 @@ pub trait Disk: Send {
     /// # Errors
     /// Whatever the disk says.
     fn put(&mut self, name: &Path, bytes: &[u8], durable: bool) -> io::Result<()>;
+
+    /// Makes files durable that were put and not waited for; one that is not there is none.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn settle(&mut self, names: &[PathBuf]) -> io::Result<()>;
 
     /// Removes a file; one that is not there is none.
     ///
@@ -101,10 +108,15 @@ impl Disk for Files {
         let dir = self.audit.join(layout::SEGMENTS);
         let file = File::options()
             .write(true)
-            .create_new(true)
+            .create(true)
+            .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(dir.join(layout::segment(first)))?;
+        // A power cut may have left its name alone.
+        if file.metadata()?.len() > 0 {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
         File::open(&dir)?.sync_all()?;
         self.segment = Some(file);
         Ok(())
@@ -112,6 +124,10 @@ impl Disk for Files {
 
     fn put(&mut self, name: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
         put(&self.audit.join(name), bytes, durable)
+    }
+
+    fn settle(&mut self, names: &[PathBuf]) -> io::Result<()> {
+        settle(&self.audit, names)
     }
 
     fn remove(&mut self, name: &Path) -> io::Result<()> {
@@ -162,10 +178,35 @@ pub(super) fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     put(path, bytes, true)
 }
 
+/// Makes files of a log durable, with the directories that name them; one that is not there is none.
+pub(super) fn settle(audit: &Path, names: &[PathBuf]) -> io::Result<()> {
+    let mut dirs = BTreeSet::new();
+    for name in names {
+        match File::open(audit.join(name)) {
+            Ok(file) => file.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        }
+        dirs.extend(name.ancestors().skip(1));
+    }
+    dirs.into_iter().try_for_each(|dir| File::open(audit.join(dir))?.sync_all())
+}
+
+/// Makes a directory and those above it, each of them durable.
+fn make(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let above = dir.parent().ok_or_else(|| io::Error::other("a directory has one above it"))?;
+    make(above)?;
+    fs::create_dir(dir)?;
+    File::open(above)?.sync_all()
+}
+
 /// Puts a file in place of what was there, by another name first.
 fn put(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("a file has a directory"))?;
-    fs::create_dir_all(dir)?;
+    if durable { make(dir)? } else { fs::create_dir_all(dir)? }
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let beside = dir.join(format!(".{name}.new"));
     let mut file = File::options()

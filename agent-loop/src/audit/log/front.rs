@@ -171,6 +171,7 @@ impl AuditLog {
         let mut head = SegmentHead::new(found.key.origin());
         head.schema_sha256 = Some(schema::sha256().to_owned());
         head.redaction_sha256 = Some(redact::ours().policy_sha256().to_owned());
+        head.mended = (found.opened.mended > 0).then_some(found.opened.mended);
         let verifier = found.key.verifier().to_owned();
         let anchoring = (!settings.anchors.is_empty())
             .then(|| Anchoring::start(settings.anchors.clone(), settings.anchor_every, size))
@@ -192,6 +193,7 @@ impl AuditLog {
             rewrite: false,
             tiles: Vec::new(),
             edge: found.edge,
+            soft: Vec::new(),
             keep: false,
             remove: Vec::new(),
             put: Vec::new(),
@@ -225,6 +227,8 @@ impl AuditLog {
         } else if found.begin {
             log.begin(Some(found.first));
         }
+        // Told once.
+        log.head.mended = None;
         if let Some(torn) = &found.opened.torn {
             let line = log.own.torn(torn.bytes, &torn.sha256, clock::both());
             log.append(line);
@@ -359,6 +363,16 @@ impl AuditLog {
         self.refused == 0 && self.shared.wait(within, |progress| progress.durable >= next)
     }
 
+    /// Has all that was appended signed at once, and waits for that, for at most this long or until writing fails; whether
+    /// it is signed.
+    pub fn sign(&mut self, within: Duration) -> bool {
+        self.flush();
+        let _ = self.to.send(Message::Sign);
+        let next = self.next;
+        self.shared.wait(within, |progress| progress.signed >= next || progress.failing.is_some());
+        self.progress().signed >= next
+    }
+
     /// How far the writing has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
@@ -432,9 +446,7 @@ impl AuditLog {
     pub fn close(&mut self) -> Progress {
         self.flush();
         if let Some(anchoring) = self.anchoring.take() {
-            let _ = self.to.send(Message::Sign);
-            let next = self.next;
-            self.shared.wait(CLOSE_WITHIN, |progress| progress.signed >= next || progress.failing.is_some());
+            self.sign(CLOSE_WITHIN);
             let outcomes = anchoring.close(ANCHORED_WITHIN);
             self.anchored(outcomes);
             self.flush();

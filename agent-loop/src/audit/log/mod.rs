@@ -8,6 +8,7 @@ mod disk;
 mod front;
 mod key;
 pub mod layout;
+mod mend;
 pub mod note;
 mod open;
 mod plan;

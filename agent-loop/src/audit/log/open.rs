@@ -6,14 +6,15 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use tlog_tiles::{HASH_SIZE, Hash, record_hash};
+use tlog_tiles::{Hash, record_hash};
 
 use super::disk::put_file;
 use super::front::Place;
 use super::key::Key;
 use super::layout::{self, Segment};
+use super::mend::{self, Tiles};
 use super::note;
-use super::tree::{TileId, Tree, WIDTH};
+use super::tree::Tree;
 use super::{Disk as _, Files};
 use crate::clock;
 use crate::store::{Lock, LogDir, StateDir, StoreError};
@@ -70,6 +71,9 @@ pub struct Opened {
     pub lines: u64,
     /// What a crash left after the last whole line.
     pub torn: Option<Torn>,
+    /// Files of hashes that the newest checkpoint needs and that were not as they should be: made again, and told in the
+    /// head of the segment that begins for it.
+    pub mended: u64,
 }
 
 /// What a crash left after the last whole line: moved aside.
@@ -134,6 +138,74 @@ fn remove_halves(audit: &Path) -> io::Result<()> {
 /// How many lines a log begins with by itself: the head of its segment, its key.
 pub(super) const OWN_LINES: usize = 2;
 
+/// What fails where tiles are put.
+const HASHES: &str = "writing hashes of the audit log";
+
+/// The lines that are gone over at an opening, and what becomes of them.
+struct Replay<'a> {
+    tree: Tree,
+    tiles: Tiles<'a>,
+    /// What the newest checkpoint signs.
+    size: u64,
+    root: Option<Hash>,
+    /// Whether the tree had that root at that size.
+    checked: bool,
+}
+
+impl Replay<'_> {
+    /// Takes whole lines.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let mut done = Ok(());
+            let tiles = &mut self.tiles;
+            self.tree.push(record_hash(line.strip_suffix(b"\n").unwrap_or(line)), &mut |id, hashes| {
+                if done.is_ok() {
+                    done = tiles.put(id, hashes);
+                }
+            });
+            done?;
+            self.compare()?;
+        }
+        Ok(())
+    }
+
+    /// At the size that was signed: has the root to be the one that was signed, and the edge to lie there.
+    fn compare(&mut self) -> io::Result<()> {
+        if self.tree.size() == self.size && self.root.is_none_or(|root| root == self.tree.root()) {
+            self.checked = true;
+            self.tiles.put_edge(&self.tree)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the lines of a segment end that are whole. What no checkpoint covers may be of any content after a power cut,
+/// line ends among it: there a line has to be a record with its number too.
+fn sound(bytes: &[u8], first: u64, signed: u64) -> usize {
+    let mut end = 0;
+    for (seq, line) in (first..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
+        let Some(text) = line.strip_suffix(b"\n") else { break };
+        if seq >= signed && !is_record(text, seq) {
+            break;
+        }
+        end += line.len();
+    }
+    end
+}
+
+/// Whether it is a line with this number, as far as a verifier of lines that nobody signed asks.
+fn is_record(line: &[u8], seq: u64) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Numbered {
+        seq: u64,
+        #[serde(rename = "kind")]
+        _kind: String,
+    }
+    let is_object = line.starts_with(b"{") && line.ends_with(b"}") && line.len() < layout::LONGEST_LINE;
+    let text = std::str::from_utf8(line).ok().filter(|_| is_object);
+    text.and_then(|text| serde_json::from_str::<Numbered>(text).ok()).is_some_and(|it| it.seq == seq)
+}
+
 struct Log<'a> {
     audit: PathBuf,
     boot_id: &'a str,
@@ -182,38 +254,30 @@ impl Log<'_> {
             return self.begun(keys, lock);
         }
         let (size, root) = signed.as_ref().map_or((0, None), |stamp| (stamp.size, Some(stamp.root)));
-        let (mut tree, from) = self.restored(segments, size)?;
-        let mut checked = root.is_none() || tree.size() == size && root == Some(tree.root());
+        let (tree, from) = self.restored(segments, size)?;
+        let mut replay = Replay { tree, tiles: Tiles::new(&self.audit, last.first, size), size, root, checked: false };
+        replay.compare().map_err(failed(HASHES))?;
         let mut torn = Vec::new();
         let mut offset = 0;
         for segment in segments.iter().skip(from) {
-            if segment.first != tree.size() {
+            if segment.first != replay.tree.size() {
                 return Err(self.tampered(format!(
                     "line {} should follow, and the next segment begins with {}",
-                    tree.size(),
+                    replay.tree.size(),
                     segment.first
                 )));
             }
             let mut bytes = read(segment).map_err(failed("reading a segment of the audit log"))?;
-            let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let end = sound(&bytes, segment.first, size);
             torn = bytes.split_off(end);
             if segment.first == last.first {
                 offset = end as u64;
             } else if !torn.is_empty() {
                 return Err(self.tampered(format!("the closed segment of line {} has no end", segment.first)));
             }
-            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-                let line = line.strip_suffix(b"\n").unwrap_or(line);
-                let mut tiles = Vec::new();
-                tree.push(record_hash(line), &mut |id, hashes| tiles.push((id, hashes.to_vec())));
-                for (id, hashes) in tiles {
-                    self.put_tile(id, &hashes).map_err(failed("writing hashes of the audit log"))?;
-                }
-                if tree.size() == size {
-                    checked = root == Some(tree.root());
-                }
-            }
+            replay.take(&bytes).map_err(failed(HASHES))?;
         }
+        let Replay { tree, mut tiles, checked, .. } = replay;
         if tree.size() < size {
             return Err(self.tampered(format!("{size} lines were signed, {} are there", tree.size())));
         }
@@ -223,27 +287,28 @@ impl Log<'_> {
         if signed.is_none() {
             return Err(self.tampered("its checkpoint is gone"));
         }
-        // One that lies there is not put again until it is wider: after a power cut it may be empty.
-        for (id, hashes) in tree.partial() {
-            if self.audit.join(layout::tile(id.level, id.index, hashes.len())).exists() {
-                self.put_tile(id, hashes).map_err(failed("writing hashes of the audit log"))?;
-            }
-        }
+        // What lies there already is not put again until it is wider.
+        tiles.put_edge(&tree).map_err(failed(HASHES))?;
+        let mended = tiles.finish().map_err(failed(HASHES))?;
         let torn =
             self.put_aside(last, offset, &torn).map_err(failed("putting the torn end of the audit log aside"))?;
         let files = Files::open(&self.audit, Some(last.first)).map_err(failed("opening the audit log"))?;
         for closed in segments.iter().filter(|segment| !segment.packed && segment.first != last.first) {
             Files::open(&self.audit, None).map_err(failed("opening the audit log"))?.pack(closed.first);
         }
+        // Of one that was begun and has no line yet there is nothing to go on with: it is begun again.
+        let begun = if offset > 0 { Some(last) } else { segments.iter().rev().nth(1) };
+        let begun = begun.ok_or_else(|| self.tampered("its only segment is empty"))?;
         Ok(Found {
-            begin: self.is_of_another(last)?,
+            // What was made again is told in the head of a segment.
+            begin: mended > 0 || self.is_of_another(last)?,
             files,
-            edge: self.edge(&tree),
-            opened: Opened { lines: tree.size(), torn },
+            edge: mend::edge(&self.audit, &tree),
+            opened: Opened { lines: tree.size(), torn, mended },
             tree,
             key,
             lock,
-            first: last.first,
+            first: begun.first,
             offset,
             signed: size,
         })
@@ -274,7 +339,7 @@ impl Log<'_> {
     fn restored(&self, segments: &[Segment], size: u64) -> Result<(Tree, usize), OpenError> {
         let from = segments.partition_point(|segment| segment.first <= size).saturating_sub(1);
         let first = segments.get(from).map_or(0, |segment| segment.first);
-        if let Some(tree) = Tree::restore(first, |id, width| self.tile(id, width)) {
+        if let Some(tree) = Tree::restore(first, |id, width| mend::read(&self.audit, id, width)) {
             return Ok((tree, from));
         }
         // Hashes can be made again from the lines, where those are all there.
@@ -282,39 +347,6 @@ impl Log<'_> {
             Some(segment) if segment.first == 0 => Ok((Tree::default(), 0)),
             Some(_) | None => Err(self.tampered("its hashes are gone, and so are the lines that they were of")),
         }
-    }
-
-    /// The hashes of a tile: of the full one, or of the narrowest that is wide enough.
-    fn tile(&self, id: TileId, width: usize) -> Option<Vec<Hash>> {
-        // After a power cut one that was not durable yet has its name, and not its bytes.
-        let whole = |width: usize| {
-            let bytes = fs::read(self.audit.join(layout::tile(id.level, id.index, width))).ok()?;
-            (bytes.len() == width * HASH_SIZE).then_some(bytes)
-        };
-        let bytes = (width..=WIDTH).find_map(whole)?;
-        Some(bytes.chunks_exact(HASH_SIZE).map(|chunk| Hash(chunk.try_into().unwrap_or_default())).collect())
-    }
-
-    /// Puts a tile that is not there as it should be: a crash may come before it is durable.
-    fn put_tile(&self, id: TileId, hashes: &[Hash]) -> io::Result<()> {
-        let path = self.audit.join(layout::tile(id.level, id.index, hashes.len()));
-        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-        if fs::read(&path).is_ok_and(|there| there == bytes) {
-            return Ok(());
-        }
-        put_file(&path, &bytes)
-    }
-
-    /// The tiles at the right edge that lie there, of whatever width.
-    fn edge(&self, tree: &Tree) -> Vec<PathBuf> {
-        let mut edge = Vec::new();
-        for (id, _) in tree.partial() {
-            let one = layout::tile(id.level, id.index, 1);
-            let Some(dir) = one.parent() else { continue };
-            let entries = fs::read_dir(self.audit.join(dir)).into_iter().flatten().filter_map(Result::ok);
-            edge.extend(entries.map(|entry| dir.join(entry.file_name())));
-        }
-        edge
     }
 
     /// Moves the bytes after the last whole line aside, and ends the segment before them.

@@ -274,7 +274,7 @@ fn whole_lines_beyond_the_checkpoint_are_gone_on_with() {
     // As a crash leaves it between the sync of lines and the signature over them.
     fs::write(dir.plain(), format!("{text}{{\"seq\":3,\"kind\":\"x\"}}\n")).expect("written");
     let (mut log, opened) = dir.open(small());
-    assert_eq!(opened, Opened { lines: 4, torn: None });
+    assert_eq!(opened, Opened { lines: 4, ..Opened::default() });
     let _ = log.close();
     assert_eq!(dir.verified().len(), 4);
 }
@@ -330,11 +330,19 @@ fn hashes_that_a_crash_lost_are_made_again() {
     let _ = log.close();
     fs::remove_dir_all(dir.audit().join("tile")).expect("removed");
     let (mut log, opened) = dir.open(small());
-    assert_eq!(opened.lines, 602);
+    assert_eq!((opened.lines, opened.mended), (602, 4));
     let _ = log.close();
-    for (level, index, width) in [(0, 0, 256), (0, 1, 256), (0, 2, 90), (1, 0, 2)] {
+    let heads = |lines: &[String]| kinds(lines).iter().filter(|kind| *kind == "log.segment").count();
+    let lines = dir.verified();
+    let last = lines.last().expect("a line");
+    assert!(heads(&lines) == 2 && last.contains("\"mended\":4"), "it is told: {last}");
+    for (level, index, width) in [(0, 0, 256), (0, 1, 256), (0, 2, 91), (1, 0, 2)] {
         assert!(dir.audit().join(layout::tile(level, index, width)).exists(), "tile {level} {index}");
     }
+    let (mut log, opened) = dir.open(small());
+    assert_eq!(opened.mended, 0);
+    let _ = log.close();
+    assert_eq!(heads(&dir.verified()), 2, "and told once");
 }
 
 #[test]

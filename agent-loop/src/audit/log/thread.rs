@@ -14,6 +14,7 @@ use super::disk::Disk;
 use super::front::{Settings, Shared};
 use super::key::Key;
 use super::layout;
+use super::mend;
 use super::note::{self, Stamp};
 use super::plan::Plan;
 use super::tree::{TileId, Tree, WIDTH};
@@ -82,6 +83,8 @@ pub(super) struct Writer {
     pub(super) tiles: Vec<(TileId, Vec<Hash>)>,
     /// The tiles of the right edge as they were put last.
     pub(super) edge: Vec<PathBuf>,
+    /// Tiles that lie there and need not be durable yet: the lines of the open segment can make them again.
+    pub(super) soft: Vec<PathBuf>,
     pub(super) keep: bool,
     pub(super) remove: Vec<PathBuf>,
     pub(super) put: Vec<(PathBuf, Vec<u8>)>,
@@ -235,6 +238,7 @@ impl Writer {
             self.keep = true;
             self.sign()?;
             self.disk.sync_all()?;
+            self.soft.clear();
         }
         self.disk.begin(first)?;
         if !is_first {
@@ -278,15 +282,25 @@ impl Writer {
 
     /// Puts the tiles, then the checkpoint over all lines, which are durable.
     fn sign(&mut self) -> io::Result<()> {
-        while let Some((id, hashes)) = self.tiles.last() {
-            self.disk.put(&layout::tile(id.level, id.index, WIDTH), &bytes(hashes), false)?;
-            self.tiles.pop();
+        let Self { disk, soft, tiles, first, .. } = self;
+        let mut put = |id: TileId, path: &Path, hashes: &[Hash]| {
+            // The open segment is hashed on from these, and the lines before it may be removed.
+            let durable = id.is_edge_of(*first);
+            disk.put(path, &mend::bytes(hashes), durable)?;
+            if !durable {
+                soft.push(path.to_owned());
+            }
+            io::Result::Ok(())
+        };
+        while let Some((id, hashes)) = tiles.last() {
+            put(*id, &layout::tile(id.level, id.index, WIDTH), hashes)?;
+            tiles.pop();
         }
         let mut edge = Vec::new();
         for (id, hashes) in self.tree.partial() {
             let path = layout::tile(id.level, id.index, hashes.len());
             if !self.edge.contains(&path) {
-                self.disk.put(&path, &bytes(hashes), false)?;
+                put(id, &path, hashes)?;
             }
             edge.push(path);
         }
@@ -307,6 +321,7 @@ impl Writer {
         }
         for path in std::mem::replace(&mut self.edge, edge) {
             if !self.edge.contains(&path) {
+                self.soft.retain(|soft| *soft != path);
                 self.remove.push(path);
             }
         }
@@ -343,7 +358,9 @@ impl Writer {
                 if self.plan.unsynced > 0 {
                     self.sync()?;
                 }
-                self.sign()
+                self.sign()?;
+                // Who reads a closed log after a power cut finds its hashes.
+                self.disk.settle(&self.soft)
             });
             let is_done = done.is_ok();
             self.tell(done);
@@ -355,8 +372,4 @@ impl Writer {
         drop(self.lock.take());
         self.shared.change(|progress| progress.closed = true);
     }
-}
-
-fn bytes(hashes: &[Hash]) -> Vec<u8> {
-    hashes.iter().flat_map(|hash| hash.0).collect()
 }

@@ -16,6 +16,23 @@ pub struct TileId {
     pub index: u64,
 }
 
+impl TileId {
+    /// Whether it is one of those at the right edge of a tree of this size that are not full there: a tree of that size
+    /// cannot be restored without it.
+    #[must_use]
+    pub fn is_edge_of(self, size: u64) -> bool {
+        let hashes = size.checked_shr(8 * u32::from(self.level)).unwrap_or(0);
+        hashes % 256 != 0 && hashes / 256 == self.index
+    }
+
+    /// How many lines a tree has whose last ones are those of this tile, so many hashes wide; `None` beyond all numbers.
+    #[must_use]
+    pub fn lines(self, width: usize) -> Option<u64> {
+        let hashes = self.index.checked_mul(256)?.checked_add(u64::try_from(width).ok()?)?;
+        hashes.checked_mul(256_u64.checked_pow(u32::from(self.level))?)
+    }
+}
+
 /// A tree that grows: of each level the hashes of the tile that is not full yet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tree {
@@ -173,6 +190,10 @@ mod tests {
                     tree.partial().map(|(id, tile)| (id, tile.to_vec())).collect();
                 let read = |id, _| partial.get(&id).or_else(|| tiles.get(&id)).cloned();
                 assert_eq!(Tree::restore(tree.size(), read).as_ref(), Some(&tree), "at {line}");
+                assert!(partial.keys().all(|id| id.is_edge_of(tree.size())), "at {line}");
+                assert!(!tiles.keys().any(|id| id.is_edge_of(tree.size())), "at {line}");
+                let lines = partial.iter().filter_map(|(id, tile)| id.lines(tile.len())).max();
+                assert!(lines.is_none_or(|lines| lines <= tree.size()), "at {line}");
             }
         }
         assert_eq!(Tree::restore(66_000, |_, _| None), None);

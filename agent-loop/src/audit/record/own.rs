@@ -52,6 +52,9 @@ pub(super) struct Segment {
     first_seq: u64,
     redaction_sha256: Option<String>,
     previous: Option<u64>,
+    /// Files of hashes that the start before this segment made again; without it none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mended: Option<u64>,
 }
 
 /// `key`: a key comes into use.
@@ -102,13 +105,15 @@ pub struct SegmentHead {
     pub schema_sha256: Option<String>,
     /// The hash of the redaction policy.
     pub redaction_sha256: Option<String>,
+    /// Files of hashes that the start before this segment made again.
+    pub mended: Option<u64>,
 }
 
 impl SegmentHead {
     /// Of the log with this origin.
     #[must_use]
     pub fn new(origin: &str) -> Self {
-        Self { log: origin.to_owned(), schema_sha256: None, redaction_sha256: None }
+        Self { log: origin.to_owned(), schema_sha256: None, redaction_sha256: None, mended: None }
     }
 }
 
@@ -147,6 +152,7 @@ impl OwnLines {
             first_seq: first,
             redaction_sha256: head.redaction_sha256.clone(),
             previous,
+            mended: head.mended,
         };
         Line { segment: Some(segment), ..self.line("log.segment", clock) }
     }

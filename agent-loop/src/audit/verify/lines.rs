@@ -51,6 +51,7 @@ struct SegmentPart {
     first_seq: u64,
     previous: Option<u64>,
     log: String,
+    mended: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -323,6 +324,11 @@ impl Reading<'_> {
                 return Err("the segment before it is another one than it says".to_owned());
             }
             self.report.log.get_or_insert_with(|| segment.log.clone());
+            if let Some(files) = segment.mended {
+                self.report.unchecked.push(format!(
+                    "{files} files of hashes as they were before line {seq}: that start made them again, as after a power cut"
+                ));
+            }
         }
         if head.kind == "gap" {
             let gap = head.gap.as_ref().map_or_else(String::new, ToString::to_string);

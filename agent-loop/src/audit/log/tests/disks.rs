@@ -74,6 +74,11 @@ impl Disk for Moody {
         self.files.put(name, bytes, durable)
     }
 
+    fn settle(&mut self, names: &[PathBuf]) -> io::Result<()> {
+        self.mood.check()?;
+        self.files.settle(names)
+    }
+
     fn remove(&mut self, name: &Path) -> io::Result<()> {
         self.files.remove(name)
     }
@@ -198,6 +203,10 @@ impl Disk for Sticky {
 
     fn put(&mut self, name: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
         self.files.put(name, bytes, durable)
+    }
+
+    fn settle(&mut self, _names: &[PathBuf]) -> io::Result<()> {
+        Ok(())
     }
 
     fn remove(&mut self, name: &Path) -> io::Result<()> {

@@ -1,0 +1,106 @@
+//! The tiles of a log at its opening: read, and made again where a power cut took them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tlog_tiles::{HASH_SIZE, Hash};
+
+use super::disk::{put_file, settle};
+use super::layout;
+use super::tree::{TileId, Tree, WIDTH};
+
+/// The tiles that an opening goes over.
+pub(super) struct Tiles<'a> {
+    audit: &'a Path,
+    /// The first line of the open segment.
+    first: u64,
+    /// How many lines the newest checkpoint covers: their tiles were put before it.
+    signed: u64,
+    /// Whole ones that hold other hashes. They tell which line was changed, so they stay until it is known that none was.
+    other: Vec<(PathBuf, Vec<u8>)>,
+    mended: u64,
+}
+
+impl<'a> Tiles<'a> {
+    pub(super) const fn new(audit: &'a Path, first: u64, signed: u64) -> Self {
+        Self { audit, first, signed, other: Vec::new(), mended: 0 }
+    }
+
+    /// Has a tile lie there as it should.
+    pub(super) fn put(&mut self, id: TileId, hashes: &[Hash]) -> io::Result<()> {
+        let name = layout::tile(id.level, id.index, hashes.len());
+        let path = self.audit.join(&name);
+        let bytes = bytes(hashes);
+        let there = fs::read(&path).unwrap_or_default();
+        let is_full = hashes.len() == WIDTH;
+        if there == bytes {
+            // Who wrote it may have died before it was durable. A full one can be made again by the lines.
+            if !is_full || id.is_edge_of(self.first) {
+                settle(self.audit, &[name])?;
+            }
+        } else {
+            if id.lines(hashes.len()).is_some_and(|lines| lines <= self.signed) {
+                self.mended += 1;
+            }
+            if there.len() == bytes.len() {
+                self.other.push((path, bytes));
+                return Ok(());
+            }
+            put_file(&path, &bytes)?;
+        }
+        if is_full { clear(&path) } else { Ok(()) }
+    }
+
+    /// Has the tiles at the right edge lie there.
+    pub(super) fn put_edge(&mut self, tree: &Tree) -> io::Result<()> {
+        tree.partial().try_for_each(|(id, hashes)| self.put(id, hashes))
+    }
+
+    /// Puts what was held back, once the lines are those that were signed; how many tiles that were signed were made again.
+    pub(super) fn finish(self) -> io::Result<u64> {
+        for (path, bytes) in self.other {
+            put_file(&path, &bytes)?;
+            if bytes.len() == WIDTH * HASH_SIZE {
+                clear(&path)?;
+            }
+        }
+        Ok(self.mended)
+    }
+}
+
+/// Takes away what is left of a full tile's narrower ones: a removal need not have been durable.
+fn clear(full: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(full.with_extension("p")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The hashes of a tile: of the narrowest that is wide enough, and whole.
+pub(super) fn read(audit: &Path, id: TileId, width: usize) -> Option<Vec<Hash>> {
+    // After a power cut one that was not durable yet has its name, and not its bytes.
+    let whole = |width: usize| {
+        let bytes = fs::read(audit.join(layout::tile(id.level, id.index, width))).ok()?;
+        (bytes.len() == width * HASH_SIZE).then_some(bytes)
+    };
+    let bytes = (width..=WIDTH).find_map(whole)?;
+    Some(bytes.chunks_exact(HASH_SIZE).map(|chunk| Hash(chunk.try_into().unwrap_or_default())).collect())
+}
+
+/// What lies in the places of the tiles at the right edge, of whatever width.
+pub(super) fn edge(audit: &Path, tree: &Tree) -> Vec<PathBuf> {
+    let mut edge = Vec::new();
+    for (id, _) in tree.partial() {
+        let one = layout::tile(id.level, id.index, 1);
+        let Some(dir) = one.parent() else { continue };
+        let entries = fs::read_dir(audit.join(dir)).into_iter().flatten().filter_map(Result::ok);
+        edge.extend(entries.map(|entry| dir.join(entry.file_name())));
+    }
+    edge
+}
+
+/// The bytes of a tile.
+pub(super) fn bytes(hashes: &[Hash]) -> Vec<u8> {
+    hashes.iter().flat_map(|hash| hash.0).collect()
+}
