@@ -206,7 +206,11 @@ fn make(dir: &Path) -> io::Result<()> {
 /// Puts a file in place of what was there, by another name first.
 fn put(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("a file has a directory"))?;
-    if durable { make(dir)? } else { fs::create_dir_all(dir)? }
+    if durable {
+        make(dir)?
+    } else {
+        fs::create_dir_all(dir)?
+    }
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let beside = dir.join(format!(".{name}.new"));
     let mut file = File::options()

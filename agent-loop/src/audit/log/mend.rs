@@ -1,5 +1,6 @@
 //! The tiles of a log at its opening: read, and made again where a power cut took them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,23 @@ pub(super) struct Tiles<'a> {
     /// How many lines the newest checkpoint covers: their tiles were put before it.
     signed: u64,
     /// Whole ones that hold other hashes. They tell which line was changed, so they stay until it is known that none was.
-    other: Vec<(PathBuf, Vec<u8>)>,
+    other: Vec<(TileId, PathBuf, Vec<u8>)>,
+    /// Those at the right edge, with their width.
+    edges: BTreeSet<(TileId, usize)>,
     mended: u64,
+}
+
+/// What an opening found of tiles.
+pub(super) struct Mended {
+    /// What lies in the places of those at the right edge, as it was signed and as it is: it goes once another is signed.
+    pub(super) edge: Vec<PathBuf>,
+    /// How many that were signed were made again.
+    pub(super) count: u64,
 }
 
 impl<'a> Tiles<'a> {
     pub(super) const fn new(audit: &'a Path, first: u64, signed: u64) -> Self {
-        Self { audit, first, signed, other: Vec::new(), mended: 0 }
+        Self { audit, first, signed, other: Vec::new(), edges: BTreeSet::new(), mended: 0 }
     }
 
     /// Has a tile lie there as it should.
@@ -44,36 +55,54 @@ impl<'a> Tiles<'a> {
                 self.mended += 1;
             }
             if there.len() == bytes.len() {
-                self.other.push((path, bytes));
+                self.other.push((id, path, bytes));
                 return Ok(());
             }
             put_file(&path, &bytes)?;
         }
-        if is_full { clear(&path) } else { Ok(()) }
+        self.clear(id, &path)
+    }
+
+    /// Takes away what is left of a full tile's narrower ones, but where the newest checkpoint needs one: a removal need
+    /// not have been durable.
+    fn clear(&self, id: TileId, path: &Path) -> io::Result<()> {
+        if id.is_edge_of(self.signed) || path.parent().is_some_and(|dir| dir.extension().is_some()) {
+            return Ok(());
+        }
+        match fs::remove_dir_all(path.with_extension("p")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Has the tiles at the right edge lie there.
     pub(super) fn put_edge(&mut self, tree: &Tree) -> io::Result<()> {
-        tree.partial().try_for_each(|(id, hashes)| self.put(id, hashes))
+        tree.partial().try_for_each(
+            |(id, hashes)| {
+                if self.edges.insert((id, hashes.len())) { self.put(id, hashes) } else { Ok(()) }
+            },
+        )
     }
 
-    /// Puts what was held back, once the lines are those that were signed; how many tiles that were signed were made again.
-    pub(super) fn finish(self) -> io::Result<u64> {
-        for (path, bytes) in self.other {
-            put_file(&path, &bytes)?;
-            if bytes.len() == WIDTH * HASH_SIZE {
-                clear(&path)?;
-            }
+    /// Puts the edge of the whole log, and what was held back: the lines are those that were signed.
+    pub(super) fn finish(mut self, tree: &Tree) -> io::Result<Mended> {
+        self.put_edge(tree)?;
+        for (id, path, bytes) in &self.other {
+            put_file(path, bytes)?;
+            self.clear(*id, path)?;
         }
-        Ok(self.mended)
+        Ok(Mended { edge: self.edge(), count: self.mended })
     }
-}
 
-/// Takes away what is left of a full tile's narrower ones: a removal need not have been durable.
-fn clear(full: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(full.with_extension("p")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+    fn edge(&self) -> Vec<PathBuf> {
+        let mut edge = Vec::new();
+        for id in self.edges.iter().map(|(id, _)| id).collect::<BTreeSet<_>>() {
+            let one = layout::tile(id.level, id.index, 1);
+            let Some(dir) = one.parent() else { continue };
+            let entries = fs::read_dir(self.audit.join(dir)).into_iter().flatten().filter_map(Result::ok);
+            edge.extend(entries.map(|entry| dir.join(entry.file_name())));
+        }
+        edge
     }
 }
 
@@ -86,18 +115,6 @@ pub(super) fn read(audit: &Path, id: TileId, width: usize) -> Option<Vec<Hash>> 
     };
     let bytes = (width..=WIDTH).find_map(whole)?;
     Some(bytes.chunks_exact(HASH_SIZE).map(|chunk| Hash(chunk.try_into().unwrap_or_default())).collect())
-}
-
-/// What lies in the places of the tiles at the right edge, of whatever width.
-pub(super) fn edge(audit: &Path, tree: &Tree) -> Vec<PathBuf> {
-    let mut edge = Vec::new();
-    for (id, _) in tree.partial() {
-        let one = layout::tile(id.level, id.index, 1);
-        let Some(dir) = one.parent() else { continue };
-        let entries = fs::read_dir(audit.join(dir)).into_iter().flatten().filter_map(Result::ok);
-        edge.extend(entries.map(|entry| dir.join(entry.file_name())));
-    }
-    edge
 }
 
 /// The bytes of a tile.

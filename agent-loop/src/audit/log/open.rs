@@ -12,7 +12,7 @@ use super::disk::put_file;
 use super::front::Place;
 use super::key::Key;
 use super::layout::{self, Segment};
-use super::mend::{self, Tiles};
+use super::mend::{self, Mended, Tiles};
 use super::note;
 use super::tree::Tree;
 use super::{Disk as _, Files};
@@ -277,7 +277,7 @@ impl Log<'_> {
             }
             replay.take(&bytes).map_err(failed(HASHES))?;
         }
-        let Replay { tree, mut tiles, checked, .. } = replay;
+        let Replay { tree, tiles, checked, .. } = replay;
         if tree.size() < size {
             return Err(self.tampered(format!("{size} lines were signed, {} are there", tree.size())));
         }
@@ -288,8 +288,7 @@ impl Log<'_> {
             return Err(self.tampered("its checkpoint is gone"));
         }
         // What lies there already is not put again until it is wider.
-        tiles.put_edge(&tree).map_err(failed(HASHES))?;
-        let mended = tiles.finish().map_err(failed(HASHES))?;
+        let Mended { edge, count: mended } = tiles.finish(&tree).map_err(failed(HASHES))?;
         let torn =
             self.put_aside(last, offset, &torn).map_err(failed("putting the torn end of the audit log aside"))?;
         let files = Files::open(&self.audit, Some(last.first)).map_err(failed("opening the audit log"))?;
@@ -303,7 +302,7 @@ impl Log<'_> {
             // What was made again is told in the head of a segment.
             begin: mended > 0 || self.is_of_another(last)?,
             files,
-            edge: mend::edge(&self.audit, &tree),
+            edge,
             opened: Opened { lines: tree.size(), torn, mended },
             tree,
             key,

@@ -323,6 +323,28 @@ fn what_was_signed_and_changed_is_refused_and_kept() {
 }
 
 #[test]
+fn a_start_that_is_refused_keeps_the_hashes_that_tell_which_line_was_changed() {
+    let dir = Dir::new();
+    let (mut log, _) = dir.open(small());
+    (0..600).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));
+    let _ = log.close();
+    let tile = dir.audit().join(layout::tile(0, 0, 256));
+    let hashes = fs::read(&tile).expect("a tile");
+    let text = fs::read_to_string(dir.plain()).expect("a segment");
+    fs::write(dir.plain(), text.replacen("run.adopted", "run.adoptee", 1)).expect("written");
+    assert!(dir.refused().contains("are not these"));
+    assert!(fs::read(&tile).expect("a tile") == hashes, "the hash of the line as it was is evidence");
+    // Without a change of the lines they are what was changed.
+    fs::write(dir.plain(), text).expect("written");
+    fs::write(&tile, vec![7; hashes.len()]).expect("written");
+    let (mut log, opened) = dir.open(small());
+    assert_eq!(opened.mended, 1);
+    let _ = log.close();
+    assert!(fs::read(&tile).expect("a tile") == hashes);
+    assert!(dir.verified().last().expect("a line").contains("\"mended\":1"));
+}
+
+#[test]
 fn hashes_that_a_crash_lost_are_made_again() {
     let dir = Dir::new();
     let (mut log, _) = dir.open(small());

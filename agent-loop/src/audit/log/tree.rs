@@ -22,7 +22,7 @@ impl TileId {
     #[must_use]
     pub fn is_edge_of(self, size: u64) -> bool {
         let hashes = size.checked_shr(8 * u32::from(self.level)).unwrap_or(0);
-        hashes % 256 != 0 && hashes / 256 == self.index
+        !hashes.is_multiple_of(256) && hashes / 256 == self.index
     }
 
     /// How many lines a tree has whose last ones are those of this tile, so many hashes wide; `None` beyond all numbers.
