@@ -21,8 +21,11 @@ const LONG: Duration = Duration::from_secs(20);
 /// How many outcomes of one cut are tried at most.
 const OUTCOMES: usize = 12;
 
-/// A file that was changed and not waited for: what a power cut may leave of it, as it is now first. `None` is no file.
-type Fates = Vec<Option<Vec<u8>>>;
+/// A file that was changed and not waited for: what a power cut may leave of it, as it is now first.
+type Fates = Vec<Content>;
+
+/// What a file holds; `None` is no file.
+type Content = Option<Vec<u8>>;
 
 /// A moment at which the power is cut.
 struct Moment {
@@ -37,7 +40,7 @@ struct Moment {
 #[derive(Default)]
 struct Volatile {
     /// What stood there when it was durable last, and what was put since.
-    files: BTreeMap<PathBuf, (Option<Vec<u8>>, Option<Vec<u8>>)>,
+    files: BTreeMap<PathBuf, (Content, Content)>,
     open: PathBuf,
     durable: Vec<u8>,
     moments: Vec<Moment>,
@@ -322,7 +325,7 @@ fn a_power_cut_at_any_step_with_any_outcome_costs_no_durable_line_also_where_old
     let _ = log.close();
     let moments = std::mem::take(&mut volatile.lock().expect("ours").moments);
     let first = layout::segments(&dir.path().join("audit")).expect("segments")[0].first;
-    assert!(first > 256 && first % 256 > 0, "retention was in use, and a tile is needed: {first}");
+    assert!(first > 256 && !first.is_multiple_of(256), "retention was in use, and a tile is needed: {first}");
     let (mut tried, mut mended, mut torn) = (0, 0, 0);
     for (number, moment) in moments.iter().enumerate() {
         for outcome in outcomes(moment, number) {

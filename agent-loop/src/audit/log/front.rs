@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use super::layout;
 use super::open::{self, OpenError, Opened};
 use super::retention::{self, Keep};
+use super::settings::{Place, Settings};
 use super::thread::{Batch, Message, Writer};
 use super::{Disk, Files};
-use crate::audit::anchor::{Anchor, Anchoring, Outcome};
+use crate::audit::anchor::{Anchoring, Outcome};
 use crate::audit::record::{Line, OwnLines, SegmentHead};
 use crate::audit::{past, redact, schema};
 use crate::clock;
@@ -21,61 +22,6 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(8);
 
 /// How long the end waits for anchors.
 const ANCHORED_WITHIN: Duration = Duration::from_secs(3);
-
-/// Where a log is.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The directory of the log.
-    pub audit: PathBuf,
-    /// The directory of its private key, closed to all others.
-    pub keys: PathBuf,
-}
-
-impl Place {
-    /// The log and the key in one directory of state: `audit` and `audit-key`.
-    #[must_use]
-    pub fn below(dir: &Path) -> Self {
-        Self { audit: dir.join("audit"), keys: dir.join("audit-key") }
-    }
-}
-
-/// How a log is kept.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// A segment ends at this size, bytes.
-    pub segment_bytes: u64,
-    /// A segment ends at this age.
-    pub segment_age: Duration,
-    /// How much may wait for the disk, bytes; what does not fit is refused, counted and declared.
-    pub pending_bytes: usize,
-    /// Room that is given up when the disk is full, bytes; 0 is none.
-    pub reserve: u64,
-    /// With less room than this the disk counts as full, bytes.
-    pub low_water: u64,
-    /// How much is kept of closed segments.
-    pub keep: Keep,
-    /// Who is handed checkpoints.
-    pub anchors: Vec<Arc<dyn Anchor>>,
-    /// How often, where there is a new one; and at the end.
-    pub anchor_every: Duration,
-}
-
-impl Default for Settings {
-    /// 64 MiB or a day for a segment, 64 MiB in memory, 16 MiB in reserve, full below 64 MiB, everything kept; no anchor, ten minutes
-    /// for one.
-    fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            segment_age: Duration::from_secs(24 * 3_600),
-            pending_bytes: 64 << 20,
-            reserve: 16 << 20,
-            low_water: 64 << 20,
-            keep: Keep::default(),
-            anchors: Vec::new(),
-            anchor_every: Duration::from_secs(600),
-        }
-    }
-}
 
 /// How far the writing has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,6 +84,8 @@ pub struct AuditLog {
     shared: Arc<Shared>,
     /// Lines that were refused since the last that was not.
     refused: u64,
+    /// How many lines were durable at the last wait, and how long it is waited in vain since.
+    vain: (u64, Duration),
     anchoring: Option<Anchoring>,
     /// Whether segments were closed since the last look at what may be kept.
     closed: bool,
@@ -215,6 +163,7 @@ impl AuditLog {
             to,
             shared,
             refused: 0,
+            vain: (0, Duration::ZERO),
             anchoring,
             closed: true,
             audit: place.audit.clone(),
@@ -253,6 +202,7 @@ impl AuditLog {
             to: channel().0,
             shared,
             refused: 0,
+            vain: (0, Duration::ZERO),
             anchoring: None,
             closed: false,
             audit: place.audit.clone(),
@@ -356,11 +306,27 @@ impl AuditLog {
 
     /// Hands over what was appended, and waits until it is durable, for at most this long; whether it is.
     ///
-    /// The only call that waits for a disk: who must not wait long says so.
+    /// The only call that waits for a disk in the middle of work: who must not wait long says so. While the disk does not
+    /// answer all calls wait that long together, not each: a hundred stops are not late by a hundred waits.
     pub fn durable(&mut self, within: Duration) -> bool {
         self.flush();
-        let next = self.next;
-        self.refused == 0 && self.shared.wait(within, |progress| progress.durable >= next)
+        let (next, before) = (self.next, self.progress().durable);
+        if self.refused > 0 {
+            return false;
+        }
+        let patience = self.patience(within);
+        let is_durable = self.shared.wait(patience, |progress| progress.durable >= next);
+        let durable = self.progress().durable;
+        // Whatever became durable meanwhile is an answer.
+        let vain = if is_durable || durable > before { Duration::ZERO } else { within.max(self.vain.1) };
+        self.vain = (durable, vain);
+        is_durable
+    }
+
+    /// How much of such a wait is left, of which some was waited in vain since the disk answered last.
+    pub(super) fn patience(&self, within: Duration) -> Duration {
+        let (durable, vain) = self.vain;
+        if self.progress().durable == durable { within.saturating_sub(vain) } else { within }
     }
 
     /// Has all that was appended signed at once, and waits for that, for at most this long or until writing fails; whether

@@ -13,6 +13,7 @@ pub mod note;
 mod open;
 mod plan;
 mod retention;
+mod settings;
 mod thread;
 pub mod tree;
 
@@ -20,7 +21,8 @@ pub mod tree;
 mod tests;
 
 pub use disk::{Disk, Files};
-pub use front::{AuditLog, Place, Progress, Settings};
+pub use front::{AuditLog, Progress};
 pub use key::{Key, tag_key};
 pub use open::{OpenError, Opened};
 pub use retention::Keep;
+pub use settings::{Place, Settings};

@@ -9,11 +9,11 @@ use sha2::{Digest as _, Sha256};
 use tlog_tiles::{Hash, record_hash};
 
 use super::disk::put_file;
-use super::front::Place;
 use super::key::Key;
 use super::layout::{self, Segment};
 use super::mend::{self, Mended, Tiles};
 use super::note;
+use super::settings::Place;
 use super::tree::Tree;
 use super::{Disk as _, Files};
 use crate::clock;

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use tlog_tiles::{Hash, record_hash};
 
 use super::disk::Disk;
-use super::front::{Settings, Shared};
+use super::front::Shared;
 use super::key::Key;
 use super::layout;
 use super::mend;
 use super::note::{self, Stamp};
 use super::plan::Plan;
+use super::settings::Settings;
 use super::tree::{TileId, Tree, WIDTH};
 use crate::audit::anchor::{Handed, Slot};
 use crate::clock;

@@ -9,6 +9,8 @@ enum Ill {
     Io,
     /// A sync fails, and what was written since the last one is lost, as a kernel may lose it.
     Forgetful,
+    /// A sync does not come back.
+    Hung,
 }
 
 #[derive(Clone, Default)]
@@ -27,7 +29,7 @@ impl Mood {
         match self.get() {
             Some(Ill::Full) => Err(io::Error::from(io::ErrorKind::StorageFull)),
             Some(Ill::Io) => Err(io::Error::other("input/output error")),
-            Some(Ill::Forgetful) | None => Ok(()),
+            Some(Ill::Forgetful | Ill::Hung) | None => Ok(()),
         }
     }
 }
@@ -57,6 +59,9 @@ impl Disk for Moody {
             self.files.write(&vec![0; lost], self.synced)?;
             self.mood.set(None);
             return Err(io::Error::other("input/output error"));
+        }
+        while self.mood.get() == Some(Ill::Hung) {
+            std::thread::sleep(Duration::from_millis(1));
         }
         self.mood.check()?;
         self.synced = self.written;
@@ -130,6 +135,30 @@ fn a_disk_that_fails_and_recovers_loses_no_line_that_was_taken() {
         assert_eq!(lines.len(), 53, "{ill:?}");
         assert!(!kinds(&lines).contains(&"gap".to_owned()), "nothing was lost");
     }
+}
+
+#[test]
+fn a_hundred_stops_wait_once_for_a_disk_that_does_not_answer() {
+    const STOP: Duration = Duration::from_millis(5);
+    let dir = Dir::new();
+    let (mut log, mood) = moody(&dir, small());
+    assert!(log.durable(LONG));
+    for hang in 0..2 {
+        assert_eq!(log.patience(STOP), STOP, "hang {hang}: it answered");
+        mood.set(Some(Ill::Hung));
+        let mut waits = 0;
+        for number in 0..100 {
+            log.append(intent(&number.to_string()));
+            waits += u32::from(!log.patience(STOP).is_zero());
+            assert!(!log.durable(STOP), "nothing is durable");
+        }
+        assert_eq!(waits, 1, "hang {hang}");
+        assert_eq!(log.patience(2 * STOP), STOP, "who may wait longer waits for the rest");
+        mood.set(None);
+        assert!(log.durable(LONG), "hang {hang}: all of it is durable in the end");
+    }
+    let _ = log.close();
+    assert_eq!(dir.verified().len(), 202);
 }
 
 #[test]
