@@ -3,6 +3,7 @@
 //! Nothing here judges: rounds, ratios and targets are `xtask`'s. Everything is bounded in time and number.
 
 mod append;
+mod blocks;
 mod exits;
 mod gate;
 mod hooks;
@@ -84,6 +85,11 @@ enum What {
         #[arg(long, default_value_t = 330)]
         line: u64,
     },
+    /// Hashes as many blocks as the lines of a segment and the nodes above them have, and nothing else.
+    Blocks {
+        /// A segment that is not compressed.
+        segment: PathBuf,
+    },
     /// Appends records to an audit log as a daemon does, and some that are durable first beside bare syncs.
     Append {
         /// An empty directory that is closed to others.
@@ -153,6 +159,7 @@ fn measure(what: What) -> anyhow::Result<()> {
         What::Hooks { of, ms, out } => (hooks::measure(of, Duration::from_millis(ms))?, out),
         What::Stop { side, count, bin } => (stop::measure(side, count, &bin)?, None),
         What::Log { dir, mib, line } => (log::write(&dir, mib << 20, line)?, None),
+        What::Blocks { segment } => (blocks::measure(&segment)?, None),
         What::Append { dir, records } => (append::measure(&dir, records)?, None),
         What::Records { dir, records } => (records::write(&dir, records)?, None),
         What::Journal { records } => (journal::measure(records)?, None),

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use serde_json::{Value, json};
 
@@ -18,6 +18,15 @@ pub(super) fn of(command: &[String]) -> anyhow::Result<Value> {
     let seconds = began.elapsed().as_secs_f64();
     // It is the only child.
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("reading what it took")?;
-    let cpu: f64 = [usage.user_time(), usage.system_time()].iter().map(|it| it.num_microseconds() as f64 / 1e6).sum();
+    let cpu = processor(&usage);
     Ok(json!({ "code": status.code(), "seconds": seconds, "cpu_seconds": cpu, "peak_kib": usage.max_rss() }))
+}
+
+/// The time of the processor that this process took so far, seconds.
+pub(super) fn so_far() -> anyhow::Result<f64> {
+    Ok(processor(&getrusage(UsageWho::RUSAGE_SELF).context("reading what it took")?))
+}
+
+fn processor(usage: &Usage) -> f64 {
+    [usage.user_time(), usage.system_time()].iter().map(|it| it.num_microseconds() as f64 / 1e6).sum()
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::audit::said;
 use super::spread::Spread;
 use super::table::Table;
 use super::{Bench, logs, tool, words};
@@ -33,7 +34,7 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
             bail!("writing the log: {}", String::from_utf8_lossy(&made.stderr));
         }
         let made: Value = serde_json::from_slice(&made.stdout).context("reading what was written")?;
-        logs.push((line, dir, made, Rates::default()));
+        logs.push((line, dir, made, Rates::default(), Rates::default()));
     }
     let journal = match logs.first() {
         Some((_, dir, ..)) => logs::journal(&dir.join("audit/seg/000000000000.jsonl"), JOURNAL_LINES, dir),
@@ -42,12 +43,15 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
     let mut theirs = Rates::default();
     for round in 0..bench.rounds {
         progress::note(&format!("round {} of {}", round + 1, bench.rounds));
-        for (_, dir, made, ours) in &mut logs {
+        for (_, dir, made, ours, bound) in &mut logs {
             let bytes = made["bytes"].as_f64().context("no size")?;
             let mut verify = words(&[&bench.program("agent-loop").to_string_lossy(), "audit", "verify", "--quiet"]);
             verify.push(dir.display().to_string());
             // 1: intact, not anchored.
             ours.push(bytes, &bench.used(&verify, 1)?)?;
+            let segment = dir.join("audit/seg/000000000000.jsonl");
+            let bare = said(Command::new(bench.program("bench")).arg("blocks").arg(segment))?;
+            bound.push(bytes, &bare)?;
         }
         if let Ok((journal, _)) = &journal {
             let size = fs::metadata(journal).context("looking at the journal")?.len();
@@ -58,11 +62,16 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
     let mut table =
         Table::new("verification of what is in the page cache", &["what", "GB/s", "GB/s of processor time"]);
     let mut figures = json!({});
-    for (line, _, made, ours) in &logs {
+    for (line, _, made, ours, bound) in &logs {
         let what = format!("agent-loop audit verify, lines of {line} bytes");
         table.row([what, ours.wall.show(2), ours.cpu.show(2)]);
-        figures[line.to_string()] =
-            json!({ "log": made, "gb_per_s": ours.wall.json(), "gb_per_cpu_s": ours.cpu.json() });
+        table.row([format!("SHA-256 of as many blocks, lines of {line} bytes"), bound.wall.show(2), bound.cpu.show(2)]);
+        figures[line.to_string()] = json!({
+            "log": made,
+            "gb_per_s": ours.wall.json(),
+            "gb_per_cpu_s": ours.cpu.json(),
+            "gb_per_cpu_s_of_bare_sha256": bound.cpu.json(),
+        });
     }
     match &journal {
         Ok((journal, _)) => {
@@ -76,7 +85,7 @@ pub(super) fn measure(bench: &Bench) -> Result<(Table, Value)> {
         Err(error) => table.note(format!("journalctl is not compared: {error:#}")),
     }
     table.note("auditd is not compared: its log holds nothing to verify it by");
-    for (line, _, made, _) in &logs {
+    for (line, _, made, ..) in &logs {
         let bytes = made["bytes"].as_f64().context("no size")?;
         table.note(format!("{} lines of {line} bytes, {:.0} MB, one segment, all tiles", made["lines"], bytes / 1e6));
     }
