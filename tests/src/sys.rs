@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::oracle::Status;
 
-pub use seccomp::{ask_before_clone3, refuse_births, refuse_call};
+pub use seccomp::{ask_before, refuse_births, refuse_call, refuse_maps};
 
 /// When the process and all its forks die, in ns of CLOCK_BOOTTIME; 0 is never.
 static DIES_AT: AtomicU64 = AtomicU64::new(0);
