@@ -344,6 +344,14 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The inode of the process that the pidfd names; `None` before Linux 6.9, where all pidfds share one.
+#[must_use]
+pub fn pidfd_ino(pidfd: impl AsFd) -> Option<u64> {
+    const PID_FS_MAGIC: i64 = 0x5049_4446;
+    let fs = nix::sys::statfs::fstatfs(&pidfd).ok()?;
+    (fs.filesystem_type().0 == PID_FS_MAGIC).then(|| nix::sys::stat::fstat(&pidfd).ok().map(|it| it.st_ino))?
+}
+
 /// Signals the process that the pidfd names.
 ///
 /// # Errors

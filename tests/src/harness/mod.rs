@@ -39,7 +39,7 @@ pub use scene::{Scene, WORKS};
 pub use terminal::Terminal;
 
 /// How long a test waits for a fact before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Polls until `fact` gives something.
 ///
