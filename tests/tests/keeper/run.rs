@@ -284,7 +284,7 @@ fn a_member_is_signalled_by_its_number_and_a_stranger_is_not() {
 
 #[test]
 fn a_signal_goes_to_our_child_by_its_own_descriptor_and_to_nobody_of_another_name() {
-    needs!(cgroup);
+    needs!(cgroup, pidfs);
     let place = Place::new();
     let _keeper = place.keeper();
     let mut daemon = place.daemon();
