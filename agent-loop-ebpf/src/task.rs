@@ -236,7 +236,16 @@ impl Task {
 
     /// The tag of the watch rule that its name, which it may have changed, matches.
     pub fn run_by_name(self) -> Read<Option<u64>> {
-        Ok(rule_of(self.0.field(&OFF_TASK_COMM)?))
+        let mut comm: [u8; COMM_LEN] = self.0.field(&OFF_TASK_COMM)?;
+        // Before Linux 5.17 (commit 06c5088aeedd) what was left of a longer name stands behind its end.
+        let mut ended = false;
+        for byte in &mut comm {
+            ended |= *byte == 0;
+            if ended {
+                *byte = 0;
+            }
+        }
+        Ok(rule_of(comm))
     }
 
     /// The memory holding its arguments: start and end.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::oracle::Status;
 
-pub use seccomp::{ask_before_clone3, refuse_births, refuse_call};
+pub use seccomp::{ask_before, refuse_births, refuse_call, refuse_maps};
 
 /// When the process and all its forks die, in ns of CLOCK_BOOTTIME; 0 is never.
 static DIES_AT: AtomicU64 = AtomicU64::new(0);
@@ -342,6 +342,14 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     let fd = check_long(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: just opened, owned by nobody else; the kernel sets CLOEXEC.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The inode of the process that the pidfd names; `None` before Linux 6.9, where all pidfds share one.
+#[must_use]
+pub fn pidfd_ino(pidfd: impl AsFd) -> Option<u64> {
+    const PID_FS_MAGIC: i64 = 0x5049_4446;
+    let fs = nix::sys::statfs::fstatfs(&pidfd).ok()?;
+    (fs.filesystem_type().0 == PID_FS_MAGIC).then(|| nix::sys::stat::fstat(&pidfd).ok().map(|it| it.st_ino))?
 }
 
 /// Signals the process that the pidfd names.

@@ -212,7 +212,7 @@ impl Drop for Own {
             });
             fs::remove_dir(dir).is_ok()
         }
-        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        cgroup::kill(&self.0);
         let end = std::time::Instant::now() + PATIENCE;
         while !remove(&self.0) && std::time::Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));

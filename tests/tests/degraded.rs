@@ -2,7 +2,9 @@
 //! not known is said, and nothing is left.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,10 +28,12 @@ enum Without {
     Btf,
     /// A whole eBPF program.
     Program,
+    /// Ring buffers, as kernels before Linux 5.8.
+    Rings,
 }
 
 impl Without {
-    const ALL: [Self; 5] = [Self::Choice, Self::Rights, Self::Cgroup, Self::Btf, Self::Program];
+    const ALL: [Self; 6] = [Self::Choice, Self::Rights, Self::Cgroup, Self::Btf, Self::Program, Self::Rings];
 
     /// Whether the tree has a cgroup all the same, which proves it empty.
     fn is_proven(self) -> bool {
@@ -107,8 +111,29 @@ fn exec(without: Without, cell: &Cell) -> (Exec, Programs) {
             let at = Path::new("/sys/kernel/btf/vmlinux");
             mounts(exec, move || mount(Some("/dev/null"), at, none, MsFlags::MS_BIND, none))
         }
+        Without::Rings => exec.with(without_rings),
     };
     (exec, programs)
+}
+
+/// Has the kernel answer as one without ring buffers does: EINVAL to who creates one.
+fn without_rings(command: &mut Command) -> &mut Command {
+    const BPF_MAP_TYPE_RINGBUF: u32 = 27;
+    let (to, from) = UnixDatagram::pair().expect("a pair of sockets");
+    std::thread::spawn(move || {
+        let fds = eventually("the command to start", || sys::receive(from.as_fd()).ok()).1;
+        sys::refuse_maps(&fds[0], BPF_MAP_TYPE_RINGBUF, libc::EINVAL).expect("a listener");
+    });
+    sys::before_exec(command, move || sys::ask_before(libc::SYS_bpf, to.as_fd()))
+}
+
+#[test]
+fn without_ring_buffers_doctor_says_what_is_missing() {
+    needs!(root, bpf, cgroup);
+    let mut doctor = Command::new(agent_loop());
+    let said = without_rings(doctor.args(["doctor", "--json"])).output().expect("it starts");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("ring buffer"), "{said}");
 }
 
 fn says_degraded(without: Without, outcome: &Outcome) {
@@ -185,7 +210,7 @@ fn the_commands_own_end_is_exact_whatever_is_missing() {
 #[test]
 fn ebpf_or_nothing_is_nothing_and_leaves_nothing() {
     needs!(root, cgroup);
-    for without in [Without::Rights, Without::Cgroup, Without::Btf, Without::Program] {
+    for without in [Without::Rights, Without::Cgroup, Without::Btf, Without::Program, Without::Rings] {
         let cell = Cell::new();
         let (exec, _programs) = exec(without, &cell);
         let ready = exec.path("ready");
@@ -197,6 +222,7 @@ fn ebpf_or_nothing_is_nothing_and_leaves_nothing() {
             Without::Cgroup => "no cgroup",
             Without::Btf => "BTF",
             Without::Program => "eBPF program",
+            Without::Rings => "ring buffer",
             Without::Choice => unreachable!("it is not among them"),
         };
         for word in [missing, "agent-loop doctor"] {

@@ -1,6 +1,6 @@
 //! Births, deaths and statuses as the kernel has them, compared with what `waitid` told the adversaries.
 
-use agent_loop_tests::harness::{Event, Exec, Outcome};
+use agent_loop_tests::harness::{Event, Exec, Outcome, host};
 use agent_loop_tests::needs;
 use agent_loop_tests::oracle::{Life, Status};
 
@@ -40,10 +40,13 @@ fn leader_first_exit_gives_one_death_with_the_right_status() {
     needs!(bpf);
     for end in [&["--code", "7"][..], &["--code", "7", "--by-thread"]] {
         let args = [&["--hold-ms", "50", "leader-exits-first"], end].concat();
+        // Before Linux 6.0 nothing marks the group where the last thread leaves by itself: the status is the leader's.
+        let code = if end.contains(&"--by-thread") && host::before(6, 0) { 0 } else { 7 };
         let outcome = Exec::new().adversary(&args).run();
         outcome.assert_tree_accounted();
-        assert_eq!((outcome.births().count(), outcome.code), (1, 7), "as main, {end:?}");
-        assert_eq!(main_status(&outcome), Some(Status::exited(7)), "as main, {end:?}");
+        assert_eq!((outcome.births().count(), outcome.code), (1, code), "as main, {end:?}");
+        let known = main_status(&outcome);
+        assert!(host::agrees(known.as_ref(), Some(&Status::exited(code))), "as main, {end:?}: {known:?}");
 
         let outcome = Exec::new().adversary(["--as-child"].iter().chain(&args)).run();
         outcome.assert_tree_accounted();

@@ -19,7 +19,8 @@ pub(crate) const LIFE: &str = include_str!("service/life.sh");
 const UNIT: &str = "[Unit]\nDescription=The life of agent-loop\nAfter=dbus.service basic.target\n\n[Service]\nType=oneshot\n\
      ExecStart=/life.sh\nTimeoutStartSec=900\n";
 /// What is in the machine beside a minimal Debian.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,git,jq,passwd,util-linux,tcc,libc6-dev,bubblewrap";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,git,jq,passwd,util-linux,tcc,libc6-dev,bubblewrap,\
+     ca-certificates,openssl,socat";
 /// How long a life may take, seconds.
 const PATIENCE: &str = "300";
 
@@ -71,6 +72,10 @@ pub(crate) fn debian(debug: bool) -> Result<PathBuf> {
         }
         Err(error) => progress::note(&format!("without the real claude: {error:#}")),
     }
+    let mut build = place::host_cargo();
+    build.args(["build", "--package", "agent-loop-tests", "--bin", "forge"]);
+    progress::run("building the forge that the service works at", &mut build)?;
+    fs::copy(place::target_dir().join("debug/forge"), root.join("usr/local/bin/forge")).context("putting it there")?;
     let package = dist::make(debug)?;
     fs::copy(&package, root.join("agent-loop.deb")).context("putting the package into the machine")?;
     script(&root, "life.sh", LIFE)?;

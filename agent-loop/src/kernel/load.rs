@@ -5,9 +5,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::Context as _;
-use aya::maps::{HashMap, Map};
+use aya::maps::{HashMap, Map, MapType};
 use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, Iter};
+use aya::sys::is_map_supported;
 use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::btf::{ExitHook, Layout, LayoutError, Tracepoints};
@@ -49,6 +50,14 @@ pub(super) fn told(error: &anyhow::Error) -> String {
             format!("{}\n[{left_out} lines of the verifier]\n{}", lines[0], lines[1 + left_out..].join("\n"))
         }
         Some(0) | None => lines.join("\n"),
+    }
+}
+
+/// What was being done, and what it lacks where the kernel is too old.
+fn creating_maps() -> &'static str {
+    match is_map_supported(MapType::RingBuf) {
+        Ok(false) => "creating maps (this kernel has no ring buffers, which came with Linux 5.8)",
+        Ok(true) | Err(_) => "creating maps",
     }
 }
 
@@ -232,7 +241,7 @@ pub(super) fn attach(object: &[u8], layout: &Layout, options: &Options) -> anyho
     loader.map_max_entries("EVENTS", options.events_bytes);
     loader.map_max_entries("EXECS", options.execs_bytes);
     loader.map_max_entries("LIVE", options.live_entries);
-    let mut ebpf = loader.load(object).context("creating maps")?;
+    let mut ebpf = loader.load(object).with_context(creating_maps)?;
     Watch::set(&mut HashMap::try_from(ebpf.map_mut("WATCH").context("finding the watch rules")?)?, options)?;
 
     let exit = options.exit_hook.unwrap_or(layout.exit_hook());

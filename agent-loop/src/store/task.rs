@@ -49,7 +49,7 @@ enum WireState {
     Merging { head: WireHead },
     MergeUnknown { head: WireHead, reads: u32 },
     Closing { head: WireHead, tries: u32 },
-    Backoff { until: i64, purpose: WirePurpose },
+    Backoff { until: i64, purpose: WirePurpose, why: Option<String> },
     NeedsHuman { why: WireWhy },
     Done,
     Superseded { gone: WireGone },
@@ -242,7 +242,9 @@ impl WireState {
             State::Merging(head) => Self::Merging { head: WireHead::of(head) },
             State::MergeUnknown { head, reads } => Self::MergeUnknown { head: WireHead::of(head), reads: *reads },
             State::Closing { head, tries } => Self::Closing { head: WireHead::of(head), tries: *tries },
-            State::Backoff { until, purpose } => Self::Backoff { until: until.0, purpose: WirePurpose::of(purpose) },
+            State::Backoff { until, purpose, why } => {
+                Self::Backoff { until: until.0, purpose: WirePurpose::of(purpose), why: why.clone() }
+            }
             State::NeedsHuman(why) => Self::NeedsHuman { why: WireWhy::of(why) },
             State::Done => Self::Done,
             State::Superseded(gone) => Self::Superseded { gone: WireGone::of(*gone) },
@@ -267,7 +269,9 @@ impl WireState {
             Self::Merging { head } => State::Merging(head.read()?),
             Self::MergeUnknown { head, reads } => State::MergeUnknown { head: head.read()?, reads },
             Self::Closing { head, tries } => State::Closing { head: head.read()?, tries },
-            Self::Backoff { until, purpose } => State::Backoff { until: At(until), purpose: purpose.read()? },
+            Self::Backoff { until, purpose, why } => {
+                State::Backoff { until: At(until), purpose: purpose.read()?, why }
+            }
             Self::NeedsHuman { why } => State::NeedsHuman(why.read()?),
             Self::Done => State::Done,
             Self::Superseded { gone } => State::Superseded(gone.read()),

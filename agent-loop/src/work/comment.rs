@@ -177,7 +177,10 @@ pub fn sentence(task: &Task) -> String {
         State::Merging(head) => format!("`{}` is being merged", head.sha.short()),
         State::MergeUnknown { head, .. } => format!("whether `{}` was merged is being found out", head.sha.short()),
         State::Closing { head, .. } => format!("`{}` is merged", head.sha.short()),
-        State::Backoff { until, .. } => format!("it is tried again after {}", moment(*until)),
+        State::Backoff { until, why: None, .. } => format!("it is tried again after {}", moment(*until)),
+        State::Backoff { until, why: Some(why), .. } => {
+            format!("it is tried again after {}, for it failed: {}", moment(*until), code(why))
+        }
         State::NeedsHuman(why) => format!("a person is needed: {}", reason(why)),
         State::Done => "merged, and closed by that".to_owned(),
         State::Superseded(gone) => format!("no longer worked on: {}", gone.sentence()),
@@ -269,6 +272,7 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work::Purpose;
 
     fn key() -> IssueKey {
         "o/r#42".parse().expect("an issue")
@@ -291,6 +295,20 @@ mod tests {
     fn a_moment_is_told_in_utc() {
         assert_eq!(moment(At(1_800_000_000)), "2027-01-15 08:00:00 UTC");
         assert_eq!(moment(At(i64::MAX)), i64::MAX.to_string());
+    }
+
+    #[test]
+    fn what_waits_says_what_it_failed_at() {
+        let mut task = Task::new(key(), "b".parse().expect("a branch"), "main".parse().expect("a branch"));
+        let mut says = |why: Option<&str>| {
+            task.state = State::Backoff { until: At(0), purpose: Purpose::Again, why: why.map(str::to_owned) };
+            sentence(&task)
+        };
+        assert_eq!(says(None), "it is tried again after 1970-01-01 00:00:00 UTC");
+        assert_eq!(
+            says(Some("exit 1")),
+            "it is tried again after 1970-01-01 00:00:00 UTC, for it failed: `exit 1`"
+        );
     }
 
     #[test]

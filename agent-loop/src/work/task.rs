@@ -101,6 +101,8 @@ pub enum State {
         until: At,
         /// What for.
         purpose: Purpose,
+        /// What went wrong before; `None` where nobody failed, or where an older version wrote it.
+        why: Option<String>,
     },
     /// A person has to decide.
     NeedsHuman(Why),

@@ -110,6 +110,12 @@ impl FakeGitHub {
         fake
     }
 
+    /// Its port on the loopback interface.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// The API.
     #[must_use]
     pub fn api(&self) -> String {

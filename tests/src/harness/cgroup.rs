@@ -56,6 +56,42 @@ pub fn find(id: u64) -> Option<PathBuf> {
     search(&mount()?, id)
 }
 
+/// The processes of this cgroup and of those below it.
+#[must_use]
+pub fn processes(dir: &Path) -> Vec<i32> {
+    let own = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<i32> = own.lines().filter_map(|line| line.parse().ok()).collect();
+    for entry in fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            pids.extend(processes(&entry.path()));
+        }
+    }
+    pids
+}
+
+/// Kills what is in this cgroup of a test and below it: at once, or one by one where the kernel has no cgroup.kill (before
+/// Linux 5.14), each held by a pidfd while it is looked for again.
+pub fn kill(dir: &Path) {
+    const ROUNDS: usize = 200;
+    if fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    for _ in 0..ROUNDS {
+        let held: Vec<_> =
+            processes(dir).into_iter().filter_map(|pid| Some((pid, sys::pidfd_open(pid).ok()?))).collect();
+        let still = processes(dir);
+        if still.is_empty() {
+            return;
+        }
+        for (pid, pidfd) in held {
+            if still.contains(&pid) {
+                let _ = sys::pidfd_signal(&pidfd, libc::SIGKILL);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 /// A cgroup of a test: what is started in it cannot leave anything unseen, whatever `agent-loop` says.
 #[derive(Debug)]
 pub struct Cell {
@@ -137,7 +173,7 @@ impl Default for Cell {
 impl Drop for Cell {
     /// The watchdog: what a failed test left here is ended with its cgroup, which holds nothing else.
     fn drop(&mut self) {
-        let _ = fs::write(self.dir.join("cgroup.kill"), "1");
+        kill(&self.dir);
         for _ in 0..200 {
             for name in self.below() {
                 let _ = fs::remove_dir(self.dir.join(name));

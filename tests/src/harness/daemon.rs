@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::cgroup::Cell;
+use super::cgroup::{self, Cell};
 use super::{PATIENCE, agent_loop, eventually};
 use crate::bpf::{self, BpfFs};
 use crate::sys;
@@ -191,7 +191,7 @@ impl Host {
             // One that has ended meanwhile is gone as well.
             let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
         }
-        let _ = fs::write(self.runs().join("cgroup.kill"), "1");
+        cgroup::kill(&self.runs());
         eventually("the end of everything on the test's host", || {
             remove_below(&self.runs());
             (!self.runs().exists() || fs::remove_dir(self.runs()).is_ok()).then_some(())
@@ -364,7 +364,7 @@ impl Default for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = fs::write(self.cell.path().join("cgroup.kill"), "1");
+        cgroup::kill(self.cell.path());
         eventually("the end of everything on the test's host", || {
             remove_below(&self.runs());
             (!self.runs().exists() || fs::remove_dir(self.runs()).is_ok()).then_some(())

@@ -13,6 +13,24 @@ use crate::sys;
 /// The bpffs directory whose entries named after agent-loop are ours.
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// Whether the running kernel is older than this version of Linux.
+///
+/// # Panics
+/// When its release has no such form.
+#[must_use]
+pub fn before(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|it| it.parse::<u32>().expect("a version"));
+    (numbers.next().expect("a version"), numbers.next().expect("a version")) < (major, minor)
+}
+
+/// Whether a status that is told is the one that waitid gave. Before Linux 6.0 it may be unknown where the threads of a
+/// process leave one by one.
+#[must_use]
+pub fn agrees<T: PartialEq>(told: Option<&T>, waited: Option<&T>) -> bool {
+    told == waited || told.is_none() && before(6, 0)
+}
+
 /// A pidfd of this very process, if it lives. A zombie all of whose threads have ended does not; one whose leader
 /// thread alone has ended does.
 #[must_use]

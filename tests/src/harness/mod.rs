@@ -39,7 +39,7 @@ pub use scene::{Scene, WORKS};
 pub use terminal::Terminal;
 
 /// How long a test waits for a fact before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Polls until `fact` gives something.
 ///
@@ -154,6 +154,14 @@ pub fn without_cgroup() -> Option<&'static str> {
     without_root().or_else(|| cgroup::own().is_none().then_some("needs cgroup v2"))
 }
 
+/// Why processes have no inodes here, if they have none: without pins nothing then proves a process of another's child.
+#[must_use]
+pub fn without_pidfs() -> Option<&'static str> {
+    let own = crate::sys::pidfd_open(std::process::id().cast_signed()).ok();
+    let none = own.and_then(crate::sys::pidfd_ino).is_none();
+    none.then_some("needs pidfds with inodes (Linux 6.9): before, a child of another is proven by pins alone")
+}
+
 /// Why this host cannot run the real `claude`, if it cannot.
 #[must_use]
 pub fn without_claude() -> Option<&'static str> {
@@ -200,6 +208,7 @@ macro_rules! needs {
     (@ bpf) => { $crate::harness::without_bpf() };
     (@ bpffs) => { $crate::harness::without_bpffs() };
     (@ cgroup) => { $crate::harness::without_cgroup() };
+    (@ pidfs) => { $crate::harness::without_pidfs() };
     (@ browser) => { $crate::browser::without_browser() };
     (@ fuse) => { $crate::deaf_fs::without_fuse() };
     (@ vm) => { $crate::harness::without_a_machine_of_its_own() };

@@ -1,11 +1,15 @@
 //! One issue from its label to its verified merge, told to a person while it happens.
 //!
 //! - [`main`] plays it: `agent-loop serve`, the fake forge, and an agent of a script or the real `claude`
+//! - [`alone`] is the forge by itself, for a daemon elsewhere on the host: a machine with systemd
+//! - `judge` says what has to hold at the forge in the end
 //! - `tell` says what a line of the audit log, or a request that the forge heard, means [pure]
 //!
 //! What is told comes from the log and from the forge; what is checked in the end comes from the forge alone, and from
-//! `agent-loop audit verify`. Called by the program `issue_demo` alone.
+//! `agent-loop audit verify`. Called by the programs `issue_demo` and `forge` alone.
 
+pub mod alone;
+mod judge;
 mod tell;
 
 use std::path::{Path, PathBuf};
@@ -136,49 +140,16 @@ fn tell(scene: &Scene, told: &mut Told, begun: Instant) {
 /// Prints what has to hold, each with its outcome; whether all of it does.
 fn judge(scene: &Scene, number: u64, over: bool, log: &Path) -> bool {
     heading("what has to hold, asked of the forge itself");
-    let world = scene.forge.world();
-    let issue = &world.issues[&number];
-    let merged = world.pulls.values().filter_map(|pull| Some((pull, pull.merged.as_ref()?)));
-    let merged: Vec<_> = merged.collect();
-    let main = world.at("refs/heads/main");
-    let on_main = merged.iter().all(|(_, (commit, _))| main.as_ref().is_some_and(|it| world.is_ancestor(commit, it)));
-    let heard = scene.forge.heard();
-    let merges: Vec<_> = heard.iter().filter(|it| it.method == "PUT" && it.path.ends_with("/merge")).collect();
-    let pinned = merges.iter().all(|it| merged.iter().any(|(pull, _)| it.body["sha"] == pull.head.as_str()));
-    let comments = world.comments.values().filter(|it| it.author == world.login && it.issue == number).count();
-    let branch = merged.iter().any(|(pull, _)| world.at(&format!("refs/heads/{}", pull.head_branch)).is_some());
-    let closed = (issue.open, issue.closed) == (false, 1);
     let verified = Command::new(agent_loop()).args(["audit", "verify"]).arg(log).output();
     let verdict = verified.as_ref().map(|it| String::from_utf8_lossy(&it.stdout).into_owned()).unwrap_or_default();
     let verdict = verdict.lines().find(|line| line.contains("intact")).unwrap_or_default().trim().to_owned();
-    let checks = [
-        (over, "the task came to its end".to_owned()),
-        (closed, format!("the issue is closed, once ({} times)", issue.closed)),
-        (
-            world.pulls.len() == 1 && merged.len() == 1 && on_main,
-            format!("one pull request, merged, its commit on main ({} of {})", merged.len(), world.pulls.len()),
-        ),
-        (
-            merges.len() == 1 && pinned,
-            format!("the merge was asked for once, for the very head that was green ({} requests)", merges.len()),
-        ),
-        (comments == 1, format!("one comment tells the story ({comments})")),
-        (
-            !branch && world.at(&format!("refs/agent-loop/claims/{number}")).is_none() && issue.labels.is_empty(),
-            "branch, claim and labels are gone".to_owned(),
-        ),
-        (scene.forge.wrong().is_empty(), "every request and answer was as GitHub describes it".to_owned()),
-        (
-            verified.is_ok_and(|it| matches!(it.status.code(), Some(0 | 1))),
-            format!("agent-loop audit verify: {verdict}"),
-        ),
-    ];
-    let mut all = true;
-    for (holds, text) in checks {
-        println!("    {:<4} {text}", if holds { "ok" } else { "FAIL" });
-        all &= holds;
-    }
-    all
+    let mut checks = judge::at_the_forge(&scene.forge, number);
+    checks.insert(0, (over, "the task came to its end".to_owned()));
+    checks.push((
+        verified.is_ok_and(|it| matches!(it.status.code(), Some(0 | 1))),
+        format!("agent-loop audit verify: {verdict}"),
+    ));
+    judge::print(&checks)
 }
 
 fn heading(text: &str) {

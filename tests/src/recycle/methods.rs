@@ -4,9 +4,6 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::stat::fstat;
-use nix::sys::statfs::fstatfs;
-
 use super::Method;
 use crate::sys;
 
@@ -124,13 +121,8 @@ impl Method for PidfdInode {
     }
 }
 
-/// The file system of pidfds that have an inode each (Linux 6.9 and later).
-const PID_FS_MAGIC: i64 = 0x5049_4446;
-
 /// The pidfd's inode; an error where all pidfds share one.
 fn inode(pidfd: BorrowedFd<'_>) -> io::Result<u64> {
-    if fstatfs(pidfd)?.filesystem_type().0 != PID_FS_MAGIC {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "pidfds have no inodes before Linux 6.9"));
-    }
-    Ok(fstat(pidfd)?.st_ino)
+    let none = || io::Error::new(io::ErrorKind::Unsupported, "pidfds have no inodes before Linux 6.9");
+    sys::pidfd_ino(pidfd).ok_or_else(none)
 }

@@ -31,12 +31,13 @@ fn filter(number: libc::c_long, action: u32, flags: libc::c_ulong) -> io::Result
     check_long(unsafe { libc::syscall(libc::SYS_seccomp, set, flags, &raw const program) })
 }
 
-/// From now on this process's clone3 waits for what [`refuse_births`] says, whose descriptor is sent through `to`.
+/// From now on the system call `number` of this process waits for what [`refuse_births`] or [`refuse_maps`] says, whose
+/// descriptor is sent through `to`.
 ///
 /// # Errors
 /// When the kernel takes no such filter (Linux 5.0), or nobody listens.
-pub fn ask_before_clone3(to: BorrowedFd<'_>) -> io::Result<()> {
-    let fd = filter(libc::SYS_clone3, libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+pub fn ask_before(number: libc::c_long, to: BorrowedFd<'_>) -> io::Result<()> {
+    let fd = filter(number, libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
     // SAFETY: just opened, owned by nobody else.
     let listener = unsafe { OwnedFd::from_raw_fd(fd) };
     let fds = [listener.as_raw_fd()];
@@ -45,11 +46,45 @@ pub fn ask_before_clone3(to: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Has every birth of a process fail with this error until nobody is left who asks; births of threads go on.
+/// Has every birth of a process by clone3 fail with this error until nobody is left who asks; births of threads go on.
 ///
 /// # Errors
 /// What the kernel says of the descriptor.
 pub fn refuse_births(listener: &OwnedFd, errno: i32) -> io::Result<()> {
+    answer(listener, errno, |asked| {
+        // The flags are the first field of `struct clone_args`.
+        let flags = u64::from_ne_bytes(read_memory(asked.pid, asked.data.args[0])?);
+        Ok(flags & libc::CLONE_THREAD as u64 == 0)
+    })
+}
+
+/// Has every creation of an eBPF map of this type by bpf(2) fail with this error until nobody is left who asks.
+///
+/// # Errors
+/// What the kernel says of the descriptor.
+pub fn refuse_maps(listener: &OwnedFd, map_type: u32, errno: i32) -> io::Result<()> {
+    const BPF_MAP_CREATE: u64 = 0;
+    answer(listener, errno, |asked| {
+        // The type is the first field of what a map is created by (`union bpf_attr`).
+        let [command, attributes, ..] = asked.data.args;
+        Ok(command == BPF_MAP_CREATE && u32::from_ne_bytes(read_memory(asked.pid, attributes)?) == map_type)
+    })
+}
+
+/// Bytes of another process's memory.
+fn read_memory<const LENGTH: usize>(pid: u32, at: u64) -> io::Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem"))?;
+    std::os::unix::fs::FileExt::read_exact_at(&memory, &mut bytes, at)?;
+    Ok(bytes)
+}
+
+/// Has the calls that are `refused` fail with this error, and lets the others go on, until nobody is left who asks.
+fn answer(
+    listener: &OwnedFd,
+    errno: i32,
+    refused: impl Fn(&libc::seccomp_notif) -> io::Result<bool>,
+) -> io::Result<()> {
     let fd = listener.as_raw_fd();
     // Who asked may be gone.
     let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
@@ -67,16 +102,12 @@ pub fn refuse_births(listener: &OwnedFd, errno: i32) -> io::Result<()> {
             Err(error) if gone(&error) => continue,
             other => other?,
         };
-        // The flags are the first field of `struct clone_args`.
-        let mut flags = [0; 8];
-        let memory = std::fs::File::open(format!("/proc/{}/mem", asked.pid))?;
-        std::os::unix::fs::FileExt::read_exact_at(&memory, &mut flags, asked.data.args[0])?;
-        let thread = u64::from_ne_bytes(flags) & libc::CLONE_THREAD as u64 != 0;
+        let refused = refused(&asked)?;
         let mut answer = libc::seccomp_notif_resp {
             id: asked.id,
             val: 0,
-            error: if thread { 0 } else { -errno },
-            flags: if thread { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 },
+            error: if refused { -errno } else { 0 },
+            flags: if refused { 0 } else { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 },
         };
         // SAFETY: valid for reading.
         match check(unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) }) {

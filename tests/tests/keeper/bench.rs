@@ -15,7 +15,7 @@ use agent_loop::keeper::process::client::{Answered, Client, ClientError, Welcome
 use agent_loop::keeper::process::protocol::{
     CgroupLimits, Descriptors, Held, Notice, OutputState, Process, Reply, Request, StartState,
 };
-use agent_loop_tests::harness::cgroup::Cell;
+use agent_loop_tests::harness::cgroup::{self, Cell};
 use agent_loop_tests::harness::{PATIENCE, agent_loop, eventually};
 use agent_loop_tests::sys;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -122,14 +122,14 @@ impl Place {
     pub fn try_daemon(&self) -> Result<Daemon, ClientError> {
         let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let (client, held, welcome) = rt.block_on(Client::connect(&self.socket()))?;
-        Ok(Daemon { rt, client, held, welcome })
+        Ok(Daemon { rt, client, held, welcome, runs: self.runs() })
     }
 }
 
 impl Drop for Place {
     /// Ends whatever a failed test left in the cgroup, which holds nothing else.
     fn drop(&mut self) {
-        let _ = fs::write(self.cell.path().join("cgroup.kill"), "1");
+        cgroup::kill(self.cell.path());
         for _ in 0..400 {
             remove_below(&self.runs());
             if fs::remove_dir(self.runs()).is_ok() || !self.runs().exists() {
@@ -202,6 +202,7 @@ pub fn run(number: u32) -> String {
 pub struct Daemon {
     rt: tokio::runtime::Runtime,
     client: Client,
+    runs: PathBuf,
     /// What was held when it connected.
     pub held: Vec<Held>,
     /// What the keeper said of itself.
@@ -333,9 +334,30 @@ impl Daemon {
         });
     }
 
+    /// Has the keeper kill what is in the run: at once, or one by one where the kernel has no cgroup.kill (before Linux
+    /// 5.14), which the keeper then says.
+    pub fn kill(&mut self, run: &str) {
+        let cgroup = self.runs.join(run);
+        match self.reply(Request::Kill { run: run.to_owned() }) {
+            Reply::Done => {}
+            Reply::Refused { errno: Some(libc::ENOENT), .. } if !cgroup.join("cgroup.kill").exists() => {
+                eventually("the end of every member", || {
+                    let members = cgroup::processes(&cgroup);
+                    for pid in &members {
+                        let member = Request::SignalMember { run: run.to_owned(), pid: pid.cast_unsigned(), signal: 9 };
+                        // It may be gone by now.
+                        let _ = self.reply(member);
+                    }
+                    members.is_empty().then_some(())
+                });
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Kills what is left, and removes the run.
     pub fn finish(&mut self, run: &str) {
-        self.done(Request::Kill { run: run.to_owned() });
+        self.kill(run);
         self.remove(run);
     }
 }
@@ -456,8 +478,7 @@ impl Drop for Stranger {
 /// Who has this number now, by what /proc and its pidfd say.
 pub fn process(pid: u32) -> Process {
     let pidfd = sys::pidfd_open(i32::try_from(pid).expect("a pid")).expect("it is there");
-    let ino = nix::sys::stat::fstat(&pidfd).expect("its inode").st_ino;
-    Process { pid, start_ns: start_ns(pid), ino: Some(ino) }
+    Process { pid, start_ns: start_ns(pid), ino: sys::pidfd_ino(&pidfd) }
 }
 
 fn start_ns(pid: u32) -> u64 {

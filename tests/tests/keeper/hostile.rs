@@ -9,7 +9,7 @@ use agent_loop::keeper::process::client::ClientError;
 use agent_loop::keeper::process::protocol::{
     CgroupLimits, Descriptors, Envelope, LONGEST, MOST_FDS, Process, Request, VERSION,
 };
-use agent_loop_tests::harness::eventually;
+use agent_loop_tests::harness::{cgroup, eventually};
 use agent_loop_tests::{needs, sys};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -353,7 +353,7 @@ struct Beside<'a>(&'a Path);
 
 impl Drop for Beside<'_> {
     fn drop(&mut self) {
-        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        cgroup::kill(self.0);
         for _ in 0..200 {
             if fs::remove_dir(self.0).is_ok() {
                 return;

@@ -59,7 +59,7 @@ fn a_place_that_others_may_enter_or_that_is_no_cgroup_is_refused() {
 
 #[test]
 fn a_keeper_that_is_ended_says_what_it_holds_and_leaves_it_alone() {
-    needs!(cgroup);
+    needs!(cgroup, pidfs);
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let place = Place::new();
         let keeper = place.keeper();

@@ -99,7 +99,7 @@ fn a_start_that_fails_is_told_with_its_step() {
     assert_eq!((step.as_str(), errno, code), ("executing the command", libc::ENOENT, Some(127)));
     assert_eq!(daemon.until_exited(&run(1)), Some(127 << 8));
     daemon.bear(&run(2), &shell(""), &With::default());
-    daemon.done(Request::Kill { run: run(2) });
+    daemon.kill(&run(2));
     assert_eq!(daemon.until_exited(&run(2)), Some(libc::SIGKILL));
     drop(daemon);
     let mut daemon = place.daemon();
@@ -150,7 +150,7 @@ const STEPS: [fn(&mut Daemon, &Place, &mut Option<Process>); 5] = [
         *main = Some(daemon.launch(&run(1), &shell("echo told; exec sleep 1000"), &with).expect("launched").0.main);
     },
     |daemon, _, _| daemon.thaw(&run(1)),
-    |daemon, _, _| daemon.done(Request::Kill { run: run(1) }),
+    |daemon, _, _| daemon.kill(&run(1)),
     |daemon, _, _| daemon.remove(&run(1)),
 ];
 
@@ -220,12 +220,12 @@ fn i07_an_attempt_is_launched_once_and_a_killed_one_never() {
     assert!(again(&mut daemon, &run(1)).contains("once"));
     let prepare = |name: &str| Request::Prepare { run: name.to_owned(), limits: CgroupLimits::default() };
     assert!(daemon.refused(prepare(&run(1))).contains("held already"));
-    daemon.done(Request::Kill { run: run(1) });
+    daemon.kill(&run(1));
     assert!(daemon.refused(Request::Thaw { run: run(1) }).contains("killed"));
     assert!(again(&mut daemon, &run(1)).contains("once"));
     // Killed before anything was born in it, and never held by this keeper before.
     daemon.prepare(&run(2));
-    daemon.done(Request::Kill { run: run(2) });
+    daemon.kill(&run(2));
     assert!(again(&mut daemon, &run(2)).contains("once"));
     fs::create_dir(place.cgroup(&run(3))).expect("a cgroup");
     assert!(daemon.refused(prepare(&run(3))).contains("exists"));
@@ -284,7 +284,7 @@ fn a_member_is_signalled_by_its_number_and_a_stranger_is_not() {
 
 #[test]
 fn a_signal_goes_to_our_child_by_its_own_descriptor_and_to_nobody_of_another_name() {
-    needs!(cgroup);
+    needs!(cgroup, pidfs);
     let place = Place::new();
     let _keeper = place.keeper();
     let mut daemon = place.daemon();
@@ -439,7 +439,7 @@ fn orphans_that_fall_to_the_keeper_are_reaped_and_the_status_of_a_main_process_i
     eventually("eight orphans and the main process", || (keeper.children().len() == 9).then_some(()));
     drop(write);
     assert_eq!(daemon.until_exited(&run(1)), Some(9 << 8));
-    daemon.done(Request::Kill { run: run(1) });
+    daemon.kill(&run(1));
     eventually("no child, dead or alive", || keeper.children().is_empty().then_some(()));
     daemon.remove(&run(1));
 }

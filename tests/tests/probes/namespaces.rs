@@ -47,10 +47,11 @@ fn a_process_in_a_namespace_below_has_the_loaders_number() {
 
 /// Runs this test again inside a PID namespace `deep` levels below.
 fn inside(test: &str, deep: usize) {
-    let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork", "--mount-proc"]);
-    for _ in 1..deep {
-        command.args(["unshare", "--pid", "--fork", "--mount-proc"]);
+    let mut command = Command::new("timeout");
+    // So that what is said inside is told where it does not end.
+    command.args(["--signal=KILL", "120"]);
+    for _ in 0..deep {
+        command.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     }
     let (_, name) = test.split_once("::").expect("the name without the crate");
     command.arg(std::env::current_exe().expect("its path")).args(["--exact", name, "--nocapture"]).env(INSIDE, "1");

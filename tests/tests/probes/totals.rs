@@ -27,9 +27,9 @@ fn expected(run: &Run, starts: u64) -> (u64, u64, u64) {
 }
 
 /// Two storms at once, in two runs; returns what the oracle says of each.
-fn two_storms(traced: &mut Traced, first: &Run, second: &Run) -> [(u64, u64, u64); 2] {
+fn two_storms(traced: &mut Traced, first: &Run, second: &Run, for_ms: &str) -> [(u64, u64, u64); 2] {
     traced.tracing.runs.insert(second.tag()).expect("a run");
-    let args = |exec_every: &'static str| ["storm", "--for-ms", "300", "--exec-every", exec_every];
+    let args = |exec_every| ["storm", "--for-ms", for_ms, "--exec-every", exec_every];
     let running = [(first, "3"), (second, "20")].map(|(run, every)| run.adversary(&args(every)).spawn());
     for child in running {
         let (_, status) = end(child.expect("the adversary starts"));
@@ -44,7 +44,7 @@ fn two_runs_at_once_have_each_its_own_exact_sum() {
     let (first, second) = (Run::new(), Run::new());
     let mut traced =
         Traced::of_run(&first, Options { events_bytes: 64 << 20, execs_bytes: 64 << 20, ..Options::default() });
-    let expected = two_storms(&mut traced, &first, &second);
+    let expected = two_storms(&mut traced, &first, &second, "300");
     traced.drain();
     assert_ne!(expected[0], expected[1]);
     for (run, expected) in [&first, &second].into_iter().zip(expected) {
@@ -64,7 +64,7 @@ fn what_a_full_ring_lost_is_counted_for_the_run_that_lost_it() {
     needs!(cgroup, bpf);
     let (first, second) = (Run::new(), Run::new());
     let mut traced = Traced::of_run(&first, Options { events_bytes: 4096, execs_bytes: 4096, ..Options::default() });
-    let expected = two_storms(&mut traced, &first, &second);
+    let expected = two_storms(&mut traced, &first, &second, "1500");
     traced.drain();
     let host = traced.tracing.counters.read().expect("the counters");
     let mut lost = (0, 0, 0);

@@ -60,7 +60,7 @@ fn without_memory_for_a_new_process_a_launch_is_refused_and_the_keeper_serves_on
         let fds = eventually("the keeper to ask", || sys::receive(from.as_fd()).ok()).1;
         sys::refuse_births(&fds[0], libc::ENOMEM).expect("a listener");
     });
-    let keeper = Keeper::start_with(&host, 4_096, move || sys::ask_before_clone3(to.as_fd()));
+    let keeper = Keeper::start_with(&host, 4_096, move || sys::ask_before(libc::SYS_clone3, to.as_fd()));
     let _daemon = host.serving();
     for _ in 0..2 {
         never_started(&host, "Cannot allocate memory");

@@ -136,13 +136,51 @@ case $? in 0 | 1 | 2) ok "the audit log verifies, its sums add up" ;; *) fail "t
 # What agents need: git, a compiler, a sandbox of their own, the real claude where it was put.
 tools='set -e; cd "$(mktemp -d)"; git init -q . && git -c user.name=a -c user.email=a@localhost commit -q --allow-empty -m one
 printf "int main(void) { return 3; }" >a.c; tcc a.c -o a; ./a || [ $? = 3 ]
-bwrap --ro-bind / / --dev /dev --proc /proc --unshare-pid --unshare-net sh -c "[ \$(ls /proc | grep -c ^[0-9]) -lt 5 ]"
+bwrap --ro-bind / / --dev /dev --proc /proc --unshare-pid --unshare-net sh -c "[ \$(cat /proc/1/comm) = bwrap ]"
 if [ -x /usr/local/bin/claude ]; then HOME=$PWD claude --version; fi; exit 7'
 id=$(agent-loop start --cwd /tmp -- bash -c "$tools") || fail "no start of the tools"
 until_ok state "$id" ended || fail "the tools do not end"
 [ "$(agent-loop status "$id" --json | jq -r .code)" = 7 ] || fail "the tools: $(agent-loop status "$id") $(agent-loop logs "$id")"
 agent-loop logs "$id" >/out/tools
 ok "git, a compiler, a sandbox$([ -x /usr/local/bin/claude ] && echo ', the real claude') work in a run"
+
+#: forge
+# An issue from its label to its verified merge at a forge behind TLS, by the shipped units: API, push, clone, commit.
+cp -a /etc/agent-loop/config.toml /config.before
+echo '127.0.0.1 forge.test' >>/etc/hosts
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj '/CN=an authority' -keyout /ca.key -out /ca.crt 2>/dev/null &&
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=forge.test -CA /ca.crt -CAkey /ca.key -keyout /tls.key \
+        -addext subjectAltName=DNS:forge.test -addext basicConstraints=critical,CA:FALSE -out /tls.crt 2>/dev/null ||
+    fail "no certificate"
+cat >>/etc/agent-loop/config.toml <<'END' || fail "no configuration"
+
+[[repo]]
+name = "octo-org/playground"
+api = "https://forge.test/api/v3"
+token_file = "/etc/agent-loop/token"
+allowed = ["alice"]
+poll = "1s"
+write_pause = "10ms"
+END
+agent='kind = "command"\ncommand = ["/bin/sh", "-c", "cat >/dev/null; id -un >who; git add who; git commit -qm who"]'
+sed -i "s|^\[agent\]\$|[agent]\n$agent|" /etc/agent-loop/config.toml
+forge --token /etc/agent-loop/token >/out/forge 2>&1 &
+forge=$!
+until_ok test -s /out/forge || fail "the forge does not start"
+socat OPENSSL-LISTEN:443,bind=127.0.0.1,reuseaddr,fork,cert=/tls.crt,key=/tls.key,verify=0 "TCP:127.0.0.1:$(head -n 1 /out/forge)" &
+tls=$!
+systemctl restart agent-loop || fail "the daemon does not start with a repository: $(agent-loop config check)"
+distrusts() { agent-loop status --json | grep -qi certificate || journalctl --no-pager -u agent-loop | grep -qi certificate; }
+until_ok distrusts || fail "a certificate that nobody vouches for is not refused: $(agent-loop queue)"
+cp /ca.crt /usr/local/share/ca-certificates/forge.crt
+update-ca-certificates >/dev/null 2>&1 || fail "the certificate cannot be trusted"
+systemctl restart agent-loop || fail "the daemon does not start again"
+wait "$forge" || fail "the issue was not brought to its end: $(cat /out/forge; agent-loop queue; agent-loop status)"
+kill "$tls"
+cp -a /config.before /etc/agent-loop/config.toml
+rm /etc/agent-loop/token
+systemctl restart agent-loop || fail "the daemon does not start without the repository"
+ok "an issue went to its verified merge at a forge behind TLS; a certificate of a stranger was refused"
 
 #: anchored
 # The journal of this systemd as the anchor: it keeps what a log that is put back to a past of its own has lost.

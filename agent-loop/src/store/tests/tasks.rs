@@ -59,7 +59,8 @@ fn samples() -> Vec<Task> {
     for purpose in purposes {
         states.push(State::Preparing(purpose.clone()));
         states.push(State::Running { purpose: purpose.clone(), stop: None });
-        states.push(State::Backoff { until: At(7), purpose });
+        let why = (states.len() % 2 == 0).then(|| "exit 1".to_owned());
+        states.push(State::Backoff { until: At(7), purpose, why });
     }
     for gone in gone {
         states.push(State::Running { purpose: Purpose::Work, stop: Some(gone) });

@@ -141,7 +141,7 @@ impl Decision<'_> {
             // Nobody failed: the time has not come yet.
             RunEnd::WaitUntil(until) => {
                 let most = self.now.after(24 * 3_600);
-                self.to(State::Backoff { until: until.clamp(self.now, most), purpose: Purpose::Again })
+                self.to(State::Backoff { until: until.clamp(self.now, most), purpose: Purpose::Again, why: None })
             }
             RunEnd::Infrastructure(why) => self.host_failed(why, Purpose::Again),
         }
@@ -153,7 +153,7 @@ impl Decision<'_> {
             return self.ask_a_person(if nothing { Why::NothingCommitted } else { Why::AgentFailed(why) });
         }
         let until = self.now.after(self.pause(self.task.spent.failures));
-        self.to(State::Backoff { until, purpose: Purpose::Again })
+        self.to(State::Backoff { until, purpose: Purpose::Again, why: Some(why) })
     }
 
     /// This host or its network failed: it has a budget of its own, and the agent is not blamed.
@@ -163,7 +163,7 @@ impl Decision<'_> {
             return self.ask_a_person(Why::HostFailed(why));
         }
         let until = self.now.after(self.pause(self.task.spent.host));
-        self.to(State::Backoff { until, purpose })
+        self.to(State::Backoff { until, purpose, why: Some(why) })
     }
 
     pub(super) fn backoff(&mut self, until: At, purpose: Purpose) -> Or<()> {

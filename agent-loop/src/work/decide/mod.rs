@@ -76,7 +76,7 @@ impl Decision<'_> {
             State::Merging(head) => self.merging(head),
             State::MergeUnknown { head, reads } => self.unknown(head, reads),
             State::Closing { head, tries } => self.closing(head, tries),
-            State::Backoff { until, purpose } => self.backoff(until, purpose),
+            State::Backoff { until, purpose, why: _ } => self.backoff(until, purpose),
             State::NeedsHuman(why) => self.human(why),
             State::Done | State::Superseded(_) => self.put_away(),
             State::Cleaned => Err(Act::Rest),
