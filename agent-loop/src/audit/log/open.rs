@@ -356,7 +356,8 @@ impl Log<'_> {
             file.sync_data()?;
             return Ok(None);
         }
-        let name = format!("{:012}-{}", last.first, clock::both().real_ns / 1_000_000_000);
+        // Two crashes within a second are two files.
+        let name = format!("{:012}-{}", last.first, clock::both().real_ns);
         let path = self.audit.join(layout::TORN).join(name);
         put_file(&path, torn)?;
         file.set_len(offset)?;

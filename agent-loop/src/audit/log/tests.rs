@@ -246,12 +246,14 @@ fn a_torn_end_is_moved_aside_and_declared_wherever_it_was_torn() {
     let lines = 3;
     let whole = fs::read(dir.plain()).expect("a segment");
     let next = b"{\"seq\":3,\"kind\":\"run.adopted\"}\n";
+    let mut aside = Vec::new();
     for (round, cut) in (1..next.len()).step_by(5).enumerate() {
         fs::write(dir.plain(), [fs::read(dir.plain()).expect("a segment").as_slice(), &next[..cut]].concat())
             .expect("written");
         let (mut log, opened) = dir.open(small());
         let torn = opened.torn.expect("it is torn");
         assert_eq!((torn.bytes, fs::read(&torn.path).expect("it is kept")), (cut as u64, next[..cut].to_vec()));
+        aside.push((torn.path, next[..cut].to_vec()));
         let _ = log.close();
         let read = dir.verified();
         assert_eq!(read.len(), lines + round + 1);
@@ -262,6 +264,7 @@ fn a_torn_end_is_moved_aside_and_declared_wherever_it_was_torn() {
         );
     }
     assert!(fs::read(dir.plain()).expect("a segment").starts_with(&whole), "what was whole stays");
+    assert!(aside.iter().all(|(path, torn)| fs::read(path).is_ok_and(|there| there == *torn)), "each of them is kept");
 }
 
 #[test]
