@@ -287,7 +287,7 @@ impl Run {
 
     /// Kills everything in it.
     pub fn kill(&self) {
-        cgroup::kill(&self.path());
+        cgroup::kill(self.path());
         eventually("the cgroup to be empty", || {
             let events = fs::read_to_string(self.path().join("cgroup.events")).ok()?;
             events.contains("populated 0").then_some(())

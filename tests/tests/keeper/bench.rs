@@ -338,21 +338,20 @@ impl Daemon {
     /// 5.14), which the keeper then says.
     pub fn kill(&mut self, run: &str) {
         let cgroup = self.runs.join(run);
-        match self.reply(Request::Kill { run: run.to_owned() }) {
-            Reply::Done => {}
-            Reply::Refused { errno: Some(libc::ENOENT), .. } if !cgroup.join("cgroup.kill").exists() => {
-                eventually("the end of every member", || {
-                    let members = cgroup::processes(&cgroup);
-                    for pid in &members {
-                        let member = Request::SignalMember { run: run.to_owned(), pid: pid.cast_unsigned(), signal: 9 };
-                        // It may be gone by now.
-                        let _ = self.reply(member);
-                    }
-                    members.is_empty().then_some(())
-                });
-            }
-            other => panic!("{other:?}"),
+        let reply = self.reply(Request::Kill { run: run.to_owned() });
+        if cgroup.join("cgroup.kill").exists() {
+            return assert_eq!(reply, Reply::Done);
         }
+        assert!(refusal(reply).contains("cgroup.kill"));
+        eventually("the end of every member", || {
+            let members = cgroup::processes(&cgroup);
+            for pid in &members {
+                // It may be gone by now.
+                let member = Request::SignalMember { run: run.to_owned(), pid: pid.cast_unsigned(), signal: 9 };
+                let _ = self.reply(member);
+            }
+            members.is_empty().then_some(())
+        });
     }
 
     /// Kills what is left, and removes the run.
