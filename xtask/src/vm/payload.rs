@@ -14,11 +14,11 @@ use super::{home, verdict};
 use crate::{place, progress};
 
 /// Programs of this machine that tests start; busybox stands in for others.
-const PROGRAMS: [&str; 45] = [
+const PROGRAMS: [&str; 46] = [
     "bash", "basename", "cat", "chmod", "chown", "cp", "cut", "dash", "date", "dd", "dirname", "echo", "env", "false",
     "find", "getcap", "grep", "head", "id", "ln", "ls", "mkdir", "mkfifo", "mv", "nice", "nohup", "nsenter", "printf",
     "prlimit", "rm", "sed", "seq", "setpriv", "setsid", "sleep", "sort", "stat", "tail", "tee", "timeout", "touch",
-    "tr", "true", "unshare", "wc",
+    "tr", "true", "unshare", "wc", "yes",
 ];
 
 /// Tests of one program.
