@@ -210,6 +210,20 @@ impl Scene {
         }
     }
 
+    /// Waits for something in the life of a task, and fails as soon as anything is merged meanwhile.
+    ///
+    /// # Panics
+    /// When it is.
+    pub fn until_unmerged<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        self.until(what, || {
+            let found = look();
+            for (number, pull) in &self.forge.world().pulls {
+                assert_eq!(pull.merged, None, "pull request {number} was merged before {what}");
+            }
+            found
+        })
+    }
+
     /// What the daemons of this host said.
     ///
     /// # Panics

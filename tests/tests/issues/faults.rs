@@ -218,7 +218,7 @@ fn checks_that_did_not_pass_are_no_pass_whatever_else_they_say() {
     for ci in [Ci::Cancelled, Ci::Skipped, Ci::Neutral, Ci::Stale, Ci::Approval, Ci::Strange] {
         scene.forge.world().ci = ci;
         let reads = scene.forge.count("GET", "/check-runs");
-        scene.until("the checks to be read", || {
+        scene.until_unmerged(&format!("checks to be read that are {ci:?}"), || {
             hurry(&scene, number);
             (scene.forge.count("GET", "/check-runs") > reads + 2).then_some(())
         });

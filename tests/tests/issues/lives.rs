@@ -105,13 +105,73 @@ impl Life {
         let ajar = |body: &mut Value| body["state"] = json!("ajar");
         let issue = format!("/issues/{}", self.issue);
         scene.forge.play(When::next("get", "/issues/{issue_number}").about(&issue), Fault::Changed(Box::new(ajar)));
-        let sunny = |body: &mut Value| {
-            body["check_runs"][0]["status"] = json!("percolating");
-            body["check_runs"][0]["conclusion"] = json!("sunny");
-            body["check_runs"][0]["app"] = Value::Null;
+    }
+
+    /// Its checks, which run, say what nobody knows, or nothing, at one look each.
+    fn plays_strange(&self, scene: &Scene) {
+        let head = self.head(scene);
+        let words = [
+            (json!("percolating"), json!("sunny")),
+            (json!("completed"), json!("sunny")),
+            (json!("completed"), json!(null)),
+        ];
+        for (look, (status, conclusion)) in words.into_iter().enumerate() {
+            let strange = move |body: &mut Value| {
+                body["check_runs"][0]["status"] = status;
+                body["check_runs"][0]["conclusion"] = conclusion;
+                body["check_runs"][0]["app"] = Value::Null;
+            };
+            let when = When::next("get", "/check-runs").about(&head).after(look);
+            scene.forge.play(when, Fault::Changed(Box::new(strange)));
+        }
+    }
+
+    fn head(&self, scene: &Scene) -> String {
+        let world = scene.forge.world();
+        let pull = pull_of(&world, self.issue).expect("its checks are awaited");
+        world.pulls[&pull].head.clone()
+    }
+
+    /// How often its checks were read.
+    fn looks(&self, scene: &Scene) -> usize {
+        let head = self.head(scene);
+        let heard = scene.forge.heard();
+        heard.iter().filter(|it| it.template.ends_with("/check-runs") && it.path.contains(&head)).count()
+    }
+
+    /// How often each write has to be asked for: once, and once more where nothing was done.
+    fn judge_writes(&self, heard: &[Heard], pull: u64) {
+        let (issue, pull) = (self.issue, format!("/pulls/{pull}/merge"));
+        let (claim, branch) = (format!("agent-loop/claims/{issue}"), format!("issue-{issue}-fix"));
+        let text = |it: &Heard, name: &str| it.body[name].as_str().unwrap_or_default().to_owned();
+        let asked = |which: Which| {
+            let is = |it: &&Heard| match which {
+                Which::Claim => {
+                    it.method == "POST" && it.path.ends_with("/git/refs") && text(it, "ref").ends_with(&claim)
+                }
+                Which::Label => it.method == "POST" && it.path.ends_with(&format!("/issues/{issue}/labels")),
+                Which::Comment => it.method == "POST" && it.path.ends_with(&format!("/issues/{issue}/comments")),
+                Which::Pull => {
+                    it.method == "POST" && it.path.ends_with("/pulls") && text(it, "head").ends_with(&branch)
+                }
+                Which::Merge => it.method == "PUT" && it.path.ends_with(&pull),
+                Which::Close => it.method == "PATCH" && it.path.ends_with(&format!("/issues/{issue}")),
+                Which::Release => it.method == "DELETE" && it.path.ends_with(&claim),
+                Which::Branch => it.method == "DELETE" && it.path.ends_with(&branch),
+            };
+            // What a token was refused for was not done either, and is no repetition.
+            heard.iter().filter(is).filter(|it| it.status != Some(401)).count()
         };
-        let head = scene.forge.world().pulls[&pull].head.clone();
-        scene.forge.play(When::next("get", "/check-runs").about(&head), Fault::Changed(Box::new(sunny)));
+        for which in [Which::Claim, Which::Label, Which::Comment, Which::Pull, Which::Merge, Which::Close] {
+            // The late one of a comment is an edit of it.
+            let hit = self.early == which || self.late == which && which != Which::Comment;
+            let again = usize::from(hit && !self.wrong.is_done());
+            assert_eq!(asked(which), 1 + again, "{self:?}: {which:?}, asked for again only where nothing was done");
+        }
+        // Its absence is no evidence of who removed it: a second request changes nothing, and is not made without need.
+        for which in [Which::Release, Which::Branch] {
+            assert!((1..=1 + usize::from(self.late == which)).contains(&asked(which)), "{self:?}: {which:?}");
+        }
     }
 
     /// The same end as that of a life in which all goes well.
@@ -130,11 +190,9 @@ impl Life {
         // Given up by name, and its ref could not be removed: whoever wants it may have it.
         let is_left = self.late == Which::Release && !self.wrong.is_done();
         assert!(claim.is_none() || is_left, "{self:?}: {claim:?}");
-        let end = format!("/pulls/{number}/merge");
-        let merges = heard.iter().filter(|it| it.method == "PUT" && it.path.ends_with(&end)).count();
-        let again = usize::from(self.late == Which::Merge && !self.wrong.is_done());
-        assert_eq!(merges, 1 + again, "{self:?}: asked for once more only where nothing was done");
+        let number = *number;
         drop(world);
+        self.judge_writes(heard, number);
         let comments = scene.comments(self.issue);
         assert_eq!(comments.len(), 1, "{self:?}: {comments:#?}");
         assert!(comments[0].contains("merged, and closed by that"), "{self:?}: {comments:#?}");
@@ -155,9 +213,10 @@ const SCRIPT: &str = "cat > /dev/null\necho \"begin $1\" >> \"$3/log\"\necho \"w
                       git add \"work-$1.txt\"\ngit commit --quiet -m \"work on $1\"\n\
                       if [ -e \"$3/hold-$1\" ]; then while [ ! -e \"$3/go\" ]; do sleep 0.2; done; fi\n";
 
-/// Has every task look now, instead of after a wait that is there to spare a real forge.
+/// Has every task look now, instead of after a wait that is there to spare a real forge. None of them needs a person.
 fn hurry(scene: &Scene) {
     for task in scene.repo()["tasks"].as_array().into_iter().flatten() {
+        assert_ne!(task["state"], "needs_human", "what goes wrong here passes by itself: {task:#}");
         let slow = ["merge_gate", "merging", "merge_unknown", "closing", "done", "superseded", "opening", "ci_wait"];
         if slow.iter().any(|state| task["state"] == *state) || !task["trouble"].is_null() {
             // It may have come to its end meanwhile.
@@ -244,9 +303,13 @@ fn lives(faults: &[(Which, Which, Wrong)]) {
     });
     eprintln!("all with the new token after {:?}", begun.elapsed());
 
-    for life in &lives {
-        life.plays_late(&scene);
-    }
+    let looks: Vec<usize> = lives.iter().map(|life| life.looks(&scene)).collect();
+    lives.iter().for_each(|life| life.plays_strange(&scene));
+    scene.until_unmerged("words that nobody knows to be read", || {
+        pace();
+        lives.iter().zip(&looks).all(|(life, before)| life.looks(&scene) > before + 3).then_some(())
+    });
+    lives.iter().for_each(|life| life.plays_late(&scene));
     scene.forge.world().ci = Ci::Passing;
     scene.until("every end", || {
         pace();

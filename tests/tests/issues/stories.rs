@@ -67,7 +67,27 @@ fn an_issue_that_a_person_closes_has_its_agent_stopped_and_everything_put_away()
     let run = scene.until("the agent's run", || scene.task(number)?["run"].as_str().map(str::to_owned));
     scene.host.in_state(&run, "running");
     scene.forge.world().close(number);
+    let claim = format!("/claims/{number}");
+    let claims = || scene.forge.heard().iter().filter(|it| it.method == "GET" && it.path.ends_with(&claim)).count();
+    let mut known = None;
+    scene.until("its agent to be stopped", || {
+        let reads = claims();
+        let task = scene.task(number);
+        // Each decision after the one that finds the issue closed reads the claim anew: the next one asks for the stop.
+        if task.as_ref().is_some_and(|task| task["state"] == "stopping") {
+            // It may have come to its end meanwhile.
+            let _ = scene.host.ask(["resume", &scene.key(number)]);
+            known.get_or_insert(reads);
+        }
+        let state = scene.host.run(&run)["state"].as_str().map(str::to_owned);
+        let alive = state.as_deref() == Some("running");
+        assert!(!(alive && task.is_none()), "it was put away, and its agent runs");
+        assert!(!(alive && known.is_some_and(|known| reads > known + 5)), "nobody asks for its stop");
+        (!alive).then_some(())
+    });
     scene.over(number);
+    // It is let go when its tree is empty, not before.
+    assert_eq!(scene.host.run(&run)["state"], "ended");
     let run = scene.host.ended(&run);
     assert_eq!((run["outcome"].as_str(), run["proven"].as_bool()), (Some("operator"), Some(true)), "{run}");
     let world = scene.forge.world();
@@ -98,11 +118,10 @@ fn i15_a_repository_without_checks_is_not_merged_unless_that_is_wanted() {
     scene.forge.world().ci = Ci::Never;
     let number = scene.issue("mend the door");
     let _daemon = scene.serving();
-    scene.in_state(number, "ci_missing");
-    scene.until("the notice", || {
+    scene.until_unmerged("the notice", || {
         scene.comments(number).iter().any(|it| it.contains("No check has started")).then_some(())
     });
-    assert!(scene.forge.world().pulls.values().all(|pull| pull.merged.is_none()));
+    assert_eq!(scene.task(number).expect("it waits")["state"], "ci_missing");
     // They start after all.
     scene.forge.world().ci = Ci::Passing;
     scene.over(number);

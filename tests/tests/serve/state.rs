@@ -65,6 +65,7 @@ impl Left {
     fn assert_refused(&mut self, case: &str) {
         let before = picture(&self.host.path("state"));
         let mut daemon = self.host.serve();
+        assert!(!daemon.ready_or_ended(), "{case}: it was taken for good: {}", daemon.log());
         let code = daemon.wait().code();
         let log = daemon.log();
         assert_eq!(code, Some(5), "{case}: {log}");
@@ -201,6 +202,7 @@ fn state_that_others_could_have_put_there_is_refused_and_kept() {
     fs::rename(&dir, left.host.path("elsewhere")).expect("our directory");
     symlink(left.host.path("elsewhere"), &dir).expect("a link");
     let mut daemon = left.host.serve();
+    assert!(!daemon.ready_or_ended(), "a directory by a link was taken for good: {}", daemon.log());
     assert_eq!(daemon.wait().code(), Some(5), "{}", daemon.log());
     left.assert_untouched("a directory by a link");
     fs::remove_file(&dir).expect("our link");
@@ -336,12 +338,16 @@ fn i04_a_forged_record_signals_neither_pid_1_nor_a_stranger_whose_start_it_knows
         let lives = who == "the stranger" && of_its_own && boot == boot_id();
         if lives {
             // Alive as recorded, and not to be proven the run's: the run is not over, and nobody is signalled.
-            eventually(&format!("a word on {case}"), || daemon.log().contains("cannot prove").then_some(()));
+            eventually(&format!("a word on {case}"), || {
+                stranger.assert_alive();
+                daemon.log().contains("cannot prove").then_some(())
+            });
             assert_ne!(host.run(FORGED)["state"], "ended", "{case}");
             let _ = host.ask(["kill", FORGED, "--reason", "to see what it signals"]);
             host.in_state(FORGED, "stopping");
         } else {
             let run = eventually(&format!("the end of {case}\n{}", daemon.log()), || {
+                stranger.assert_alive();
                 Some(host.run(FORGED)).filter(|run| run["state"] == "ended")
             });
             assert_eq!((&run["status"], &run["code"]), (&"unknown".into(), &Value::Null), "{case}: {run}");
