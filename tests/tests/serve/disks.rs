@@ -207,6 +207,33 @@ fn with_a_disk_of_the_log_that_does_not_answer_runs_are_stopped_in_time_and_by_h
 }
 
 #[test]
+fn while_the_disk_of_the_output_does_not_answer_nobody_is_stopped_for_silence() {
+    needs!(root, bpf, cgroup);
+    if let Some(why) = without_loops() {
+        return skip(test_name!(), why);
+    }
+    let host = Host::new();
+    let mut log = Hanging::mount(&host, "log");
+    let daemon = host.serving();
+    // One that writes all the time, and waits once its pipe is full; one that has nothing to say.
+    let loud = host.start(&["--idle", "2s", "--grace", "100ms"], shell("while :; do echo more; sleep 0.01; done"));
+    let silent = host.start(&["--idle", "2s", "--grace", "100ms"], shell("read x < /dev/null; exec sleep 600"));
+    let clock = host.start(&["--limit", "8s", "--grace", "100ms"], shell("exec sleep 600"));
+    host.in_state(&loud, "running");
+    eventually("some output", || (!host.output(&loud).is_empty()).then_some(()));
+    log.hang();
+    assert_eq!(host.ended(&clock)["outcome"], "deadline");
+    // Long after the limit of silence: whoever was held up by our own disk lives.
+    assert_eq!(host.run(&loud)["state"], "running", "{}", daemon.log());
+    log.answer();
+    assert_eq!(host.ended(&silent)["outcome"], "idle", "{}", daemon.log());
+    assert_eq!(host.run(&loud)["state"], "running", "{}", daemon.log());
+    let before = host.output(&loud).len();
+    eventually("more output", || (host.output(&loud).len() > before).then_some(()));
+    stop(&host, &loud);
+}
+
+#[test]
 fn with_a_disk_of_the_state_that_does_not_answer_runs_are_stopped_and_questions_are_answered() {
     needs!(root, bpf, cgroup);
     if let Some(why) = without_loops() {
