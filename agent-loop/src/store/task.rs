@@ -269,9 +269,7 @@ impl WireState {
             Self::Merging { head } => State::Merging(head.read()?),
             Self::MergeUnknown { head, reads } => State::MergeUnknown { head: head.read()?, reads },
             Self::Closing { head, tries } => State::Closing { head: head.read()?, tries },
-            Self::Backoff { until, purpose, why } => {
-                State::Backoff { until: At(until), purpose: purpose.read()?, why }
-            }
+            Self::Backoff { until, purpose, why } => State::Backoff { until: At(until), purpose: purpose.read()?, why },
             Self::NeedsHuman { why } => State::NeedsHuman(why.read()?),
             Self::Done => State::Done,
             Self::Superseded { gone } => State::Superseded(gone.read()),

@@ -305,10 +305,7 @@ mod tests {
             sentence(&task)
         };
         assert_eq!(says(None), "it is tried again after 1970-01-01 00:00:00 UTC");
-        assert_eq!(
-            says(Some("exit 1")),
-            "it is tried again after 1970-01-01 00:00:00 UTC, for it failed: `exit 1`"
-        );
+        assert_eq!(says(Some("exit 1")), "it is tried again after 1970-01-01 00:00:00 UTC, for it failed: `exit 1`");
     }
 
     #[test]

@@ -9,8 +9,7 @@ pub(super) type Check = (bool, String);
 pub(super) fn at_the_forge(forge: &FakeGitHub, number: u64) -> Vec<Check> {
     let world = forge.world();
     let issue = &world.issues[&number];
-    let merged: Vec<_> =
-        world.pulls.values().filter_map(|pull| Some((pull, pull.merged.as_ref()?))).collect();
+    let merged: Vec<_> = world.pulls.values().filter_map(|pull| Some((pull, pull.merged.as_ref()?))).collect();
     let main = world.at("refs/heads/main");
     let on_main = merged.iter().all(|(_, (commit, _))| main.as_ref().is_some_and(|it| world.is_ancestor(commit, it)));
     let heard = forge.heard();

@@ -174,6 +174,7 @@ impl Thread {
                 Ok(ready) => {
                     for (name, index) in ready {
                         if let Some(drain) = self.drains.get_mut(&name) {
+                            fault::panic_in("drainer");
                             drain.round(index, clock::boot());
                             fault::step(Role::Keeper);
                         }
