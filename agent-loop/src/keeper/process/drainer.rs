@@ -266,3 +266,37 @@ fn until(at: BootNs) -> PollTimeout {
     let ms = at.0.saturating_sub(clock::boot().0).div_ceil(1_000_000);
     PollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::super::drain::Stream;
+    use super::*;
+
+    #[test]
+    fn what_was_read_from_a_pipe_is_in_its_file_once_the_keeper_has_let_its_drainer_go() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let sent: Vec<u8> = (0..60_000_u32).map(|at| u8::try_from(at % 251).expect("small")).collect();
+        for number in 0..20 {
+            let path = dir.path().join(number.to_string());
+            let file = std::fs::File::options().create(true).append(true).open(&path).expect("a file");
+            let (read, write) = nix::unistd::pipe().expect("a pipe");
+            let mut left = std::fs::File::from(read.try_clone().expect("a descriptor"));
+            let mut write = std::fs::File::from(write);
+            write.write_all(&sent).expect("room in the pipe");
+            let name: RunName = "run-00000000010000000000000002".parse().expect("a name");
+            let drainer = Drainer::start().expect("a thread");
+            let stream = Stream::new(read, file.into()).expect("fits");
+            drainer.drain(name, Drain::new(name.to_string(), [Some(stream), None], None));
+            let shared = Arc::clone(&drainer.shared);
+            drop(drainer);
+            assert_eq!(Arc::strong_count(&shared), 1, "the thread is still at it");
+            drop(write);
+            // Whatever it did not come to read is in the pipe, for the next keeper.
+            let mut all = std::fs::read(&path).expect("the file");
+            left.read_to_end(&mut all).expect("the rest");
+            assert!(all == sent, "{} bytes of {}", all.len(), sent.len());
+        }
+    }
+}
