@@ -93,7 +93,11 @@ fn version_1_is_written_and_read_as_it_was() {
     assert_eq!(before, StatusView { log: LogView::default(), ..status(Ok(6)) });
     same(&sample, "status_without_keeper", &status(Err("it ended".to_owned())));
     same(&sample, "runs", &RunsView { runs: vec![run()] });
-    same(&sample, "run_that_waits", &RunView { run: id(), state: "queued".to_owned(), ..RunView::default() });
+    same(
+        &sample,
+        "run_that_waits",
+        &RunView { run: id(), state: "queued".to_owned(), output_bytes: Some(0), ..RunView::default() },
+    );
     same(&sample, "tree", &TreeView { run: id(), processes: vec![process()] });
     same(&sample, "start", &start());
     same(&sample, "start_of_a_command", &StartRequest { argv: vec!["true".to_owned()], ..StartRequest::default() });
