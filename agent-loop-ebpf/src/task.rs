@@ -43,6 +43,10 @@ offsets! {
 #[unsafe(no_mangle)]
 static PIDNS_INUM: u32 = 0;
 
+/// How deep that namespace lies below the initial one; [`ANY_LEVEL`] where the loader cannot tell.
+#[unsafe(no_mangle)]
+static PIDNS_LEVEL: u32 = 0;
+
 /// The depth of run cgroups below the root of the hierarchy; 0 tags by no cgroup, [`ANY_LEVEL`] only by the
 /// task's own.
 #[unsafe(no_mangle)]
@@ -168,7 +172,8 @@ impl Task {
 
     /// The number of this leader in the supervisor's PID namespace; `None` outside of it.
     ///
-    /// `struct pid` holds one number per namespace from the initial one (level 0) down to the task's own.
+    /// `struct pid` holds one number per namespace from the initial one (level 0) down to the task's own. Where our level is
+    /// known there is nothing to search for, which verifiers before Linux 6.12 take too long to follow.
     pub fn number(self) -> Read<Option<u32>> {
         let wanted = global(&PIDNS_INUM);
         if wanted == 0 {
@@ -176,8 +181,9 @@ impl Task {
         }
         let pid = self.0.follow(&OFF_TASK_THREAD_PID)?;
         let level: u32 = pid.field(&OFF_PID_LEVEL)?;
-        let mut at = 0;
-        while at <= MAX_PID_LEVEL && at <= level {
+        let own = global(&PIDNS_LEVEL);
+        let (mut at, last) = if own == ANY_LEVEL { (0, MAX_PID_LEVEL) } else { (own, own) };
+        while at <= last && at <= level {
             let upid = global(&OFF_PID_NUMBERS) + at * global(&SIZE_UPID);
             let ns: u64 = pid.at(upid + global(&OFF_UPID_NS))?;
             if Kernel(ns as *const u8).field::<u32>(&OFF_PIDNS_INUM)? == wanted {

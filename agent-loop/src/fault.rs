@@ -50,12 +50,39 @@ pub fn step(role: Role) {
 #[cfg(not(debug_assertions))]
 pub const fn step(_: Role) {}
 
+/// Has this thread panic where a test asked for it: `AGENT_LOOP_FAULT=panic:THREAD:FILE`, once that file can be removed.
+#[cfg(debug_assertions)]
+pub fn panic_in(thread: &str) {
+    let fault = std::env::var("AGENT_LOOP_FAULT").unwrap_or_default();
+    let file = fault.strip_prefix("panic:").and_then(|rest| rest.strip_prefix(thread)?.strip_prefix(':'));
+    assert!(file.is_none_or(|file| std::fs::remove_file(file).is_err()), "as a test asked for");
+}
+
+/// Has this thread panic: not in this build.
+#[cfg(not(debug_assertions))]
+pub const fn panic_in(_: &str) {}
+
 /// Makes the kernel side blind for a moment, by what is given, where a test asked for it: `AGENT_LOOP_FAULT=blind`.
 #[cfg(debug_assertions)]
 pub fn blind(by: impl FnOnce()) {
     if std::env::var_os("AGENT_LOOP_FAULT").is_some_and(|fault| fault == "blind") {
         by();
     }
+}
+
+/// Whether trials are to be taken for such whose records were lost: `AGENT_LOOP_FAULT=lossy:FILE`, while it is there.
+#[must_use]
+#[cfg(debug_assertions)]
+pub fn is_lossy() -> bool {
+    let fault = std::env::var("AGENT_LOOP_FAULT").unwrap_or_default();
+    fault.strip_prefix("lossy:").is_some_and(|file| std::path::Path::new(file).exists())
+}
+
+/// Whether trials are to be taken for such whose records were lost: not in this build.
+#[must_use]
+#[cfg(not(debug_assertions))]
+pub const fn is_lossy() -> bool {
+    false
 }
 
 /// Makes the kernel side blind: not in this build.

@@ -12,6 +12,7 @@ pub mod control;
 pub mod daemon;
 pub mod error;
 pub mod event;
+mod fatal;
 pub mod fault;
 pub mod forge;
 pub mod git;

@@ -116,7 +116,7 @@ fn the_subreaper_leaves_no_zombies() {
 fn a_deep_nest_of_cgroups_takes_no_descriptor_for_each_level() {
     needs!(root, bpf, cgroup);
     let few = || Ok(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 80, 80)?);
-    let exec = Exec::new().limit("1s").grace("300ms").with(|command| sys::before_exec(command, few));
+    let exec = Exec::new().limit("4s").grace("300ms").with(|command| sys::before_exec(command, few));
     let outcome = exec.adversary(["many-cgroups", "3", "300"]).run();
     assert_eq!(outcome.code, 124, "{}", outcome.stderr);
     assert!(outcome.was_ready(), "{}", outcome.stderr);

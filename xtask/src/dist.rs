@@ -27,6 +27,11 @@ pub(crate) fn make(debug: bool) -> Result<PathBuf> {
     // A debug build is the one that tests run, and made together with one: what it depends on is not built again.
     let what: &[&str] = if debug { &["--bins", "--test", "doctor"] } else { &["--package", "agent-loop", "--release"] };
     build.arg("build").args(what);
+    if !debug {
+        // Two machines build the same bytes, and none is named in them.
+        build.env("CARGO_ENCODED_RUSTFLAGS", place::without_paths("--remap-path-prefix=", "\u{1f}"));
+        build.env("CFLAGS", place::without_paths("-ffile-prefix-map=", " "));
+    }
     progress::run("building agent-loop", &mut build)?;
     pages()?;
     sbom::write(&place::root().join("target/dist/pages/agent-loop.cdx.json"))
@@ -66,9 +71,9 @@ fn pack(packer: &Path, dir: &Path, debug: bool) -> Result<PathBuf> {
         path.push(rest);
     }
     pack.env("PATH", path).env("SOURCE_DATE_EPOCH", commit_time()?);
-    pack.args(["deb", "--no-build", "--quiet", "--package", "agent-loop", "--output"]).arg(&to);
+    pack.args(["deb", "--no-build", "--quiet", "--package", "agent-loop", "--strip", "--output"]).arg(&to);
     if debug {
-        pack.args(["--profile", "dev", "--strip", "--fast"]);
+        pack.args(["--profile", "dev", "--fast"]);
     }
     progress::run("packing", &mut pack)?;
     let mut made = fs::read_dir(&to).context("looking for the package")?.flatten().map(|entry| entry.path());

@@ -50,16 +50,8 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
 
 /// The compiler's flags; paths of this machine are kept out of the object's debug information.
 fn flags() -> OsString {
-    let mut flags = OsString::from("-Cdebuginfo=2\u{1f}-Clink-arg=--btf");
-    let prefixes = [(Some(place::root().to_owned()), "."), (place::cargo_home(), "cargo")];
-    for (path, name) in prefixes {
-        if let Some(path) = path {
-            flags.push("\u{1f}--remap-path-prefix=");
-            flags.push(path);
-            flags.push("=");
-            flags.push(name);
-        }
-    }
+    let mut flags = OsString::from("-Cdebuginfo=2\u{1f}-Clink-arg=--btf\u{1f}");
+    flags.push(place::without_paths("--remap-path-prefix=", "\u{1f}"));
     flags
 }
 

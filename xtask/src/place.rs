@@ -1,6 +1,7 @@
 //! Where things are, and how cargo is called from inside cargo.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,6 +58,22 @@ fn is_executable(file: &Path) -> bool {
 /// A cargo that builds for this host with the caller's toolchain and flags.
 pub(crate) fn host_cargo() -> Command {
     cargo(about_this_package)
+}
+
+/// Flags that keep this machine's paths out of what is built: `flag` is what names a prefix and what stands for it.
+pub(crate) fn without_paths(flag: &str, between: &str) -> OsString {
+    let prefixes = [(Some(root().to_owned()), "."), (cargo_home(), "cargo")];
+    let mut flags = OsString::new();
+    for (path, name) in prefixes.into_iter().filter_map(|(path, name)| Some((path?, name))) {
+        if !flags.is_empty() {
+            flags.push(between);
+        }
+        flags.push(flag);
+        flags.push(path);
+        flags.push("=");
+        flags.push(name);
+    }
+    flags
 }
 
 /// A cargo that inherits nothing of the outer one: neither its toolchain, nor its flags, nor its target.

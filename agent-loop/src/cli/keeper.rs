@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use crate::error;
+use crate::fatal;
 use crate::keeper::process::{self, KeeperError, Options};
 
 /// Launches, watches and signals the agents of a daemon, and refuses what it cannot prove.
@@ -43,6 +44,7 @@ Exit codes: 0 ended by a signal, the agents go on; 1 it failed; 2 usage; 5 refus
 
 /// Runs the keeper and returns its exit code.
 pub(super) fn run(args: Args) -> u8 {
+    fatal::ends_all("agent-loop keeper");
     let Args { socket, runs, pins, users, allow_root, open_files } = args;
     match process::keep(Options { socket, runs, pins, users, allow_root, open_files }) {
         Ok(()) => error::DONE,

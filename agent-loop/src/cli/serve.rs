@@ -17,6 +17,7 @@ use crate::control::api::TickView;
 use crate::control::server::{Access, BindError, Server};
 use crate::daemon::{self, Setup};
 use crate::error;
+use crate::fatal;
 use crate::issues;
 use crate::kernel::LoadError;
 use crate::store::StoreError;
@@ -90,6 +91,7 @@ pub(super) fn read(path: &Path) -> Result<Config, crate::config::ConfigError> {
 
 /// Runs a daemon; with `one_pass` until its issue loop has made one, and what that came to.
 pub(super) fn try_run(config: Config, path: &Path, one_pass: bool) -> anyhow::Result<Option<TickView>> {
+    fatal::ends_all("agent-loop");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -119,10 +121,13 @@ pub(super) fn try_run(config: Config, path: &Path, one_pass: bool) -> anyhow::Re
             daemon.with_issues(issues::start(repos, questions.clone()).context("starting the issue loop")?);
         }
         let server = Server::bind(&runtime_dir.join("socket"), access).await?;
-        sd_notify::notify(&[NotifyState::Ready]).context("telling that it is ready")?;
-        eprintln!("agent-loop: ready, listening on {}", runtime_dir.join("socket").display());
+        let ready = move || {
+            sd_notify::notify(&[NotifyState::Ready]).context("telling that it is ready")?;
+            eprintln!("agent-loop: ready, listening on {}", runtime_dir.join("socket").display());
+            Ok(())
+        };
         tokio::select! {
-            stopped = daemon.run(asked, reload) => stopped?,
+            stopped = daemon.run(asked, reload, ready) => stopped?,
             () = server.serve(questions) => anyhow::bail!("the control socket ended"),
         }
         // None where it was stopped before.

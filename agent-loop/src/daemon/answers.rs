@@ -174,6 +174,7 @@ impl Daemon {
         }
         let mut degraded = self.degraded.clone();
         degraded.extend(self.unpinned.clone());
+        degraded.extend(self.unseen.clone());
         degraded.extend(self.keeper.differs());
         degraded.extend(self.audit_state());
         degraded.extend(self.store.silence());

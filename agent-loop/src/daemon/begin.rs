@@ -73,6 +73,8 @@ impl Daemon {
             more: false,
             owes_round: false,
             trial: None,
+            unseen: None,
+            ready: None,
             serves: false,
             questions: None,
             deferred: VecDeque::new(),

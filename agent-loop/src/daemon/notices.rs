@@ -72,7 +72,8 @@ impl Daemon {
         if let (Some(why), Some(false)) = (&output.failed, failed) {
             self.trouble_of(id, &format!("its output can no longer be written: {why}"));
         }
-        let at = (output.last_ns > 0).then_some(BootNs(output.last_ns));
-        self.queue.push_back(FleetEvent::Output { id, at, over_budget: output.over_budget });
+        let moment = |ns| (ns > 0).then_some(BootNs(ns));
+        let (at, looked) = (moment(output.last_ns), moment(output.looked_ns));
+        self.queue.push_back(FleetEvent::Output { id, at, looked, over_budget: output.over_budget });
     }
 }

@@ -97,6 +97,10 @@ impl Daemon {
                 let result = self.remove(name).await;
                 self.queue.push_back(FleetEvent::Removed { id: name.id, result });
             }
+            FleetAction::LookAtOutput(name) => {
+                // Without an answer it is asked again, and a run that nobody can tell to be silent is not stopped for it.
+                let _ = self.ask(Request::Look { run: name.to_string() }, &[]).await;
+            }
             FleetAction::WakeAt(at) => self.wake = Some(at),
         }
         fault::step(Role::Daemon);

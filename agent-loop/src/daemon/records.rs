@@ -1,11 +1,13 @@
 //! What the kernel tells: the rings are read in rounds, and each record goes to the run whose it is.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 
 use super::shell::Daemon;
 use crate::event::Event;
 use crate::fault;
-use crate::kernel::trial::{Trial, Verdict};
+use crate::kernel::trial::{self, Trial, Verdict};
 use crate::kernel::{ROUND_BYTES, Tracing};
 use crate::model::{Death, RunTag};
 use crate::run::{RunId, Stage};
@@ -14,8 +16,11 @@ use crate::supervise::fleet::FleetEvent;
 /// What was being done when a trial fails.
 const TRIAL: &str = "trying out whether the eBPF program tells of births and deaths";
 
-/// How often that is tried while records are lost.
+/// How often that is tried while records are lost, before who lives is supervised without it.
 const TRIALS: usize = 3;
+
+/// How long the processes of a trial may take where runs are supervised meanwhile.
+const TRIAL_WITHIN: Duration = Duration::from_secs(1);
 
 impl Daemon {
     /// Reads one round of the rings and says so to every run.
@@ -88,34 +93,73 @@ impl Daemon {
     /// Has the kernel side tell the life of processes of our own before anybody is told that we are ready.
     ///
     /// Called once every run that goes on is known: the records of runs that are read meanwhile have their places.
+    /// While records are lost, and counted, it is tried again: those that live are supervised, none is launched, and we
+    /// are not ready.
     ///
     /// # Errors
     /// When a step of those lives was neither told nor counted as lost: births and deaths of agents would not be either.
     pub(super) fn try_out(&mut self) -> anyhow::Result<()> {
-        let program = self.setup.program.clone();
         for _ in 0..TRIALS {
-            // A full ring would have no room for them.
-            self.drain_all();
-            let trial = self.tracing.try_out(&program).context(TRIAL)?;
-            self.trial = Some(trial);
-            fault::blind(|| drop(self.tracing.rings.round()));
-            self.drain_all();
-            let Some(trial) = self.trial.take() else { continue };
-            match self.tracing.verdict(&trial).context(TRIAL)? {
-                Verdict::Told => return Ok(()),
-                Verdict::Lost => {}
-                Verdict::Blind(what) => anyhow::bail!(
-                    "{TRIAL}: {what}; without it no birth and no death of an agent is known, so nothing is started: \
-                     `agent-loop doctor` shows what this kernel can do; agents that live are left alone"
-                ),
+            if self.is_told(trial::PATIENCE).context(TRIAL)? {
+                return Ok(());
             }
         }
-        self.trouble(&format!(
-            "{TRIAL}: records were lost in each of {TRIALS} tries, and counted: the host is very busy"
-        ));
+        let why = format!(
+            "{TRIAL}: records were lost in each try, and counted: the host is very busy; runs are supervised and stopped \
+             in time, none is launched, and agent-loop is not ready until a life was told from birth to death"
+        );
+        self.trouble(&why);
+        self.unseen = Some(why);
         Ok(())
     }
+
+    /// Tries it again where it was not told yet, while runs are supervised.
+    ///
+    /// # Errors
+    /// As [`Daemon::try_out`]; what says that we are ready.
+    pub(super) fn try_again(&mut self) -> anyhow::Result<()> {
+        if self.unseen.is_none() {
+            return Ok(());
+        }
+        match self.is_told(TRIAL_WITHIN) {
+            Ok(true) => {
+                self.unseen = None;
+                self.say("a life was told from birth to death");
+                self.compare_the_keeper();
+                self.tell_ready()
+            }
+            Ok(false) => Ok(()),
+            Err(error) if error.is::<Blind>() => Err(error.context(TRIAL)),
+            // The host is too busy for its processes.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Has one trial live and die; whether all of it was told.
+    fn is_told(&mut self, patience: Duration) -> anyhow::Result<bool> {
+        // A full ring would have no room for them.
+        self.drain_all();
+        let program = self.setup.program.clone();
+        let trial = self.tracing.try_out(&program, patience)?;
+        self.trial = Some(trial);
+        fault::blind(|| drop(self.tracing.rings.round()));
+        self.drain_all();
+        let Some(trial) = self.trial.take() else { return Ok(false) };
+        match self.tracing.verdict(&trial)? {
+            Verdict::Told => Ok(!fault::is_lossy()),
+            Verdict::Lost => Ok(false),
+            Verdict::Blind(what) => Err(Blind(what).into()),
+        }
+    }
 }
+
+/// The kernel side does not tell, and does not count that as a loss.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0}; without it no birth and no death of an agent is known, so nothing is started: `agent-loop doctor` shows what \
+     this kernel can do; agents that live are left alone"
+)]
+struct Blind(String);
 
 /// Waits for records of the kernel.
 pub(super) async fn records(tracing: &mut Tracing, more: bool) {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::shell::Daemon;
 use crate::clock;
+use crate::fault;
 use crate::store::{SqliteStore, StoreError};
 
 /// From when on it is told that the store does not answer.
@@ -50,6 +51,7 @@ impl Remember {
         std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             for job in wanted {
                 busy.store(clock::boot().0, Ordering::Relaxed);
+                fault::panic_in("store");
                 job(&mut store);
                 busy.store(0, Ordering::Relaxed);
             }

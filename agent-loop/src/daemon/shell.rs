@@ -65,17 +65,21 @@ impl Started {
 
     /// Runs until it is asked to stop. Its agents outlive it.
     ///
-    /// `reload` reads the configuration again, at SIGHUP.
+    /// `reload` reads the configuration again, at SIGHUP; `ready` says that we are ready, once the kernel side has told of
+    /// a life.
     ///
     /// # Errors
-    /// None yet: what fails is told, and gone on without.
+    /// When the kernel side turns out to tell nothing, or saying that we are ready fails; what else fails is told, and
+    /// gone on without.
     pub async fn run(
         mut self,
         questions: mpsc::Receiver<Question>,
         reload: impl FnMut() -> anyhow::Result<Config>,
+        ready: impl FnOnce() -> anyhow::Result<()> + 'static,
     ) -> anyhow::Result<()> {
-        self.daemon.serve(self.sources, questions, reload).await;
-        Ok(())
+        self.daemon.ready = Some(Box::new(ready));
+        self.daemon.tell_ready()?;
+        self.daemon.serve(self.sources, questions, reload).await
     }
 }
 
@@ -168,6 +172,10 @@ pub(super) struct Daemon {
     pub(super) owes_round: bool,
     /// The trial whose records are awaited.
     pub(super) trial: Option<Trial>,
+    /// Why no life was told by the kernel side yet, if so: then nothing is launched.
+    pub(super) unseen: Option<String>,
+    /// Says that we are ready, which is said once.
+    pub(super) ready: Option<Box<dyn FnOnce() -> anyhow::Result<()>>>,
     /// Whether stock was taken, so that every record that is read has its run.
     pub(super) serves: bool,
     pub(super) questions: Option<Questions>,
@@ -194,7 +202,7 @@ impl Daemon {
         mut sources: Sources,
         questions: mpsc::Receiver<Question>,
         mut reload: impl FnMut() -> anyhow::Result<Config>,
-    ) {
+    ) -> anyhow::Result<()> {
         self.questions = Some(questions);
         let mut again = tokio::time::interval(AGAIN);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -205,7 +213,8 @@ impl Daemon {
         loop {
             self.settle(&sources).await;
             if self.finished {
-                return self.stop();
+                self.stop();
+                return Ok(());
             }
             if let Some(question) = self.deferred.pop_front() {
                 self.answer(question);
@@ -215,11 +224,15 @@ impl Daemon {
                 || !self.discards.is_empty()
                 || self.is_behind()
                 || !self.unproven.is_empty()
-                || !self.unread.is_empty();
+                || !self.unread.is_empty()
+                || self.unseen.is_some();
             tokio::select! {
                 biased;
                 wake = sources.next() => match wake {
-                    Wake::Stop => return self.stop(),
+                    Wake::Stop => {
+                        self.stop();
+                        return Ok(());
+                    }
                     Wake::Timer => {
                         self.armed = None;
                         self.due();
@@ -240,7 +253,7 @@ impl Daemon {
                 Some(question) = answers::next(&mut self.questions) => self.answer(question),
                 Some(then) = self.store.answered.recv() => then(self),
                 Some(found) = self.accounts.found.recv() => self.looked_up(found).await,
-                _ = again.tick(), if busy => self.again().await,
+                _ = again.tick(), if busy => self.again().await?,
                 _ = heart.tick() => {
                     self.beat();
                     self.look_for_the_pins();

@@ -32,7 +32,7 @@ impl Daemon {
         if let Some(what) = &differs {
             self.trouble(what);
         }
-        self.queue.push_back(FleetEvent::LaunchesHeld(differs.is_some()));
+        self.queue.push_back(FleetEvent::LaunchesHeld(differs.is_some() || self.unseen.is_some()));
     }
 
     pub(super) fn keeper_lost(&mut self) {
@@ -61,11 +61,26 @@ impl Daemon {
     }
 
     /// What failed before is tried again.
-    pub(super) async fn again(&mut self) {
+    ///
+    /// # Errors
+    /// As [`Daemon::try_again`].
+    pub(super) async fn again(&mut self) -> anyhow::Result<()> {
         self.keeper.look();
         self.discard_all().await;
         self.prove_again().await;
         self.read_again().await;
+        self.try_again()
+    }
+
+    /// Tells once that we are ready, as soon as that is so.
+    ///
+    /// # Errors
+    /// What telling reports.
+    pub(super) fn tell_ready(&mut self) -> anyhow::Result<()> {
+        if self.unseen.is_some() {
+            return Ok(());
+        }
+        self.ready.take().map_or(Ok(()), |ready| ready())
     }
 
     /// Reads the configuration again: says what changes, and takes it up or keeps the old one.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use ulid::Ulid;
@@ -26,6 +27,9 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// How long an empty cgroup may take to freeze, and how often it is looked at.
 const FREEZE: Duration = Duration::from_secs(1);
 const FREEZE_LOOK: Duration = Duration::from_millis(2);
+
+/// For how many numbers clone3 can be asked (MAX_PID_NS_LEVEL, linux/pid_namespace.h).
+const MOST_NUMBERS: usize = 32;
 
 /// What a trial found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,6 +259,39 @@ pub(super) fn dies_at_birth(cgroup: &OwnCgroup) -> io::Result<bool> {
         std::thread::sleep(FREEZE_LOOK);
     }
     Ok(killed)
+}
+
+/// How deep our own PID namespace lies below the initial one; `None` where that cannot be told.
+///
+/// No file tells it from inside. `clone3` does (Linux 5.5): asked for more numbers than there are namespaces it says EINVAL, and
+/// asked for the number 1, which the namespace's own init has, it bears nobody and says EEXIST, or EPERM where numbers may not
+/// be asked for (clone(2)).
+#[must_use]
+pub fn pid_level() -> Option<u32> {
+    // Children may be born into another namespace than our own, whose number 1 is free.
+    let own = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
+    if own("pid")? != own("pid_for_children")? {
+        return None;
+    }
+    let inits = [1 as libc::pid_t; MOST_NUMBERS];
+    for numbers in (1..=MOST_NUMBERS).rev() {
+        let args = CloneArgs {
+            exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+            set_tid: inits.as_ptr().addr() as u64,
+            set_tid_size: numbers as u64,
+            ..CloneArgs::default()
+        };
+        // SAFETY: `inits` outlives the call; a child, which there cannot be, would make one system call, which ends it.
+        match unsafe { clone3(&args) } {
+            // SAFETY: _exit runs no handlers.
+            Ok(0) => unsafe { libc::_exit(0) },
+            Err(Errno::EINVAL) => {}
+            // More cannot be asked for: we may be deeper.
+            Err(Errno::EEXIST | Errno::EPERM) if numbers < MOST_NUMBERS => return u32::try_from(numbers - 1).ok(),
+            Ok(_) | Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// A child that has ended, or is about to.

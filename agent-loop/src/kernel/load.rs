@@ -15,6 +15,7 @@ use super::btf::{ExitHook, Layout, LayoutError, Tracepoints};
 use super::hooks::{self, hooks};
 use super::watch::Watch;
 use super::{Counters, LiveSet, Rings, RunTable, object};
+use crate::keeper::probe::pid_level;
 use crate::model::Live;
 
 /// The inode of the initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
@@ -187,6 +188,7 @@ pub(super) fn give_back_memory() {
 pub(super) struct Settings {
     pub(super) run_level: u32,
     pidns: u32,
+    pidns_level: u32,
     signal_group_exit: u32,
 }
 
@@ -196,16 +198,23 @@ impl Settings {
     /// # Errors
     /// When the own PID namespace cannot be read.
     pub(super) fn of(options: &Options) -> anyhow::Result<Self> {
+        let pidns = own_pidns().context("reading the own PID namespace")?;
         Ok(Self {
             run_level: options.runs.raw(),
-            pidns: own_pidns().context("reading the own PID namespace")?,
+            pidns,
+            pidns_level: if pidns == 0 { 0 } else { pid_level().unwrap_or(u32::MAX) },
             signal_group_exit: if options.group_exit { SIGNAL_GROUP_EXIT } else { 0 },
         })
     }
 
     /// Each with its name.
-    pub(super) fn globals(&self) -> [(&'static str, &u32); 3] {
-        [("PIDNS_INUM", &self.pidns), ("RUN_LEVEL", &self.run_level), ("SIGNAL_GROUP_EXIT", &self.signal_group_exit)]
+    pub(super) fn globals(&self) -> [(&'static str, &u32); 4] {
+        [
+            ("PIDNS_INUM", &self.pidns),
+            ("PIDNS_LEVEL", &self.pidns_level),
+            ("RUN_LEVEL", &self.run_level),
+            ("SIGNAL_GROUP_EXIT", &self.signal_group_exit),
+        ]
     }
 }
 

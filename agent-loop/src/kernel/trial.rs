@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use agent_loop_common::map::OBSERVED;
@@ -22,6 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Tracing;
 use crate::event::Event;
 use crate::keeper::pidfd::PidFd;
+use crate::keeper::signal::{Expected, Verified, Witnesses, verify};
 use crate::model::{ProcessKey, RunTag, WaitStatus};
 
 /// The hidden subcommand that `main` hands to [`trial_main`].
@@ -40,8 +41,10 @@ const CHILD_CODE: u8 = 32;
 /// The program is executed by the number of a descriptor, which becomes its name: one that no program has.
 const LEAST_DESCRIPTOR: i32 = 800;
 
-/// So long the processes of a trial may take, which are over in some milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// So long the processes of a trial may take before anybody is supervised; they are over in some milliseconds.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// So long its end is waited for once it was killed.
+const LAST_WITHIN: Duration = Duration::from_secs(1);
 
 /// A trial whose processes have ended: their records are in the rings.
 #[derive(Debug)]
@@ -63,15 +66,15 @@ pub enum Verdict {
 }
 
 impl Tracing {
-    /// Has the processes of a trial live and die; blocks for some milliseconds, at most for [`PATIENCE`].
+    /// Has the processes of a trial live and die; blocks for some milliseconds, at most for `patience` and a second.
     ///
     /// # Errors
     /// When they could not be made or did not end as they should, or a map cannot be read or written.
-    pub fn try_out(&mut self, program: &Path) -> anyhow::Result<Trial> {
+    pub fn try_out(&mut self, program: &Path, patience: Duration) -> anyhow::Result<Trial> {
         let lost_before = self.lost().context("reading the counters")?;
         let program = named(program).context("opening this program")?;
         let name = program.as_raw_fd().to_string();
-        let pid = self.watch.during(&name, RULE, || live_and_die(&format!("/proc/self/fd/{name}")))??;
+        let pid = self.watch.during(&name, RULE, || live_and_die(&format!("/proc/self/fd/{name}"), patience))??;
         Ok(Trial { pid, lost_before, told: Vec::new() })
     }
 
@@ -101,21 +104,34 @@ fn named(program: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Starts the trial's first process and waits for its end; its number.
-fn live_and_die(program: &str) -> anyhow::Result<u32> {
+fn live_and_die(program: &str, patience: Duration) -> anyhow::Result<u32> {
     let mut command = Command::new(program);
     command.arg(TRIAL).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().context("starting the process of the trial")?;
+    let child = command.spawn().context("starting the process of the trial")?;
+    end_of(child, patience)
+}
+
+/// Waits for the end of the first process of a trial, and ends it itself where that does not come; its number.
+fn end_of(mut child: Child, patience: Duration) -> anyhow::Result<u32> {
     // Our child, not waited for: the number is its.
     let pidfd = PidFd::open(child.id()).context("opening the process of the trial")?;
     let pidfd = pidfd.context("the process of the trial is gone: somebody else waited for it")?;
-    let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
-    let ready = loop {
-        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Err(Errno::EINTR) => {}
-            other => break other.context("awaiting the trial")?,
-        }
-    };
-    anyhow::ensure!(ready > 0, "process {} of the trial did not end in {} s", child.id(), PATIENCE.as_secs());
+    if !has_ended(&pidfd, patience)? {
+        let witnesses = Witnesses { run: TAG, live: None, cgroup: None };
+        let sent =
+            verify(&pidfd, Expected::Descendant { pid: child.id() }, &witnesses).and_then(|verified| match verified {
+                Verified::Proof(proof) => proof.send(libc::SIGKILL as u8).map(drop),
+                Verified::Gone => Ok(()),
+            });
+        // What the kernel does not let end stays our child, and is said to be there.
+        let reaped = has_ended(&pidfd, LAST_WITHIN)? && child.wait().is_ok();
+        let left = match sent {
+            Ok(()) if reaped => "; it was killed".to_owned(),
+            Ok(()) => "; it was killed and is still there".to_owned(),
+            Err(refusal) => format!("; it is left: {refusal}"),
+        };
+        anyhow::bail!("process {} of the trial did not end in {} s{left}", child.id(), patience.as_secs());
+    }
     let status = child.wait().context("awaiting the process of the trial")?;
     let raw = status.into_raw();
     anyhow::ensure!(
@@ -124,6 +140,17 @@ fn live_and_die(program: &str) -> anyhow::Result<u32> {
         WaitStatus::from_raw(raw)
     );
     Ok(child.id())
+}
+
+/// Whether a process has ended, or does so in this time.
+fn has_ended(pidfd: &PidFd, within: Duration) -> anyhow::Result<bool> {
+    let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
+    loop {
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(other.context("awaiting the trial")? > 0),
+        }
+    }
 }
 
 /// What the processes of a trial do: the first one bears another, and both end, each with a code of its own.
@@ -220,6 +247,16 @@ mod tests {
             death(8, CHILD_CODE),
             death(7, CODE),
         ]
+    }
+
+    #[test]
+    fn a_process_of_a_trial_that_does_not_end_is_ended_and_reaped() {
+        let child = Command::new("sleep").arg("600").spawn().expect("a process");
+        let pid = child.id();
+        let told = end_of(child, Duration::from_millis(10)).expect_err("it sleeps").to_string();
+        assert!(told.contains("did not end") && told.ends_with("it was killed"), "{told}");
+        let left = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid.cast_signed()), None);
+        assert_eq!(left, Err(Errno::ECHILD), "nobody is left to be waited for");
     }
 
     #[test]

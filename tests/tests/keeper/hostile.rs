@@ -228,7 +228,7 @@ impl Armoury {
             tasks: *dice.one(&[None, Some(0)]),
             cpu_percent: *dice.one(&[None, Some(u32::MAX)]),
         };
-        match dice.below(16) {
+        match dice.below(17) {
             0 => Request::Hello,
             1 | 2 => Request::Prepare { run, limits },
             3..=5 => Request::Launch { run, fds, output_bytes },
@@ -242,6 +242,7 @@ impl Armoury {
             11 | 12 => Request::SignalMember { run, pid: person.pid, signal },
             13 => Request::Kill { run },
             14 => Request::Freeze { run },
+            15 => Request::Look { run },
             _ => Request::Remove { run },
         }
     }

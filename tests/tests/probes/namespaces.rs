@@ -3,9 +3,10 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use agent_loop::keeper::probe::pid_level;
 use agent_loop::kernel::Options;
 use agent_loop_common::counter::Counter;
-use agent_loop_tests::harness::{adversary, eventually, host, skip};
+use agent_loop_tests::harness::{adversary, eventually};
 use agent_loop_tests::oracle::Status;
 use agent_loop_tests::sys::{self, Stub};
 use agent_loop_tests::traced::{Run, Traced, end, enter};
@@ -13,7 +14,7 @@ use agent_loop_tests::{needs, test_name};
 
 use super::to_the_end;
 
-/// Set for the process that runs the inner half of a test in a namespace of its own.
+/// Set for the process that runs the inner half of a test in a namespace of its own: the level of that.
 const INSIDE: &str = "AGENT_LOOP_TEST_INSIDE";
 
 #[test]
@@ -47,17 +48,18 @@ fn a_process_in_a_namespace_below_has_the_loaders_number() {
 
 /// Runs this test again inside a PID namespace `deep` levels below.
 fn inside(test: &str, deep: usize) {
-    if host::before(6, 1) {
-        return skip(test, "the verifier of this kernel refuses the program where it has to look for its own numbers");
-    }
     let mut command = Command::new("timeout");
     // So that what is said inside is told where it does not end.
     command.args(["--signal=KILL", "120"]);
     for _ in 0..deep {
         command.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     }
+    let level = pid_level().expect("clone3 with numbers") as usize + deep;
     let (_, name) = test.split_once("::").expect("the name without the crate");
-    command.arg(std::env::current_exe().expect("its path")).args(["--exact", name, "--nocapture"]).env(INSIDE, "1");
+    command
+        .arg(std::env::current_exe().expect("its path"))
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, level.to_string());
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare");
     // Births and deaths outside, for as long as it runs.
@@ -78,6 +80,8 @@ fn numbers_are_our_own() {
     let run = Run::new();
     let mut traced = Traced::of_run(&run, Options::default());
     assert!(std::process::id() < 100, "not in a namespace of its own");
+    let level: u32 = std::env::var(INSIDE).expect("our own").parse().expect("a level");
+    assert_eq!(pid_level(), Some(level));
     let lives = to_the_end(&mut traced, &run, &["fork-no-exec", "20"]);
     traced.assert_lives(&lives);
     for life in &lives {

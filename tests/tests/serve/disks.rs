@@ -169,8 +169,10 @@ fn with_a_disk_of_the_log_that_does_not_answer_runs_are_stopped_in_time_and_by_h
         return skip(test_name!(), why);
     }
     let host = Host::new();
-    let mut log = Hanging::mount(&host, "log");
+    let log = Hanging::mount(&host, "log");
     let daemon = host.serving();
+    // Where the test fails it answers before anybody's end is awaited.
+    let mut log = log;
     let flood = "while :; do echo more; sleep 0.01; done";
     let limited = host.start(&["--limit", "3s", "--grace", "100ms"], shell(flood));
     let other = host.start(&["--grace", "100ms"], shell(flood));
@@ -207,14 +209,45 @@ fn with_a_disk_of_the_log_that_does_not_answer_runs_are_stopped_in_time_and_by_h
 }
 
 #[test]
+fn while_the_disk_of_the_output_does_not_answer_nobody_is_stopped_for_silence() {
+    needs!(root, bpf, cgroup);
+    if let Some(why) = without_loops() {
+        return skip(test_name!(), why);
+    }
+    let host = Host::new();
+    let log = Hanging::mount(&host, "log");
+    let daemon = host.serving();
+    // Where the test fails it answers before anybody's end is awaited.
+    let mut log = log;
+    // One that writes all the time, and waits once its pipe is full; one that has nothing to say.
+    let loud = host.start(&["--idle", "2s", "--grace", "100ms"], shell("while :; do echo more; sleep 0.01; done"));
+    let silent = host.start(&["--idle", "2s", "--grace", "100ms"], shell("read x < /dev/null; exec sleep 600"));
+    let clock = host.start(&["--limit", "8s", "--grace", "100ms"], shell("exec sleep 600"));
+    host.in_state(&loud, "running");
+    eventually("some output", || (!host.output(&loud).is_empty()).then_some(()));
+    log.hang();
+    assert_eq!(host.ended(&clock)["outcome"], "deadline");
+    // Long after the limit of silence: whoever was held up by our own disk lives.
+    assert_eq!(host.run(&loud)["state"], "running", "{}", daemon.log());
+    log.answer();
+    assert_eq!(host.ended(&silent)["outcome"], "idle", "{}", daemon.log());
+    assert_eq!(host.run(&loud)["state"], "running", "{}", daemon.log());
+    let before = host.output(&loud).len();
+    eventually("more output", || (host.output(&loud).len() > before).then_some(()));
+    stop(&host, &loud);
+}
+
+#[test]
 fn with_a_disk_of_the_state_that_does_not_answer_runs_are_stopped_and_questions_are_answered() {
     needs!(root, bpf, cgroup);
     if let Some(why) = without_loops() {
         return skip(test_name!(), why);
     }
     let host = Host::new();
-    let mut state = Hanging::mount(&host, "state");
+    let state = Hanging::mount(&host, "state");
     let daemon = host.serving();
+    // Where the test fails it answers before anybody's end is awaited.
+    let mut state = state;
     let over = host.start(&[], shell("exit 3"));
     assert_eq!(host.ended(&over)["code"], 3);
     let limited = host.start(&["--limit", "2s", "--grace", "100ms"], shell("sleep 600"));

@@ -5,6 +5,7 @@ mod crashes;
 mod disks;
 mod events;
 mod evidence;
+mod fatal;
 mod idle;
 mod ill;
 mod keeper;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use agent_loop_tests::harness::Host;
+use agent_loop_tests::harness::{Host, eventually};
 use agent_loop_tests::{bpf, needs};
 
 use crate::{Stranger, count, shell};
@@ -38,6 +38,37 @@ fn a_daemon_to_which_the_kernel_side_does_not_tell_a_life_is_not_ready_and_leave
     assert_eq!((&run["outcome"], &run["code"]), (&"ended".into(), &29.into()), "{run}");
     assert_eq!(count(&host.events(&id), "signal.intent"), 0);
     stranger.assert_alive();
+}
+
+#[test]
+fn a_daemon_that_was_told_of_no_life_yet_stops_agents_in_time_launches_none_and_is_not_ready() {
+    needs!(root, bpf, cgroup);
+    let mut host = Host::new();
+    let mut daemon = host.serving();
+    let id = host.start(&["--limit", "3s", "--grace", "100ms"], shell("while :; do sleep 0.1; done"));
+    host.in_state(&id, "running");
+    assert!(daemon.terminate().success());
+
+    let lossy = host.path("lossy");
+    fs::write(&lossy, "").expect("a scratch file");
+    host.set_env("AGENT_LOOP_FAULT", format!("lossy:{}", lossy.display()));
+    let mut daemon = host.serve();
+    let ended = eventually("the deadline to be kept", || {
+        let asked = host.ask(["ps", "--all", "--json"]);
+        let runs: serde_json::Value = serde_json::from_slice(&asked.stdout).ok()?;
+        runs["runs"].as_array()?.iter().find(|run| run["state"] == "ended").cloned()
+    });
+    assert_eq!((&ended["outcome"], &ended["proven"]), (&"deadline".into(), &true.into()), "{ended}\n{}", daemon.log());
+    let waits = host.start(&[], shell("exit 7"));
+    let said = host.degraded().concat();
+    assert!(said.contains("is not ready until a life was told"), "{said}");
+    assert_eq!(host.run(&waits)["state"], "queued");
+    assert!(!daemon.log().contains("agent-loop: ready"), "{}", daemon.log());
+
+    fs::remove_file(&lossy).expect("our file");
+    daemon.ready();
+    assert_eq!(host.ended(&waits)["code"], 7);
+    assert_eq!(host.degraded(), [] as [String; 0]);
 }
 
 /// Nothing of a trial is an agent, is observed, or stays.

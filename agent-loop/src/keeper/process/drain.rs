@@ -103,6 +103,14 @@ impl Drain {
         false
     }
 
+    /// Takes what each pipe has, as one that was asked whether there is anything.
+    pub(super) fn look(&mut self, now: BootNs) {
+        for index in 0..self.streams.len() {
+            self.round(index, now);
+        }
+        self.state.looked_ns = now.0;
+    }
+
     /// Takes what is left, as far as it can be there already: called when nobody of the run lives any more.
     pub(super) fn finish(&mut self, now: BootNs) {
         for index in 0..self.streams.len() {
@@ -136,7 +144,8 @@ impl Drain {
     /// a few times a second.
     pub(super) fn due(&self) -> Option<BootNs> {
         let alarm = self.state.over_budget && !self.told.over_budget
-            || self.state.failed.is_some() && self.told.failed.is_none();
+            || self.state.failed.is_some() && self.told.failed.is_none()
+            || self.state.looked_ns > self.told.looked_ns;
         match self.state == self.told {
             true => None,
             false if alarm => Some(BootNs(0)),

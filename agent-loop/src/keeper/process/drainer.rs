@@ -3,7 +3,7 @@
 //! It alone reads the pipes and writes the files of the runs. The loop hands it what is to be drained, and reads how
 //! that stands; it waits for the thread once, bounded, when a run is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
@@ -54,6 +54,8 @@ struct Told {
     states: BTreeMap<RunName, OutputState>,
     /// What is to be told to the client.
     news: Vec<OutputState>,
+    /// Of which it was asked to look once more.
+    looks: BTreeSet<RunName>,
 }
 
 /// The loop's end of it.
@@ -100,6 +102,12 @@ impl Drainer {
     /// How the output of a run stands.
     pub(super) fn state(&self, name: RunName) -> OutputState {
         self.shared.told().states.get(&name).cloned().unwrap_or_else(|| OutputState::none(name.to_string()))
+    }
+
+    /// Has the pipes of a run looked into once more; told as news.
+    pub(super) fn look(&self, name: RunName) {
+        self.shared.told().looks.insert(name);
+        let _ = self.shared.orders.write(1);
     }
 
     /// Has the rest of a run's output read, of which nobody lives any more; how it stands then. Waited for within reason:
@@ -166,6 +174,7 @@ impl Thread {
                 Ok(ready) => {
                     for (name, index) in ready {
                         if let Some(drain) = self.drains.get_mut(&name) {
+                            fault::panic_in("drainer");
                             drain.round(index, clock::boot());
                             fault::step(Role::Keeper);
                         }
@@ -178,7 +187,18 @@ impl Thread {
             if !self.take_orders() {
                 return;
             }
+            self.look();
             self.tell();
+        }
+    }
+
+    /// Looks once more where that was asked for: what is found empty now was written to by nobody.
+    fn look(&mut self) {
+        let looks = std::mem::take(&mut self.shared.told().looks);
+        for name in looks {
+            if let Some(drain) = self.drains.get_mut(&name) {
+                drain.look(clock::boot());
+            }
         }
     }
 

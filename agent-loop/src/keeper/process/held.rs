@@ -105,6 +105,16 @@ impl Runs {
                 drain(&self.drainer, run, given.drains, output_bytes);
                 plain(Reply::Done)
             }
+            Request::Look { run } => {
+                given::nothing(&fds)?;
+                let run = self.run(&run)?;
+                if !run.drained {
+                    return Err(Refused::new("nobody reads its output"));
+                }
+                let name = run.name;
+                self.drainer.look(name);
+                plain(Reply::Done)
+            }
             Request::Signal { run, to, signal } => {
                 given::nothing(&fds)?;
                 plain(self.signal(&run, to, signal)?)

@@ -103,6 +103,12 @@ pub enum Request {
         /// As for an adoption.
         output_bytes: Option<u64>,
     },
+    /// Has the pipes of a run looked into once more. [`Notice::Output`] tells of it, with [`OutputState::looked_ns`], as
+    /// soon as the disks of the output let that be done. Refused where nobody reads its output.
+    Look {
+        /// The run.
+        run: String,
+    },
     /// Signals one process, proven to be this one and of this run.
     Signal {
         /// The run.
@@ -363,6 +369,10 @@ pub struct OutputState {
     pub lost: u64,
     /// When the last byte came, nanoseconds of CLOCK_BOOTTIME; 0 for never.
     pub last_ns: u64,
+    /// When its pipes were last looked into because of a [`Request::Look`], nanoseconds of CLOCK_BOOTTIME; 0 for never.
+    /// Whatever was written before is in this state.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub looked_ns: u64,
     /// Whether the budget was reached.
     pub over_budget: bool,
     /// Why the file can no longer be written, if it cannot.
@@ -372,8 +382,14 @@ pub struct OutputState {
 impl OutputState {
     /// Of a run that has written nothing.
     pub(super) const fn none(run: String) -> Self {
-        Self { run, kept: 0, lost: 0, last_ns: 0, over_budget: false, failed: None }
+        Self { run, kept: 0, lost: 0, last_ns: 0, looked_ns: 0, over_budget: false, failed: None }
     }
+}
+
+/// Whether a moment never was: a daemon that never asked for it is not told of it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_never(ns: &u64) -> bool {
+    *ns == 0
 }
 
 #[cfg(test)]
@@ -400,6 +416,7 @@ mod tests {
             Request::Thaw { run: run() },
             Request::Adopt { run: run(), cgroup: 3, main: Some(process), fds, output_bytes: None },
             Request::Drain { run: run(), fds, output_bytes: Some(0) },
+            Request::Look { run: run() },
             Request::Signal { run: run(), to: process, signal: 15 },
             Request::SignalMember { run: run(), pid: 7, signal: 9 },
             Request::Kill { run: run() },
@@ -468,7 +485,7 @@ mod tests {
 
         #[test]
         fn a_damaged_request_is_read_or_refused(
-            which in 0..11_usize, at in any::<usize>(), byte in any::<u8>(), cut in any::<usize>(),
+            which in 0..12_usize, at in any::<usize>(), byte in any::<u8>(), cut in any::<usize>(),
         ) {
             let body = every_request().swap_remove(which);
             let mut text = serde_json::to_vec(&Envelope { v: VERSION, id: 5, body }).expect("JSON");

@@ -67,6 +67,9 @@ pub enum FleetEvent {
         id: RunId,
         /// When its last byte came.
         at: Option<BootNs>,
+        /// When its pipes were last looked into because of a [`FleetAction::LookAtOutput`]: nothing came until then but
+        /// what is told.
+        looked: Option<BootNs>,
         /// Whether its budget was reached.
         over_budget: bool,
     },
@@ -180,6 +183,8 @@ pub enum FleetAction {
     Of(RunId, Action),
     /// Have what is left of it removed: cgroup, pipes, its entry in the kernel; deliver [`FleetEvent::Removed`].
     Remove(RunName),
+    /// Have its pipes looked into once more; deliver [`FleetEvent::Output`] once that could be done.
+    LookAtOutput(RunName),
     /// Deliver [`FleetEvent::Woke`] at this time; replaces the time asked for before.
     WakeAt(BootNs),
 }

@@ -1,11 +1,16 @@
 //! One run of a fleet: where it stands in memory, when something of it is due, and how it ends. [pure]
 
+use std::time::Duration;
+
 use super::{FleetAction, Now};
 use crate::event::{LaunchFailure, Launched, Outcome, Summary};
 use crate::model::{BootNs, Source, StopReason, Totals};
 use crate::run::{End, Part, RunOutcome, RunRecord, Stage};
 use crate::supervise::Core;
 use crate::track::Accounts;
+
+/// How often it is asked again whether a run was silent, while there is no answer.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where a run stands in memory; [`Stage`] is what of it is durable.
 #[derive(Debug)]
@@ -41,6 +46,10 @@ pub(super) struct Member {
     pub(super) wake: Option<BootNs>,
     /// The last byte of output.
     pub(super) output_at: Option<BootNs>,
+    /// Until when it is known that nothing else was written.
+    pub(super) looked_at: Option<BootNs>,
+    /// When it was last asked for.
+    pub(super) look_asked: Option<BootNs>,
     /// A save that failed is tried again then.
     pub(super) save_again: Option<BootNs>,
     /// Saves that are not answered yet: only the answer to the last one says anything of the record as it is.
@@ -87,7 +96,8 @@ impl Member {
         if !self.runs_free() {
             return None;
         }
-        if self.idle_due(born.at).is_some_and(|at| at <= now.boot) {
+        // Silent is who was found so: what it wrote may wait for a disk of ours to answer.
+        if self.idle_due(born.at).is_some_and(|at| self.looked_at.is_some_and(|looked| at <= looked)) {
             return Some(StopReason::Idle);
         }
         self.active_due(now).is_some_and(|at| at <= now.boot).then_some(StopReason::ActiveLimit)
@@ -108,7 +118,18 @@ impl Member {
         }
     }
 
-    pub(super) fn idle_due(&self, born: BootNs) -> Option<BootNs> {
+    /// Whether its limit of silence passes if nothing was written that is not known yet.
+    pub(super) fn may_be_silent(&self, now: Now) -> bool {
+        let Stage::Born(born) = &self.record.stage else { return false };
+        self.runs_free() && self.look_due(born.at).is_some_and(|at| at <= now.boot)
+    }
+
+    /// When it is to be looked whether it was silent.
+    fn look_due(&self, born: BootNs) -> Option<BootNs> {
+        Some(self.idle_due(born)?.max(self.look_asked.map_or(BootNs(0), |at| at.after(LOOK_AGAIN))))
+    }
+
+    fn idle_due(&self, born: BootNs) -> Option<BootNs> {
         let limit = self.record.submission.limits.idle?;
         Some(self.output_at.map_or(born, |at| at.max(born)).after(limit))
     }
@@ -128,7 +149,7 @@ impl Member {
         };
         let limits = match &self.record.stage {
             Stage::Born(born) if self.runs_free() => {
-                [self.idle_due(born.at), self.active_due(now)].into_iter().flatten().min()
+                [self.look_due(born.at), self.active_due(now)].into_iter().flatten().min()
             }
             Stage::Born(_) | Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => None,
         };
@@ -142,6 +163,8 @@ impl Member {
             stop: None,
             wake: None,
             output_at: None,
+            looked_at: None,
+            look_asked: None,
             save_again: None,
             saving: 0,
             known: false,
@@ -207,7 +230,7 @@ impl End {
             leftovers: 0,
             proven: true,
             oom_kills: None,
-            elapsed: std::time::Duration::ZERO,
+            elapsed: Duration::ZERO,
             at_unix_ns: 0,
         }
     }

@@ -173,7 +173,15 @@ impl Fleet {
             FleetEvent::Prepared { id, result } => self.prepared(now, id, result, out),
             FleetEvent::Launched { id, result } => self.launched(now, id, result, out),
             FleetEvent::Of(id, event) => self.of(now, id, event, out),
-            FleetEvent::Output { id, at, over_budget } => self.output(now, id, at, over_budget, out),
+            FleetEvent::Output { id, at, looked, over_budget } => {
+                if let Some(member) = self.members.get_mut(&id) {
+                    member.output_at = member.output_at.max(at);
+                    member.looked_at = member.looked_at.max(looked);
+                }
+                if over_budget {
+                    self.stop(now, id, StopReason::OutputBudget, out);
+                }
+            }
             FleetEvent::StopAsked { id, reason, told } => {
                 let new = self.tell(id, told);
                 self.stop(now, id, reason, out);
@@ -392,14 +400,6 @@ impl Fleet {
         member.save(out);
     }
 
-    fn output(&mut self, now: Now, id: RunId, at: Option<BootNs>, over: bool, out: &mut Vec<FleetAction>) {
-        let Some(member) = self.members.get_mut(&id) else { return };
-        member.output_at = member.output_at.max(at);
-        if over {
-            self.stop(now, id, StopReason::OutputBudget, out);
-        }
-    }
-
     /// Adds to what people are told of a run; one whose end is remembered already is remembered as it ended.
     fn tell(&mut self, id: RunId, told: String) -> bool {
         let Some(member) = self.members.get_mut(&id) else { return false };
@@ -482,6 +482,10 @@ impl Fleet {
             self.stop(now, id, reason, out);
         }
         let Some(member) = self.members.get_mut(&id) else { return };
+        if member.may_be_silent(now) {
+            member.look_asked = Some(now.boot);
+            out.push(FleetAction::LookAtOutput(member.record.name()));
+        }
         if member.save_again.is_some_and(|at| at <= now.boot) {
             member.save_again = None;
             if !matches!(member.phase, Phase::Queued { saved: true }) {

@@ -60,6 +60,8 @@ pub(super) struct World {
     pub(super) faults: Faults,
     /// Agents that only SIGKILL ends.
     pub(super) deaf: bool,
+    /// Whether the disk of the output does not answer, so that nobody looks into a pipe.
+    pub(super) hung: bool,
     pub(super) limits: Limits,
     pub(super) leftovers: Leftovers,
     pub(super) facts: BTreeMap<RunName, Vec<Fact>>,
@@ -116,6 +118,7 @@ impl World {
             wake: None,
             faults: Faults::default(),
             deaf: false,
+            hung: false,
             limits: Limits::default(),
             leftovers: Leftovers::Kill,
             facts: BTreeMap::new(),
@@ -277,6 +280,10 @@ impl World {
             FleetAction::Launch(name) => self.launch(name),
             FleetAction::Of(id, action) => self.act(id, action),
             FleetAction::Remove(name) => self.remove(name),
+            FleetAction::LookAtOutput(name) => {
+                let looked = Some(BootNs(self.now)).filter(|_| !self.hung);
+                self.answers.push_back(FleetEvent::Output { id: name.id, at: None, looked, over_budget: false });
+            }
             FleetAction::WakeAt(at) => self.wake = Some(at.0),
         }
     }

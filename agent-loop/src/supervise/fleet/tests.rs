@@ -353,13 +353,32 @@ fn output_puts_the_limit_of_silence_off() {
     let id = world.running();
     world.pass(secs(8));
     let at = Some(BootNs(world.now));
-    world.tell(FleetEvent::Output { id, at, over_budget: false });
+    world.tell(FleetEvent::Output { id, at, looked: None, over_budget: false });
     world.pass(millis(9_900));
     assert_eq!(world.fleet.state(id), Some("running"));
     // News of the same byte, and of none, is none.
-    world.tell(FleetEvent::Output { id, at, over_budget: false });
-    world.tell(FleetEvent::Output { id, at: None, over_budget: false });
+    world.tell(FleetEvent::Output { id, at, looked: None, over_budget: false });
+    world.tell(FleetEvent::Output { id, at: None, looked: None, over_budget: false });
     world.pass(millis(200));
+    assert_eq!(world.outcome(id).cloned(), stopped(StopReason::Idle));
+}
+
+#[test]
+fn who_cannot_be_found_silent_is_not_stopped_for_silence() {
+    let mut world = limited(Limits { idle: Some(secs(10)), ..Limits::default() });
+    let id = world.running();
+    world.hung = true;
+    world.pass(secs(60));
+    assert_eq!(world.fleet.state(id), Some("running"));
+    // What was told late of the time before is no word on the time since.
+    world.tell(FleetEvent::Output { id, at: Some(BootNs(SEC)), looked: Some(BootNs(9 * SEC)), over_budget: false });
+    assert_eq!(world.fleet.state(id), Some("running"));
+    // The disk answers, and what was held up comes to light; then nothing more does.
+    world.tell(FleetEvent::Output { id, at: Some(BootNs(world.now)), looked: None, over_budget: false });
+    world.hung = false;
+    world.pass(millis(9_900));
+    assert_eq!(world.fleet.state(id), Some("running"));
+    world.pass(secs(1));
     assert_eq!(world.outcome(id).cloned(), stopped(StopReason::Idle));
 }
 
@@ -369,7 +388,7 @@ fn the_limit_of_silence_counts_anew_when_another_daemon_takes_over() {
     let id = world.running();
     for _ in 0..5 {
         world.pass(secs(9));
-        world.tell(FleetEvent::Output { id, at: Some(BootNs(world.now)), over_budget: false });
+        world.tell(FleetEvent::Output { id, at: Some(BootNs(world.now)), looked: None, over_budget: false });
     }
     world.crash();
     world.pass(millis(9_900));
@@ -432,7 +451,7 @@ fn more_output_than_its_budget_stops_a_run_once() {
     world.deaf = true;
     let id = world.running();
     for _ in 0..5 {
-        world.tell(FleetEvent::Output { id, at: Some(BootNs(world.now)), over_budget: true });
+        world.tell(FleetEvent::Output { id, at: Some(BootNs(world.now)), looked: None, over_budget: true });
     }
     world.settle();
     assert_eq!(count(&world, "signal 2"), 1);
@@ -816,7 +835,7 @@ fn events_of_a_run_that_is_not_there_change_nothing() {
         FleetEvent::Saved { id, result: Ok(()) },
         FleetEvent::Removed { id, result: Ok(()) },
         FleetEvent::Of(id, Event::Started),
-        FleetEvent::Output { id, at: None, over_budget: true },
+        FleetEvent::Output { id, at: None, looked: None, over_budget: true },
         FleetEvent::StopAsked { id, reason: OPERATOR, told: ASKED.to_owned() },
         FleetEvent::Again(id),
         FleetEvent::OomKills { id, kills: 1 },
