@@ -273,7 +273,7 @@ fn what_belongs_to_another_is_refused_by_name() {
     given(dir.path().to_owned(), &|| StateDir::open(&path).map(drop));
     given(path.join("pipes"), &reopened);
     given(path.join(format!("pipes/{run}.err")), &reopened);
-    let [out, _] = RunFiles::paths(&log, run);
+    let [out, _] = RunFiles::paths(log.path(), run);
     given(out.clone(), &reopened);
     given(out.parent().expect("it has one").to_owned(), &reopened);
     chown(log.path(), Some(65534), None).expect("we are root");

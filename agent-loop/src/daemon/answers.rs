@@ -56,6 +56,9 @@ pub(super) fn unavailable(error: StoreError) -> Problem {
 /// Where questions come from.
 pub(super) type Questions = mpsc::Receiver<Question>;
 
+/// Bytes of output of runs that are over, by their files.
+type Written = BTreeMap<RunId, u64>;
+
 impl Daemon {
     /// Answers what only has to be looked up, and takes a wish to stop; the rest waits until nothing else is under way.
     pub(super) fn answer_soon(&mut self, question: Question) {
@@ -91,7 +94,7 @@ impl Daemon {
         let answer = match ask {
             Ask::Status => Ok(Answer::Status(self.status())),
             Ask::Events => Ok(Answer::Events(self.feed.read())),
-            Ask::Runs { all: false, limit } => Ok(Answer::Runs(self.list(&[], limit))),
+            Ask::Runs { all: false, limit } => Ok(Answer::Runs(self.list(&[], limit, &Written::new()))),
             Ask::Runs { all: true, limit } => {
                 // What piles up before a disk that does not answer is not read later for nobody.
                 if let Some(why) = self.store.silence() {
@@ -100,16 +103,24 @@ impl Daemon {
                 }
                 self.store.ask(
                     move |store| store.latest(limit),
-                    move |daemon, latest| {
-                        let answer = latest.map(|latest| Answer::Runs(daemon.list(&latest, limit)));
-                        let _ = reply.send(answer.map_err(unavailable));
+                    move |daemon, latest| match latest {
+                        Ok(latest) => {
+                            let runs = latest.iter().map(|record| record.id).collect();
+                            daemon.knowing_output(runs, move |daemon, written| {
+                                let _ = reply.send(Ok(Answer::Runs(daemon.list(&latest, limit, written))));
+                            });
+                        }
+                        Err(error) => drop(reply.send(Err(unavailable(error)))),
                     },
                 );
                 return None;
             }
             Ask::Run(run) => {
                 self.of_run(&run, reply, |daemon, record, reply| {
-                    drop(reply.send(Ok(Answer::Run(Box::new(daemon.view(record))))));
+                    let record = record.clone();
+                    daemon.knowing_output(vec![record.id], move |daemon, written| {
+                        drop(reply.send(Ok(Answer::Run(Box::new(daemon.view(&record, written))))));
+                    });
                 });
                 return None;
             }
@@ -178,6 +189,7 @@ impl Daemon {
         degraded.extend(self.keeper.differs());
         degraded.extend(self.audit_state());
         degraded.extend(self.store.silence());
+        degraded.extend(self.files.silence());
         degraded.extend(self.unsaved.iter().map(|(id, why)| format!("run {id} cannot be remembered: {why}")));
         let unread = |(id, why): (&RunId, &String)| {
             format!("run {id}: nobody reads its output, and it waits once its pipe is full: {why}")
@@ -251,10 +263,10 @@ impl Daemon {
     }
 
     /// The runs that go on, and those of `latest` that do not.
-    fn list(&self, latest: &[RunRecord], limit: u32) -> Vec<RunView> {
-        let mut views: Vec<RunView> = self.fleet.records().map(|record| self.view(record)).collect();
+    fn list(&self, latest: &[RunRecord], limit: u32, written: &Written) -> Vec<RunView> {
+        let mut views: Vec<RunView> = self.fleet.records().map(|record| self.view(record, written)).collect();
         let over = latest.iter().filter(|record| self.fleet.record(record.id).is_none());
-        views.extend(over.map(|record| self.view(record)));
+        views.extend(over.map(|record| self.view(record, written)));
         views.sort_by(|a, b| b.run.cmp(&a.run));
         views.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         views
@@ -280,7 +292,7 @@ impl Daemon {
     }
 
     fn logs(&self, record: &RunRecord) -> LogFiles {
-        let [stdout, stderr] = RunFiles::paths(&self.log, record.id);
+        let [stdout, stderr] = RunFiles::paths(&self.outputs, record.id);
         // Until its cgroup is removed a keeper may still be draining.
         LogFiles { stdout, stderr, open: self.fleet.record(record.id).is_some() }
     }
@@ -438,7 +450,7 @@ impl Daemon {
         Ok(Answer::Killing(view))
     }
 
-    fn view(&self, record: &RunRecord) -> RunView {
+    fn view(&self, record: &RunRecord, written: &Written) -> RunView {
         let (born, end) = match &record.stage {
             Stage::Born(born) => (Some(born), None),
             Stage::Ended(end) => (None, Some(end)),
@@ -474,7 +486,11 @@ impl Daemon {
             remaining_ms: born.and_then(|born| born.deadline).map(|deadline| remaining(here.boot.0, deadline.0)),
             main_pid: born.map(|born| born.main.tgid),
             alive: u64::try_from(alive).unwrap_or(u64::MAX),
-            output_bytes: self.runs.get(&record.id).map_or_else(|| self.written(record.id), |watched| watched.output),
+            output_bytes: match self.runs.get(&record.id) {
+                Some(watched) => Some(watched.output),
+                // Before its launch it has written nothing.
+                None => written.get(&record.id).copied().or_else(|| end.is_none().then_some(0)),
+            },
             reason: reason(record),
             outcome: end.map(|end| outcome(&end.outcome)),
             status,
@@ -486,9 +502,21 @@ impl Daemon {
         }
     }
 
-    fn written(&self, id: RunId) -> u64 {
+    /// Answers once it is known how much those of these runs have written that are over; without that where their disk
+    /// does not answer.
+    fn knowing_output(&mut self, runs: Vec<RunId>, answer: impl FnOnce(&mut Self, &Written) + Send + 'static) {
+        let over: Vec<RunId> = runs.into_iter().filter(|id| self.fleet.record(*id).is_none()).collect();
+        if over.is_empty() || self.files.silence().is_some() {
+            return answer(self, &Written::new());
+        }
         let length = |path: &std::path::PathBuf| std::fs::metadata(path).map_or(0, |it| it.len());
-        RunFiles::paths(&self.log, id).iter().map(length).sum()
+        self.files.ask(
+            move |files| {
+                let of = |id| (id, RunFiles::paths(files.log.path(), id).iter().map(length).sum());
+                over.into_iter().map(of).collect::<Written>()
+            },
+            move |daemon, written| answer(daemon, &written),
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use super::Setup;
 use super::feed::Feed;
 use super::keeper::Keeper;
 use super::look_up::LookUp;
-use super::remember::Remember;
+use super::remember::{Beside, Files, Remember};
 use super::shell::{Daemon, unix_ns};
 use crate::audit::OwnLines;
 use crate::audit::log::{self, AuditLog, OpenError, Place, Settings};
@@ -38,9 +38,12 @@ impl Daemon {
             setup,
             fleet,
             queue: VecDeque::new(),
-            store: Remember::start(store).context("starting the thread of the store")?,
-            state,
-            log,
+            store: Remember::start("store", "the disk of the state", store)
+                .context("starting the thread of the store")?,
+            outputs: log.path().to_owned(),
+            files: Beside::start("files", "a disk of the files of runs", Files { state, log })
+                .context("starting the thread of the files of runs")?,
+            launching: BTreeMap::new(),
             _lock: lock,
             _claim: claim,
             keeper,
@@ -62,7 +65,6 @@ impl Daemon {
             own_lines: OwnLines::new(&boot_id),
             audit,
             audit_trouble: None,
-            store_is_silent: false,
             past: BTreeMap::new(),
             unsaved: HashMap::new(),
             withheld: HashMap::new(),

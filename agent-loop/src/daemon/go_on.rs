@@ -1,6 +1,7 @@
 //! One run goes on: its state machine is restored from its log, and the keeper takes it up by proof.
 
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use super::keeper::{done, process};
 use super::run_log::RunLog;
@@ -14,6 +15,9 @@ use crate::store::{Reopened, RunFiles};
 use crate::supervise::Core;
 use crate::supervise::fleet::{FleetEvent, settings_of};
 use crate::track::Restored;
+
+/// How long the output of a run is waited for; it is tried again each second.
+const REOPEN_WITHIN: Duration = Duration::from_millis(250);
 
 impl Daemon {
     /// Goes on with a run; its main process's end, if that has come, is returned to be told later.
@@ -105,8 +109,9 @@ impl Daemon {
     }
 
     /// Opens the output of a run again, for another keeper to go on with.
-    fn reopen_output(&mut self, id: RunId) -> Option<Reopened> {
-        let output = match RunFiles::reopen(&self.state, &self.log, id) {
+    async fn reopen_output(&mut self, id: RunId) -> Option<Reopened> {
+        let reopened = self.files.now(REOPEN_WITHIN, move |files| RunFiles::reopen(&files.state, &files.log, id)).await;
+        let output = match reopened {
             Ok(output) => output,
             Err(error) => {
                 // Told once, not at every try.
@@ -129,7 +134,7 @@ impl Daemon {
     ///
     /// The end of its main process is returned where it has come. A refusal is not for good: it is asked again.
     async fn adopt(&mut self, record: &RunRecord, born: &Born, cgroup: bool) -> Option<Option<i32>> {
-        let output = self.reopen_output(record.id);
+        let output = self.reopen_output(record.id).await;
         // What it wrote is in its pipes as long as anybody has them open: itself, its keeper, or we.
         if !self.pipes.contains_key(&record.id) && !self.lives(record, born) {
             self.unheard.insert(record.id);
@@ -220,7 +225,7 @@ impl Daemon {
                 self.unread.remove(&id);
                 continue;
             };
-            let Some(output) = self.reopen_output(id) else { continue };
+            let Some(output) = self.reopen_output(id).await else { continue };
             let before: u64 = output.held.iter().sum();
             let request = Request::Drain {
                 run: record.name().to_string(),

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::keeper::{done, process, signal_result};
-use super::look_up::{Account, Waits};
+use super::look_up::Account;
 use super::run_log::RunLog;
 use super::shell::{Daemon, Discard, Watched};
 use super::{spec, tree};
@@ -89,14 +89,14 @@ impl Daemon {
                 self.queue.push_back(FleetEvent::Prepared { id: name.id, result });
             }
             FleetAction::Launch(name) => match self.record(name) {
-                Ok(record) => self.accounts.account(record.submission.user, Waits::Launch(name)),
+                Ok(record) => self.gather(name, record.submission.user),
                 Err(failed) => self.queue.push_back(FleetEvent::Launched { id: name.id, result: Err(failed) }),
             },
             FleetAction::Of(id, action) => self.perform_of(id, action).await,
-            FleetAction::Remove(name) => {
-                let result = self.remove(name).await;
-                self.queue.push_back(FleetEvent::Removed { id: name.id, result });
-            }
+            FleetAction::Remove(name) => match self.remove_cgroup(name).await {
+                Ok(()) => self.remove_pipes(name.id),
+                Err(why) => self.queue.push_back(FleetEvent::Removed { id: name.id, result: Err(why) }),
+            },
             FleetAction::LookAtOutput(name) => {
                 // Without an answer it is asked again, and a run that nobody can tell to be silent is not stopped for it.
                 let _ = self.ask(Request::Look { run: name.to_string() }, &[]).await;
@@ -149,7 +149,8 @@ impl Daemon {
         if let (Ok(()), Stage::Ended(end)) = (&result, &record.stage) {
             if end.outcome == RunOutcome::LostToReboot {
                 // Nothing else of it is left to be removed.
-                let _ = RunFiles::remove_pipes(&self.state, record.id);
+                let id = record.id;
+                self.files.order(move |files| drop(RunFiles::remove_pipes(&files.state, id)));
             }
             say::info(About::Run(record.id), &format!("run {} is over: {}", record.id, super::answers::sentence(end)));
             self.tell_the_end(record);
@@ -222,7 +223,13 @@ impl Daemon {
         self.withheld.get(&record.id).ok_or_else(|| refused("launching it", why))
     }
 
-    pub(super) async fn launch(&mut self, name: RunName, account: &Account) -> Result<Launched, StepFailed> {
+    /// Has the main process of a run born.
+    pub(super) async fn launch(
+        &mut self,
+        name: RunName,
+        account: &Account,
+        files: RunFiles,
+    ) -> Result<Launched, StepFailed> {
         let record = self.record(name)?;
         let tag = self.runs.get(&name.id).and_then(|watched| watched.tag);
         let tag = tag.ok_or_else(|| refused("launching it", "it has no cgroup"))?;
@@ -234,8 +241,6 @@ impl Daemon {
             Some(path) => Some(open_input(&path).map_err(|error| refused("opening its standard input", error))?),
             None => None,
         };
-        let files = RunFiles::create(&self.state, &self.log, name.id)
-            .map_err(|error| refused("making the files of its output", error))?;
         let fds = Descriptors { stdin: stdin.is_some(), writers: true, drains: true };
         let request =
             Request::Launch { run: name.to_string(), fds, output_bytes: record.submission.limits.output_bytes };
@@ -412,8 +417,8 @@ impl Daemon {
         run.exit.and_then(|(status, _)| status)
     }
 
-    /// Removes what is left of a run that is over, and forgets it.
-    async fn remove(&mut self, name: RunName) -> Result<(), String> {
+    /// Removes the cgroup of a run that is over.
+    async fn remove_cgroup(&mut self, name: RunName) -> Result<(), String> {
         let tag = self.runs.get(&name.id).and_then(|watched| watched.tag);
         let there = match &self.root {
             Some(root) => root.id(name).map_err(|error| error.to_string())?,
@@ -426,11 +431,22 @@ impl Daemon {
             self.tags.remove(&tag);
             self.forget_run(tag);
         }
-        RunFiles::remove_pipes(&self.state, name.id).map_err(|error| error.to_string())?;
-        self.pipes.remove(&name.id);
-        self.unread.remove(&name.id);
-        self.runs.remove(&name.id);
         Ok(())
+    }
+
+    /// Removes the pipes of a run that is over, beside the loop, and forgets it.
+    fn remove_pipes(&mut self, id: RunId) {
+        self.files.ask(
+            move |files| RunFiles::remove_pipes(&files.state, id).map_err(|error| error.to_string()),
+            move |daemon, result| {
+                if result.is_ok() {
+                    daemon.pipes.remove(&id);
+                    daemon.unread.remove(&id);
+                    daemon.runs.remove(&id);
+                }
+                daemon.queue.push_back(FleetEvent::Removed { id, result });
+            },
+        );
     }
 
     /// Takes a run out of the kernel's tables; one that is not there is none.

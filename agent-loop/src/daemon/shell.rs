@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::feed::Feed;
 use super::keeper::{Heard, Keeper};
 use super::look_up::LookUp;
 use super::records::records;
-use super::remember::Remember;
+use super::remember::{Beside, Files, Remember};
 use super::run_log::RunLog;
 use super::sources::{Sources, Wake};
 use super::tree::Root;
@@ -30,7 +31,7 @@ use crate::kernel::trial::Trial;
 use crate::model::{BootNs, RunTag};
 use crate::run::{RunId, RunName, Submission};
 use crate::say::{self, About};
-use crate::store::{Lock, LogDir, StateDir};
+use crate::store::Lock;
 use crate::supervise::fleet::{Fleet, FleetEvent, Now};
 
 /// How often a lost keeper is looked for, and what could not be removed is tried again.
@@ -119,8 +120,11 @@ pub(super) struct Daemon {
     pub(super) fleet: Fleet,
     pub(super) queue: VecDeque<FleetEvent>,
     pub(super) store: Remember,
-    pub(super) state: StateDir,
-    pub(super) log: LogDir,
+    pub(super) files: Beside<Files>,
+    /// Where the output of runs is.
+    pub(super) outputs: PathBuf,
+    /// The launches that wait for what is beside the loop: since when, and for what.
+    pub(super) launching: BTreeMap<RunName, (BootNs, &'static str)>,
     /// Held as long as we live.
     pub(super) _lock: Lock,
     /// As the lock of the state: another daemon's state may be elsewhere.
@@ -154,8 +158,6 @@ pub(super) struct Daemon {
     pub(super) own_lines: OwnLines,
     /// Why it cannot be written, as that was told last.
     pub(super) audit_trouble: Option<String>,
-    /// The store did not answer when it was looked at last.
-    pub(super) store_is_silent: bool,
     /// What the log says of runs that are about to go on.
     pub(super) past: BTreeMap<RunId, Vec<u8>>,
     pub(super) unsaved: HashMap<RunId, String>,
@@ -225,7 +227,8 @@ impl Daemon {
                 || self.is_behind()
                 || !self.unproven.is_empty()
                 || !self.unread.is_empty()
-                || self.unseen.is_some();
+                || self.unseen.is_some()
+                || !self.launching.is_empty();
             tokio::select! {
                 biased;
                 wake = sources.next() => match wake {
@@ -252,6 +255,7 @@ impl Daemon {
                 }
                 Some(question) = answers::next(&mut self.questions) => self.answer(question),
                 Some(then) = self.store.answered.recv() => then(self),
+                Some(then) = self.files.answered.recv() => then(self),
                 Some(found) = self.accounts.found.recv() => self.looked_up(found).await,
                 _ = again.tick(), if busy => self.again().await?,
                 _ = heart.tick() => {

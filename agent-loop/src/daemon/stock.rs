@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::Setup;
+use super::remember::ANSWER_WITHIN;
 use super::shell::{Daemon, Discard};
 use super::tree::Root;
 use crate::keeper::process::protocol::Held;
@@ -95,15 +96,16 @@ impl Daemon {
     pub(super) async fn first_stock(&mut self) -> anyhow::Result<()> {
         // Before a keeper is started there.
         self.open_root()?;
-        if let Err(error) = self.store.now(|store| store.prune(KEEP_ENDED)).await {
+        if let Err(error) = self.store.now(ANSWER_WITHIN, |store| store.prune(KEEP_ENDED)).await {
             self.trouble(&format!("forgetting the oldest runs: {error}"));
         }
-        let records = self.store.now(|store| store.open_runs()).await?;
-        for id in RunFiles::with_pipes(&self.state)? {
-            if !records.iter().any(|record| record.id == id) {
-                RunFiles::remove_pipes(&self.state, id)?;
-            }
-        }
+        let records = self.store.now(ANSWER_WITHIN, |store| store.open_runs()).await?;
+        let known: BTreeSet<RunId> = records.iter().map(|record| record.id).collect();
+        let removed = self.files.now(ANSWER_WITHIN, move |files| {
+            let mut left = RunFiles::with_pipes(&files.state)?.into_iter().filter(|id| !known.contains(id));
+            left.try_for_each(|id| RunFiles::remove_pipes(&files.state, id))
+        });
+        removed.await?;
         let held = match self.keeper.connect().await {
             Ok(held) => held,
             Err(error) => {
@@ -283,11 +285,8 @@ impl Daemon {
         if unknown.is_empty() {
             return Ok(Vec::new());
         }
-        if let Some(why) = self.store.silence() {
-            return Err(StoreError::Failed { doing: "reading the state", why });
-        }
         let unknown = unknown.clone();
-        let ended = self.store.now(move |store| {
+        let ended = self.store.now(ANSWER_WITHIN, move |store| {
             let mut ended = Vec::new();
             for name in unknown {
                 if store.run(name.id)?.is_some_and(|record| matches!(record.stage, Stage::Ended(_))) {

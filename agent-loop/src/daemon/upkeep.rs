@@ -11,13 +11,12 @@ use crate::supervise::fleet::{FleetEvent, FleetSettings};
 impl Daemon {
     /// Tells systemd, where it asked to be told, that the loop which drains the rings goes round, and what it does.
     pub(super) fn beat(&mut self) {
-        let silence = self.store.silence();
-        match (self.store_is_silent, &silence) {
-            (false, Some(why)) => self.trouble(why),
-            (true, None) => self.say("the disk of the state answers again"),
-            (true, Some(_)) | (false, None) => {}
+        for news in [self.store.news(), self.files.news()].into_iter().flatten() {
+            match news {
+                Ok(answers) => self.say(&answers),
+                Err(silent) => self.trouble(&silent),
+            }
         }
-        self.store_is_silent = silence.is_some();
         let alive = self.fleet.records().filter(|record| !matches!(record.stage, Stage::Queued)).count();
         let waiting = self.fleet.records().count() - alive;
         let keeper = self.keeper.state().map_or_else(|_| "no keeper".to_owned(), |pid| format!("keeper {pid}"));
@@ -66,6 +65,7 @@ impl Daemon {
     /// As [`Daemon::try_again`].
     pub(super) async fn again(&mut self) -> anyhow::Result<()> {
         self.keeper.look();
+        self.give_up_waiting();
         self.discard_all().await;
         self.prove_again().await;
         self.read_again().await;

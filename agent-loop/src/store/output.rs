@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -115,10 +115,10 @@ impl RunFiles {
         Ok(runs.into_iter().collect())
     }
 
-    /// Where the output of a run is: standard output, standard error. For people; not to be opened by us.
+    /// Where below the log directory the output of a run is: standard output, standard error. For people; not to be opened by us.
     #[must_use]
-    pub fn paths(log: &LogDir, run: RunId) -> [PathBuf; 2] {
-        STREAMS.map(|(file, _)| log.path().join(RUNS).join(run.to_string()).join(file))
+    pub fn paths(log: &Path, run: RunId) -> [PathBuf; 2] {
+        STREAMS.map(|(file, _)| log.join(RUNS).join(run.to_string()).join(file))
     }
 
     /// Opens the output of a run for reading: standard output, standard error.

@@ -8,7 +8,7 @@ use agent_loop::keeper::process::protocol::{CgroupLimits, MOST_RUNS, Reply, Requ
 use agent_loop_tests::harness::eventually;
 use agent_loop_tests::{needs, sys};
 
-use super::bench::{Place, process, run};
+use super::bench::{Place, With, process, run, shell};
 use super::hostile::Raw;
 
 #[test]
@@ -151,4 +151,37 @@ fn nothing_is_written_to_stdout_and_readiness_is_told_once() {
     ready.set_nonblocking(true).expect("our socket");
     assert!(ready.recv(&mut said).is_err(), "one word");
     eventually("the socket's end", || (!place.socket().exists()).then_some(()));
+}
+
+#[test]
+fn a_frozen_place_is_told_and_no_birth_in_it_holds_the_keeper_up() {
+    needs!(cgroup);
+    let place = Place::new();
+    let _keeper = place.keeper();
+    let mut daemon = place.daemon();
+    let freeze = |how: &str| fs::write(place.runs().join("cgroup.freeze"), how).expect("the place");
+    let frozen = || fs::read_to_string(place.runs().join("cgroup.events")).expect("its events").contains("frozen 1");
+    let prepare = |number| Request::Prepare { run: run(number), limits: CgroupLimits::default() };
+    freeze("1");
+    eventually("a frozen place", || frozen().then_some(()));
+    // The first one is tried with a child.
+    let why = daemon.refused(prepare(1));
+    assert!(why.contains("something above it is frozen; thaw it"), "{why}");
+    assert!(!place.cgroup(&run(1)).exists(), "nothing of it is left");
+    freeze("0");
+    eventually("a place that is not frozen", || (!frozen()).then_some(()));
+    daemon.start(&run(2), "sleep 1000");
+    // From then on it is known how births are had there: they wait, and the keeper does not.
+    freeze("1");
+    let born = daemon.bear(&run(3), &shell("exit 6"), &With::default());
+    daemon.thaw(&run(3));
+    assert!(
+        fs::read_to_string(place.cgroup(&run(3)).join("cgroup.procs"))
+            .is_ok_and(|it| it.contains(&born.main.pid.to_string()))
+    );
+    // Who waits can be ended all the same.
+    daemon.finish(&run(2));
+    freeze("0");
+    assert_eq!(daemon.until_exited(&run(3)), Some(6 << 8));
+    daemon.finish(&run(3));
 }

@@ -122,7 +122,7 @@ struct Hanging {
 
 impl Hanging {
     fn mount(host: &Host, name: &str) -> Self {
-        let (image, path) = (host.path(format!("{name}.img")), host.path(name));
+        let (image, path) = (host.path(format!("{}.img", name.replace('/', "-"))), host.path(name));
         fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("a scratch file");
         run("mkfs.ext4", &["-q".as_ref(), image.as_os_str()]);
         fs::create_dir(&path).expect("a directory");
@@ -277,4 +277,91 @@ fn with_a_disk_of_the_state_that_does_not_answer_runs_are_stopped_and_questions_
     eventually("all to be well", || host.degraded().is_empty().then_some(()));
     let id = host.start(&[], shell("exit 4"));
     assert_eq!((host.ended(&id)["code"].as_i64(), host.run(&over)["code"].as_i64()), (Some(4), Some(3)));
+}
+
+#[test]
+fn with_a_disk_of_the_files_of_runs_that_does_not_answer_limits_are_kept_and_a_launch_is_given_up_with_its_reason() {
+    needs!(root, bpf, cgroup);
+    if let Some(why) = without_loops() {
+        return skip(test_name!(), why);
+    }
+    let host = Host::new();
+    fs::create_dir(host.path("log")).expect("a directory");
+    fs::set_permissions(host.path("log"), fs::Permissions::from_mode(0o755)).expect("our directory");
+    // The audit log and the state are elsewhere, and answer.
+    let runs = Hanging::mount(&host, "log/runs");
+    let daemon = host.serving();
+    let mut runs = runs;
+    let limited = host.start(&["--limit", "3s", "--grace", "100ms"], shell("exec sleep 600"));
+    let other = host.start(&["--grace", "100ms"], shell("exec sleep 600"));
+    for id in [&limited, &other] {
+        host.in_state(id, "running");
+    }
+    runs.hang();
+    let ran = host.path("agents/ran");
+    let launched = host.start(&[], shell(&format!("touch {}", ran.display())));
+    host.in_state(&launched, "launching");
+    let ended = host.ended(&limited);
+    assert_eq!((&ended["outcome"], &ended["proven"]), (&"deadline".into(), &true.into()), "{ended}\n{}", daemon.log());
+    let ended = host.ended(&launched);
+    let why = ended["why"].to_string();
+    assert_eq!(ended["outcome"], "launch_failed", "{ended}\n{}", daemon.log());
+    assert!(why.contains("making the files of its output: their disk has not answered for"), "{why}");
+    assert!(host.degraded().concat().contains("a disk of the files of runs has not answered for"));
+    assert_eq!(stop(&host, &other)["outcome"], "operator", "{}", daemon.log());
+    // A keeper that is lost meanwhile is replaced, and nothing waits for what it would have to open.
+    let last = host.keeper();
+    host.kill_keeper();
+    eventually("another keeper", || host.has_keeper().filter(|keeper| *keeper != last));
+
+    runs.answer();
+    let id = host.start(&[], shell("echo here; exit 4"));
+    assert_eq!(host.ended(&id)["code"], 4, "{}", daemon.log());
+    assert_eq!(host.output(&id), "here\n");
+    // What came too late is removed as everything else.
+    let pipes = || fs::read_dir(host.path("state/pipes")).expect("the pipes").count();
+    eventually("no pipe of a run to be left", || (pipes() == 0).then_some(()));
+    assert!(!ran.exists(), "it was given up");
+    eventually("all to be well", || host.degraded().is_empty().then_some(()));
+}
+
+#[test]
+fn a_keeper_that_is_lost_while_the_disk_of_the_state_does_not_answer_is_replaced_and_limits_are_kept() {
+    needs!(root, bpf, cgroup);
+    if let Some(why) = without_loops() {
+        return skip(test_name!(), why);
+    }
+    let host = Host::new();
+    let state = Hanging::mount(&host, "state");
+    let daemon = host.serving();
+    let mut state = state;
+    let over = host.start(&[], shell("exit 3"));
+    assert_eq!(host.ended(&over)["code"], 3);
+    let go = host.path("agents/go");
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done; exec sleep 600", go.display());
+    let limited = host.start(&["--limit", "12s", "--grace", "100ms"], shell(&wait));
+    host.in_state(&limited, "running");
+    let first = host.start(&["--limit", "3s", "--grace", "100ms"], shell("exec sleep 600"));
+    host.in_state(&first, "running");
+    let mains = [&first, &limited].map(|id| host.run(id)["main_pid"].as_i64().expect("a process"));
+    let gone = |pid: i64| !Path::new(&format!("/proc/{pid}")).exists();
+    // Of nobody that the fleet knows: what it is, only the state could tell.
+    fs::create_dir(host.runs().join(format!("run-{over}.7"))).expect("a cgroup");
+
+    state.hang();
+    // What is to be remembered of its end waits for the disk from now on.
+    eventually("the first limit to be kept", || gone(mains[0]).then_some(()));
+    eventually("the silence to be seen", || host.degraded().concat().contains("disk of the state").then_some(()));
+    let last = host.keeper();
+    host.kill_keeper();
+    eventually("another keeper", || host.has_keeper().filter(|keeper| *keeper != last));
+    fs::write(&go, "").expect("a scratch file");
+    eventually("the limit to be kept", || gone(mains[1]).then_some(()));
+    assert!(daemon.log().contains("that are not known are left as they are"), "{}", daemon.log());
+
+    state.answer();
+    let ended = host.ended(&limited);
+    assert_eq!((&ended["outcome"], &ended["proven"]), (&"deadline".into(), &true.into()), "{ended}\n{}", daemon.log());
+    assert_eq!(host.ended(&host.start(&[], shell("exit 4")))["code"], 4);
+    let _ = fs::remove_dir(host.runs().join(format!("run-{over}.7")));
 }

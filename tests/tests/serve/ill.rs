@@ -61,6 +61,30 @@ fn a_deadline_is_kept_while_the_states_disk_fails_and_its_end_is_remembered_when
     assert!(daemon.terminate().success());
 }
 
+/// A kill of what is not born yet is carried out later, by another daemon perhaps: it is acknowledged once it is remembered.
+#[test]
+fn a_kill_that_cannot_be_remembered_is_not_acknowledged() {
+    needs!(root, bpf, cgroup, fuse);
+    let host = Host::new();
+    host.configure("max_agents = 1\n", "user = \"nobody\"\n", "");
+    let disk = under(&host, "state", 0o700);
+    let daemon = host.serving();
+    let first = host.start(&["--grace", "100ms"], shell(LOOPS));
+    host.in_state(&first, "running");
+    let queued = host.start(&[], shell("exit 4"));
+    assert_eq!(host.run(&queued)["state"], "queued");
+    disk.fall_ill(true);
+    let kill = || host.ask(["kill", &queued, "--reason", "while its disk fails"]);
+    let refused = kill();
+    assert!(!refused.status.success(), "{}", daemon.log());
+    assert!(said(&refused).contains("which a restart would forget"), "{}", said(&refused));
+    disk.fall_ill(false);
+    // It is tried until it is remembered, and is no agent then.
+    let run = host.ended(&queued);
+    assert_eq!(run["outcome"], "withdrawn", "{run}\n{}", daemon.log());
+    stop(&host, &first);
+}
+
 #[test]
 fn a_daemon_lost_while_the_states_disk_fails_is_replaced_by_one_that_goes_on_with_its_runs() {
     needs!(root, bpf, cgroup, fuse);

@@ -303,3 +303,38 @@ fn i12_an_agent_that_waits_at_a_full_pipe_holds_nobody_up() {
     assert_eq!(host.output(&id).len(), 1_000_000);
     stop(&host, &busy);
 }
+
+#[test]
+fn a_keeper_that_is_asked_to_end_in_a_flood_of_output_loses_no_byte_between_pipe_and_file() {
+    needs!(root, bpf, cgroup);
+    const FLOODS: u64 = 12;
+    const LINES: u64 = 400_000;
+    let host = Host::new();
+    let daemon = host.serving();
+    let go = host.path("agents/go");
+    // Each flood is many times what a pipe holds: it is under way when its keeper is asked to end.
+    let script = format!(
+        "n=0; while [ $n -lt {FLOODS} ]; do until [ -e {0}$n ]; do sleep 0.01; done; \
+         seq $((1000000 + n * {LINES})) $((1000000 + n * {LINES} + {LINES} - 1)); n=$((n + 1)); done; exit 5",
+        go.display()
+    );
+    let id = host.start(&["--limit", "1h", "--grace", "100ms"], shell(&script));
+    host.in_state(&id, "running");
+    let file = host.path(format!("log/runs/{id}/stdout"));
+    let written = || fs::metadata(&file).expect("its output").len();
+    // Numbers of seven digits, with an end of line.
+    let flood = 8 * LINES;
+    for n in 0..FLOODS {
+        let keeper = host.keeper_process();
+        fs::write(format!("{}{n}", go.display()), "").expect("a scratch file");
+        eventually("a flood", || (written() > n * flood).then_some(()));
+        keeper.signal(libc::SIGTERM);
+        eventually("another keeper", || host.has_keeper().filter(|another| *another != keeper.pid));
+        eventually("the rest of the flood", || (written() >= (n + 1) * flood).then_some(()));
+        assert_eq!(written(), (n + 1) * flood, "after {n} keepers");
+    }
+    let run = host.ended(&id);
+    assert_eq!((&run["code"], &run["output_bytes"]), (&5.into(), &(FLOODS * flood).into()), "{run}\n{}", daemon.log());
+    let whole: String = (0..FLOODS * LINES).map(|line| format!("{}\n", 1_000_000 + line)).collect();
+    assert!(host.output(&id) == whole);
+}

@@ -27,7 +27,7 @@ fn run() -> RunView {
         remaining_ms: Some(-1),
         main_pid: Some(4711),
         alive: 0,
-        output_bytes: 12,
+        output_bytes: Some(12),
         reason: text("deadline"),
         outcome: text("deadline"),
         status: text("SIGKILL"),

@@ -104,8 +104,8 @@ pub struct RunView {
     pub main_pid: Option<u32>,
     /// Processes of its tree that are alive.
     pub alive: u64,
-    /// Bytes of output so far.
-    pub output_bytes: u64,
+    /// Bytes of output so far; not known of one that is over while the disk of its output does not answer.
+    pub output_bytes: Option<u64>,
     /// Why it is or was stopped, as a word.
     pub reason: Option<String>,
     /// How it ended: `ended`, `deadline`, `operator`, `launch_failed`, `lost_to_reboot` and so on.

@@ -33,7 +33,7 @@ const STACK: usize = 256 << 10;
 /// What the loop asks of the thread.
 enum Order {
     /// Drain this for a run.
-    Drain(RunName, Drain),
+    Drain(RunName, Box<Drain>),
     /// Nobody of it lives: read the rest, say how it stands, and let it go.
     Finish(RunName, SyncSender<OutputState>),
 }
@@ -96,7 +96,7 @@ impl Drainer {
     /// Drains this for a run from now on.
     pub(super) fn drain(&self, name: RunName, drain: Drain) {
         self.shared.told().states.insert(name, drain.state().clone());
-        self.order(Order::Drain(name, drain));
+        self.order(Order::Drain(name, Box::new(drain)));
     }
 
     /// How the output of a run stands.
@@ -225,7 +225,7 @@ impl Thread {
         let _ = self.shared.orders.read();
         loop {
             match self.orders.try_recv() {
-                Ok(Order::Drain(name, drain)) => drop(self.drains.insert(name, drain)),
+                Ok(Order::Drain(name, drain)) => drop(self.drains.insert(name, *drain)),
                 Ok(Order::Finish(name, answer)) => {
                     let Some(mut drain) = self.drains.remove(&name) else {
                         let _ = answer.send(OutputState::none(name.to_string()));

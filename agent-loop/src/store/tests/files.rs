@@ -258,7 +258,7 @@ fn what_the_agent_writes_comes_out_of_its_own_pipe() {
         // The agent's end blocks as a pipe does, the keeper's does not.
         assert!(!OFlag::from_bits_retain(fcntl(writer, FcntlArg::F_GETFL).expect("open")).contains(OFlag::O_NONBLOCK));
     }
-    let [out, err] = RunFiles::paths(&log, id(1));
+    let [out, err] = RunFiles::paths(log.path(), id(1));
     assert_eq!((fs::read(&out).expect("out"), fs::read(&err).expect("err")), (b"aaa".to_vec(), b"bbb".to_vec()));
     assert_eq!((mode(&out), mode(&err)), (0o600, 0o600));
     assert_eq!(mode(&state.path().join(format!("pipes/{}.out", id(1)))), 0o600);
@@ -312,7 +312,7 @@ fn the_pipes_of_a_run_go_and_its_output_stays() {
         RunFiles::remove_pipes(&state, id(2)).expect("ours");
     }
     assert_eq!(RunFiles::with_pipes(&state).expect("one"), [id(1)]);
-    assert!(RunFiles::paths(&log, id(2)).iter().all(|path| path.exists()));
+    assert!(RunFiles::paths(log.path(), id(2)).iter().all(|path| path.exists()));
     let error = RunFiles::reopen(&state, &log, id(2)).expect_err("its pipes are gone");
     contains(&error.to_string(), &["opening the pipe"]);
     File::create(state.path().join("pipes/01hf.out")).expect("ours");
@@ -325,7 +325,7 @@ fn what_stands_in_the_place_of_a_pipe_or_an_output_is_refused() {
     let (state, log) = (scratch.state(), scratch.log());
     drop(RunFiles::create(&state, &log, id(1)).expect("new"));
     let pipe = state.path().join(format!("pipes/{}.out", id(1)));
-    let [out, _] = RunFiles::paths(&log, id(1));
+    let [out, _] = RunFiles::paths(log.path(), id(1));
 
     fs::remove_file(&pipe).expect("ours");
     fs::write(&pipe, b"").expect("ours");

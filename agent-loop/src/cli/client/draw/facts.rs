@@ -122,7 +122,7 @@ pub(in crate::cli::client) fn run(view: &RunView, now: jiff::Timestamp, page: Pa
     facts.some("limit", view.remaining_ms.filter(|_| open).map(limit));
     facts.some("main", view.main_pid.map(|pid| format!("process {pid}")));
     facts.fact("alive", &count(view.alive, "process", "processes"));
-    facts.fact("output", &bytes(view.output_bytes));
+    facts.fact("output", &view.output_bytes.map_or_else(|| "not known".to_owned(), bytes));
     facts.some("reason", view.reason.as_deref().map(visible));
     facts.some("outcome", view.outcome.as_deref().map(visible));
     facts.some("status", view.status.as_deref().map(visible));

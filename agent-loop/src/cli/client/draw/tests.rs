@@ -28,7 +28,7 @@ fn running() -> RunView {
         remaining_ms: Some(2_821_000),
         main_pid: Some(4711),
         alive: 4,
-        output_bytes: 123_456,
+        output_bytes: Some(123_456),
         ..RunView::default()
     }
 }
@@ -44,7 +44,7 @@ fn ended() -> RunView {
         elapsed_ms: Some(3_610_250),
         remaining_ms: Some(-10_250),
         main_pid: Some(99),
-        output_bytes: 12,
+        output_bytes: Some(12),
         reason: Some("deadline".to_owned()),
         outcome: Some("deadline".to_owned()),
         status: Some("SIGKILL".to_owned()),

@@ -179,7 +179,7 @@ fn row(run: &RunView, name: &str, chosen: bool) -> (String, String) {
     let after = format!(
         " {age:>8} {limit:<13} {:>5} {:>9}  {}",
         run.alive,
-        text::bytes(run.output_bytes),
+        run.output_bytes.map_or_else(|| "?".to_owned(), text::bytes),
         text::command(&run.argv)
     );
     (format!("{} {name:<9} ", if chosen { '>' } else { ' ' }), after)

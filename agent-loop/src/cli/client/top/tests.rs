@@ -19,7 +19,7 @@ fn run(id: &str, state: &str) -> RunView {
         elapsed_ms: Some(900_000),
         remaining_ms: Some(2_700_000),
         alive: 3,
-        output_bytes: 12_345,
+        output_bytes: Some(12_345),
         ..RunView::default()
     }
 }
