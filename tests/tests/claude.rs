@@ -141,9 +141,9 @@ fn a_daemon_that_a_tool_started_is_stopped_after_claude_ends() {
     stand_in.assert_played();
 
     assert_eq!((outcome.code, outcome.stdout.trim()), (0, "it runs"), "{}", outcome.stderr);
+    outcome.assert_nothing_left();
     outcome.assert_no_gap();
     outcome.assert_tree_accounted();
-    outcome.assert_nothing_left();
     let exit = outcome.run_exit();
     assert_eq!(exit.value["outcome"], "ended");
     assert!(exit.value["leftovers"].as_u64() >= Some(1), "{}", exit.value);

@@ -1,5 +1,8 @@
 //! What a forge does wrong, and what others do there meanwhile, over a whole life by `serve`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use agent_loop_tests::fake_github::{Answer, Ci, Fault, Heard, Origin, When};
 use agent_loop_tests::harness::{Scene, WORKS};
 use agent_loop_tests::needs;
@@ -230,6 +233,39 @@ fn checks_that_did_not_pass_are_no_pass_whatever_else_they_say() {
     scene.forge.world().ci = Ci::Passing;
     over_soon(&scene, number);
     assert_eq!(merges(&scene).len(), 1);
+}
+
+#[test]
+fn what_is_not_shown_yet_is_not_written_again() {
+    needs!(root, bpf, cgroup);
+    let scene = Scene::new(WORKS);
+    // The first answer that would show the comment, or the pull request, is as if it were not there.
+    let mut hidden = Vec::new();
+    for list in ["/issues/{issue_number}/comments", "/repos/{owner}/{repo}/pulls"] {
+        let hid = Arc::new(AtomicBool::new(false));
+        for look in 0..10 {
+            let hid = Arc::clone(&hid);
+            let hide = move |body: &mut Value| {
+                if body.as_array().is_some_and(|all| !all.is_empty()) && !hid.swap(true, Ordering::Relaxed) {
+                    *body = Value::Array(Vec::new());
+                }
+            };
+            scene.forge.play(When::next("get", list).after(look), Fault::Changed(Box::new(hide)));
+        }
+        hidden.push(hid);
+    }
+    let number = scene.issue("mend the door");
+    let _daemon = scene.serving();
+    scene.until("the end", || {
+        let made = |template| scene.forge.count("POST", template);
+        assert!(made("/issues/{issue_number}/comments") <= 1, "a comment again");
+        assert!(made("/repos/{owner}/{repo}/pulls") <= 1, "a pull request again");
+        hurry(&scene, number);
+        (!scene.forge.world().issues[&number].open && scene.task(number).is_none()).then_some(())
+    });
+    assert!(hidden.iter().all(|hid| hid.load(Ordering::Relaxed)), "both were hidden once");
+    assert_eq!((merges(&scene).len(), scene.comments(number).len()), (1, 1));
+    assert_eq!(scene.forge.wrong(), [] as [String; 0]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Whole lives by `serve` at a forge that loses answers, asks to wait, says what nobody knows, and takes the token away.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use agent_loop_tests::fake_github::{Answer, Ci, Fault, Heard, TOKEN, When, World};
@@ -20,6 +21,8 @@ enum Wrong {
     Gateway,
     /// It is not done: there were too many of late.
     Limited,
+    /// It is not done: the token is not accepted, this once.
+    Token,
 }
 
 /// Which write.
@@ -35,7 +38,7 @@ enum Which {
     Branch,
 }
 
-const WRONGS: [Wrong; 5] = [Wrong::Unheard, Wrong::Unsent, Wrong::Cut, Wrong::Gateway, Wrong::Limited];
+const WRONGS: [Wrong; 6] = [Wrong::Unheard, Wrong::Unsent, Wrong::Cut, Wrong::Gateway, Wrong::Limited, Wrong::Token];
 /// The writes before the checks are awaited, and those after it: a life has one fault of each.
 const EARLY: [Which; 4] = [Which::Claim, Which::Label, Which::Comment, Which::Pull];
 const LATE: [Which; 5] = [Which::Merge, Which::Close, Which::Branch, Which::Release, Which::Comment];
@@ -48,13 +51,14 @@ impl Wrong {
             Self::Cut => Fault::CutShort,
             Self::Gateway => Fault::Done(Answer::bad_gateway()),
             Self::Limited => Fault::Instead(Answer::secondary_limit(1)),
+            Self::Token => Fault::Instead(Answer::bad_credentials()),
         }
     }
 
     const fn is_done(self) -> bool {
         match self {
             Self::Unheard | Self::Cut | Self::Gateway => true,
-            Self::Unsent | Self::Limited => false,
+            Self::Unsent | Self::Limited | Self::Token => false,
         }
     }
 }
@@ -159,8 +163,7 @@ impl Life {
                 Which::Release => it.method == "DELETE" && it.path.ends_with(&claim),
                 Which::Branch => it.method == "DELETE" && it.path.ends_with(&branch),
             };
-            // What a token was refused for was not done either, and is no repetition.
-            heard.iter().filter(is).filter(|it| it.status != Some(401)).count()
+            heard.iter().filter(is).count()
         };
         for which in [Which::Claim, Which::Label, Which::Comment, Which::Pull, Which::Merge, Which::Close] {
             // The late one of a comment is an edit of it.
@@ -222,6 +225,10 @@ fn hurry(scene: &Scene) {
             // It may have come to its end meanwhile.
             let _ = scene.host.ask(["resume", task["issue"].as_str().expect("a name")]);
         }
+    }
+    let mut said = BTreeSet::new();
+    for comment in scene.forge.world().comments.values() {
+        assert!(said.insert(comment.issue), "said twice on issue {}: {}", comment.issue, comment.body);
     }
 }
 
@@ -324,11 +331,13 @@ fn lives(faults: &[(Which, Which, Wrong)]) {
 }
 
 /// The writes that matter most; `AGENT_LOOP_LIVES`, which `cargo xtask lives` sets, has every write go wrong in every way.
-const SOME: [(Which, Which, Wrong); 4] = [
+const SOME: [(Which, Which, Wrong); 6] = [
     (Which::Pull, Which::Merge, Wrong::Unheard),
     (Which::Comment, Which::Close, Wrong::Cut),
     (Which::Claim, Which::Comment, Wrong::Gateway),
     (Which::Label, Which::Branch, Wrong::Limited),
+    (Which::Pull, Which::Close, Wrong::Unsent),
+    (Which::Comment, Which::Merge, Wrong::Token),
 ];
 
 #[test]
