@@ -11,7 +11,7 @@ use std::time::Duration;
 use agent_loop::audit::log::{AuditLog, Disk, Files, Keep, OpenError, Opened, Place, Settings, layout};
 use agent_loop::audit::{Clock, Recorder};
 use agent_loop::model::BootNs;
-use agent_loop_tests::harness::skip;
+use agent_loop_tests::harness::{eventually, skip};
 
 use super::{Second, judged, state};
 
@@ -62,9 +62,16 @@ impl Cut {
         if volatile.moments.len() >= volatile.most {
             return;
         }
-        let dir = quick();
         let home = self.audit.parent().expect("a home");
-        copy(home, dir.path());
+        // A closed segment is compressed meanwhile: where it goes away under our hands, there was no such moment.
+        let dir = eventually("a moment of its own", || {
+            let dir = quick();
+            match copy(home, dir.path()) {
+                Ok(()) => Some(dir),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => panic!("copying a moment: {error}"),
+            }
+        });
         let now = |name: &Path| fs::read(self.audit.join(name)).ok();
         let mut fates: Vec<(PathBuf, Fates)> = Vec::new();
         for (name, (old, put)) in &volatile.files {
@@ -175,18 +182,20 @@ fn quick() -> tempfile::TempDir {
     tempfile::Builder::new().permissions(closed).tempdir_in(memory).expect("a scratch directory")
 }
 
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            fs::DirBuilder::new().create(&target).expect("made");
-            fs::set_permissions(&target, entry.metadata().expect("there").permissions()).expect("closed");
-            copy(&entry.path(), &target);
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            fs::DirBuilder::new().create(&target)?;
+            fs::set_permissions(&target, metadata.permissions())?;
+            copy(&entry.path(), &target)?;
         } else {
-            fs::copy(entry.path(), &target).expect("copied");
+            fs::copy(entry.path(), &target)?;
         }
     }
+    Ok(())
 }
 
 fn settings() -> Settings {
@@ -258,7 +267,7 @@ struct After {
 /// Cuts the power at this moment with this outcome, starts, goes on, and has the log judged.
 fn cut(moment: &Moment, outcome: &[usize], second: Option<&mut Second>) -> After {
     let dir = quick();
-    copy(moment.dir.path(), dir.path());
+    copy(moment.dir.path(), dir.path()).expect("copied");
     let audit = dir.path().join("audit");
     let mut told = Vec::new();
     for ((name, fates), fate) in moment.fates.iter().zip(outcome) {
