@@ -173,7 +173,7 @@ impl Task {
     /// The number of this leader in the supervisor's PID namespace; `None` outside of it.
     ///
     /// `struct pid` holds one number per namespace from the initial one (level 0) down to the task's own. Where our level is
-    /// known there is nothing to search for, which verifiers before Linux 6.12 take too long to follow.
+    /// known there is nothing to search for, which the verifiers of Linux 5.10 and 6.1 cannot follow.
     pub fn number(self) -> Read<Option<u32>> {
         let wanted = global(&PIDNS_INUM);
         if wanted == 0 {
