@@ -99,14 +99,15 @@ impl Repository {
         let quarantine = Quarantine::new(self.dir()).map_err(io_at(format!("{doing}: making a quarantine")))?;
         let _taking = self.taking.lock().await;
         let look = Look { repository: self, quarantine: &quarantine, doing: &doing };
-        match look.judge(file, &head.at, since, limits).await? {
-            Judged::Good { commits } => {
+        match look.judge(file, &head.at, since, limits).await {
+            Ok(commits) => {
                 quarantine.release().map_err(io_at(format!("{doing}: moving its objects over")))?;
                 let name = format!("refs/agent-loop/taken/{branch}/+");
                 self.git.must(self.local(&doing).args(["update-ref", &name, head.at.as_str()])).await?;
                 Ok(Taken::Upto { head: head.at, commits })
             }
-            Judged::Bad(why) => Ok(refused(why)),
+            Err(Ill::Work(why)) => Ok(refused(why)),
+            Err(Ill::Host(error)) => Err(error),
         }
     }
 }
@@ -115,10 +116,22 @@ fn refused(why: String) -> Taken {
     Taken::Refused(why)
 }
 
-/// What a look at objects in quarantine says.
-enum Judged {
-    Good { commits: u32 },
-    Bad(String),
+/// Why a look at objects in quarantine comes to no good end.
+enum Ill {
+    /// It is the work's own: for people, told once. Looked at again it would be the same.
+    Work(String),
+    /// This host failed at it, which is nobody's fault; it can be tried again.
+    Host(GitError),
+}
+
+impl From<GitError> for Ill {
+    fn from(error: GitError) -> Self {
+        if let GitError::TimedOut { after, .. } = error {
+            // Nothing but what the agent made can take that long.
+            return Self::Work(format!("git found no end of the bundle in {} s", after.as_secs()));
+        }
+        Self::Host(error)
+    }
 }
 
 /// A look at objects in quarantine.
@@ -129,17 +142,8 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn judge(&self, pack: File, head: &Sha, since: &Sha, limits: TakeLimits) -> Result<Judged, GitError> {
-        match self.look(pack, head, since, limits).await {
-            // Nothing but what the agent made can take that long.
-            Err(GitError::TimedOut { after, .. }) => {
-                Ok(Judged::Bad(format!("git found no end of the bundle in {} s", after.as_secs())))
-            }
-            judged => judged,
-        }
-    }
-
-    async fn look(&self, pack: File, head: &Sha, since: &Sha, limits: TakeLimits) -> Result<Judged, GitError> {
+    /// Judges the objects of a pack; how many commits are new.
+    async fn judge(&self, pack: File, head: &Sha, since: &Sha, limits: TakeLimits) -> Result<u32, Ill> {
         // Each object is checked, and that whatever it names is there.
         let ignored = "badTimezone=ignore,missingSpaceBeforeDate=ignore,zeroPaddedFilemode=ignore";
         let index = [
@@ -150,60 +154,53 @@ impl Look<'_> {
             format!("--max-input-size={}", limits.bytes),
             "--threads=2".to_owned(),
         ];
-        let said = self.run(self.call().stdin(pack).args(index)).await?;
-        if said.code != Some(0) {
-            return self.not_sound(&said);
-        }
+        self.must(self.call().stdin(pack).args(index)).await?;
         let unpacked = self.unpacked().await?;
         if unpacked > limits.unpacked {
             let most = limits.unpacked;
-            return Ok(Judged::Bad(format!(
+            return Err(Ill::Work(format!(
                 "the bundle holds {unpacked} bytes once unpacked, more than {most} are let in"
             )));
         }
         let commit = format!("{head}^{{commit}}");
-        let said = self.run(self.call().args(["cat-file", "-e", &commit])).await?;
+        let said = self.ended(self.call().args(["cat-file", "-e", &commit])).await?;
         if said.code != Some(0) {
-            return Ok(Judged::Bad(format!("the branch in the bundle points at {head}, which is no commit in it")));
+            return Err(Ill::Work(format!("the branch in the bundle points at {head}, which is no commit in it")));
         }
         // And that all of the history is there, as git itself does after a fetch.
-        let said =
-            self.run(self.call().args(["rev-list", "--objects", "--quiet", head.as_str(), "--not", "--all"])).await?;
-        if said.code != Some(0) {
-            return self.not_sound(&said);
-        }
-        if !self.repository.is_ancestor(since, head, self.call()).await? {
-            let why = "is not in the history of the branch: it was rewritten, or is another history";
-            return Ok(Judged::Bad(format!("commit {}, which the agent was given, {why}", since.short())));
+        self.must(self.call().args(["rev-list", "--objects", "--quiet", head.as_str(), "--not", "--all"])).await?;
+        let said = self.ended(self.call().args(["merge-base", "--is-ancestor", since.as_str(), head.as_str()])).await?;
+        match said.code {
+            Some(0) => {}
+            Some(1) => {
+                let why = "is not in the history of the branch: it was rewritten, or is another history";
+                return Err(Ill::Work(format!("commit {}, which the agent was given, {why}", since.short())));
+            }
+            Some(_) | None => return Err(self.not_sound(&said)),
         }
         let most = u64::from(limits.commits);
         let count = [format!("--max-count={}", most + 1), head.to_string(), "--not".to_owned(), since.to_string()];
-        let call = self.call().args(["rev-list", "--count"]).args(count).args(["--glob=refs/forge/*"]);
-        let said = self.run(call).await?;
-        let commits: u64 = match (said.code, said.out.trim().parse()) {
-            (Some(0), Ok(commits)) => commits,
-            _ => return Err(failed(self.doing, said.why())),
-        };
-        match u32::try_from(commits) {
-            Ok(commits) if commits <= limits.commits => Ok(Judged::Good { commits }),
-            Ok(_) | Err(_) => Ok(Judged::Bad(format!("there are more than {most} new commits"))),
-        }
+        let said =
+            self.must(self.call().args(["rev-list", "--count"]).args(count).args(["--glob=refs/forge/*"])).await?;
+        let commits: u64 =
+            said.out.trim().parse().map_err(|error| failed(self.doing, format!("counting commits: {error}")))?;
+        u32::try_from(commits)
+            .ok()
+            .filter(|commits| *commits <= limits.commits)
+            .ok_or_else(|| Ill::Work(format!("there are more than {most} new commits")))
     }
 
     /// How many bytes the objects in quarantine have once they are unpacked; git reads that without unpacking them.
-    async fn unpacked(&self) -> Result<u64, GitError> {
+    async fn unpacked(&self) -> Result<u64, Ill> {
         let doing = || format!("{}: weighing its objects", self.doing);
         let path = self.quarantine.dir.join("sizes");
         let file = File::create_new(&path).map_err(io_at(doing()))?;
         // Without our own: a pack that was completed holds all that it needs.
         let args = ["cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectsize)"];
-        let said = self.run(self.quarantined().stdout(file).args(args)).await?;
-        if said.code != Some(0) {
-            return Err(failed(self.doing, said.why()));
-        }
+        self.must(self.quarantined().stdout(file).args(args)).await?;
         let sizes = std::fs::read_to_string(&path).map_err(io_at(doing()))?;
         let sum = sizes.lines().try_fold(0_u64, |sum, size| Some(sum.saturating_add(size.parse::<u64>().ok()?)));
-        sum.ok_or_else(|| failed(self.doing, "git told a size that is no number".to_owned()))
+        sum.ok_or_else(|| failed(self.doing, "git told a size that is no number".to_owned()).into())
     }
 
     /// A call that sees the quarantine and our repository, and writes into the quarantine.
@@ -217,17 +214,25 @@ impl Look<'_> {
         self.repository.local(self.doing).hostile().env("GIT_OBJECT_DIRECTORY", self.quarantine.objects())
     }
 
-    async fn run(&self, call: Call) -> Result<Said, GitError> {
-        self.repository.git.run(call).await
+    /// Runs git, which has to succeed.
+    async fn must(&self, call: Call) -> Result<Said, Ill> {
+        let said = self.ended(call).await?;
+        if said.code == Some(0) { Ok(said) } else { Err(self.not_sound(&said)) }
     }
 
-    /// git does not like what it read; or this host has trouble, which is nobody's fault.
-    fn not_sound(&self, said: &Said) -> Result<Judged, GitError> {
+    /// Runs git, which has to come to an end of its own.
+    async fn ended(&self, call: Call) -> Result<Said, Ill> {
+        let said = self.repository.git.run(call).await?;
+        if said.code.is_some() { Ok(said) } else { Err(self.not_sound(&said)) }
+    }
+
+    /// git does not like what it read, or took more for it than it is given; or this host has trouble.
+    fn not_sound(&self, said: &Said) -> Ill {
         const HOST: [&str; 4] = ["No space left", "Disk quota", "Read-only file system", "Input/output error"];
         if HOST.iter().any(|it| said.err.contains(it)) {
-            return Err(failed(self.doing, said.why()));
+            return Ill::Host(failed(self.doing, said.why()));
         }
-        Ok(Judged::Bad(format!("git found the bundle unsound: {}", said.why())))
+        Ill::Work(format!("git found the bundle unsound: {}", said.why()))
     }
 }
 

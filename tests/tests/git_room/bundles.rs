@@ -1,13 +1,13 @@
 //! Bundles that no honest clone makes: each is refused, says why, and leaves nothing.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use agent_loop::forge::Sha;
 use agent_loop::git::{TakeLimits, Taken};
 use agent_loop_tests::needs;
 
-use super::world::{Room, Succeeded as _, sha};
+use super::world::{Room, Succeeded as _, program, sha};
 
 /// Takes what lies where the keeper puts it; it has to be refused.
 async fn refused(room: &Room, since: &Sha, what: &str) -> String {
@@ -209,4 +209,53 @@ async fn a_bundle_that_is_small_and_unpacks_to_much_is_refused() {
     let limits = TakeLimits { unpacked: 49 << 20, ..TakeLimits::default() };
     let taken = room.take_file(&room.bundle(), &given, limits).await.expect("this host works");
     assert_eq!(taken, Taken::Upto { head, commits: 1 });
+}
+
+/// Whatever of an agent's work costs git more than it is given: the same would come of it whenever it is tried again, so
+/// it is refused, and is no error of this host.
+#[tokio::test]
+async fn work_at_which_git_comes_to_its_limits_is_refused_at_whatever_step_that_is() {
+    needs!(root);
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let (git, at) = (scratch.path().join("git"), scratch.path().join("at"));
+    // Ended as the kernel ends it at its limit of processor time, or by its limit of memory, where a test says so.
+    let script = format!(
+        "#!/bin/sh\nread -r step how < {at}\ncase \" $* \" in *\" $step \"*)\n\
+         if [ -n \"$GIT_OBJECT_DIRECTORY\" ]; then\n\
+         [ \"$how\" = memory ] && {{ echo 'fatal: Out of memory, malloc failed' >&2; exit 128; }}\n\
+         [ \"$how\" = disk ] && {{ echo 'fatal: write error: No space left on device' >&2; exit 128; }}\n\
+         kill -\"$how\" $$\nfi;; esac\nexec {git} \"$@\"\n",
+        at = at.display(),
+        git = program("git").display()
+    );
+    fs::write(&at, "nothing\n").expect("a scratch file");
+    fs::write(&git, script).expect("a scratch file");
+    fs::set_permissions(&git, fs::Permissions::from_mode(0o755)).expect("our file");
+    let room = Room::with_git(&git).await;
+    let given = room.prepare().await;
+    let head = room.agent.commit("fix.txt", "fixed\n");
+    room.draw(&given).expect_success();
+    let take = async |how: &str| {
+        fs::write(&at, how).expect("a scratch file");
+        room.take_file(&room.bundle(), &given, TakeLimits::default()).await
+    };
+    let steps = ["index-pack", "--batch-all-objects", "-e", "--objects", "merge-base", "--count"];
+    for step in steps {
+        for how in ["XCPU", "KILL", "SEGV"] {
+            let taken = take(&format!("{step} {how}\n")).await;
+            let Ok(Taken::Refused(why)) = taken else { panic!("{step}, {how}: {taken:?}") };
+            assert!(why.contains("ended by a signal"), "{step}, {how}: {why}");
+            room.nothing_is_left();
+        }
+        // A commit that is not there is told by an exit code as well.
+        if step != "-e" {
+            let taken = take(&format!("{step} memory\n")).await;
+            assert!(matches!(&taken, Ok(Taken::Refused(why)) if why.contains("Out of memory")), "{step}: {taken:?}");
+            // A full disk of ours is nobody's work.
+            let taken = take(&format!("{step} disk\n")).await;
+            assert!(matches!(&taken, Err(error) if error.to_string().contains("No space")), "{step}: {taken:?}");
+        }
+    }
+    assert!(!room.holds(head.as_str()), "nothing of it came in");
+    assert_eq!(take("nothing\n").await.expect("this host works"), Taken::Upto { head, commits: 1 });
 }

@@ -51,17 +51,26 @@ pub struct Room {
 
 impl Room {
     pub async fn open() -> Self {
+        Self::with_git(&program("git")).await
+    }
+
+    /// With this program as the git of the room; the agent has the host's.
+    pub async fn with_git(git: &Path) -> Self {
         let fake = FakeGitHub::start();
         let url = fake.git_url();
-        Self::at(fake, url).await
+        Self::by(fake, url, git).await
     }
 
     /// With another address of the forge, such as that of a [`Between`].
     pub async fn at(fake: FakeGitHub, url: String) -> Self {
+        Self::by(fake, url, &program("git")).await
+    }
+
+    async fn by(fake: FakeGitHub, url: String, git: &Path) -> Self {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         // The agent has to come to its own part of it.
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711)).expect("our own");
-        let repository = Repository::open(&scratch.path().join("room"), &program("git"), url).await;
+        let repository = Repository::open(&scratch.path().join("room"), git, url).await;
         fs::DirBuilder::new().mode(0o711).create(scratch.path().join("gifts")).expect("a fresh directory");
         let agent = Agent::new(&scratch.path().join("agent"));
         Self { fake, repository: repository.expect("a fresh place"), agent, scratch }
