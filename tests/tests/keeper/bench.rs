@@ -173,9 +173,19 @@ impl Keeper {
         self.0.try_wait().expect("our child").is_none()
     }
 
-    /// How many descriptors it has open.
+    /// How many descriptors it has open at rest.
+    ///
+    /// It opens files for a moment to look into what the kernel tells it, and that of a cgroup is told late
+    /// (`CGROUP_FILE_NOTIFY_MIN_INTV` in `kernel/cgroup/cgroup.c`: 10 ms after the last).
     pub fn open(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it lives").count()
+        let count = || fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it lives").count();
+        let alike = |first: usize| {
+            (0..8).all(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                count() == first
+            })
+        };
+        eventually("as many descriptors for 40 ms", || Some(count()).filter(|&first| alike(first)))
     }
 
     /// Its children now, zombies too.

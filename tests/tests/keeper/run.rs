@@ -347,8 +347,7 @@ fn a_launch_takes_exactly_the_descriptors_that_were_announced_and_a_sealed_speci
     let keeper = place.keeper();
     let mut daemon = place.daemon();
     daemon.prepare(&run(1));
-    // The first run of a keeper tries a birth, and the word of that child's end may come after the answer: it is heard
-    // before the next question, and looked into by descriptors of its own.
+    // The first run of a keeper tries a birth, which may leave it with descriptors that it keeps.
     let nothing = Request::Launch { run: run(1), fds: Descriptors::default(), output_bytes: None };
     refusal(daemon.ask(nothing, &[]).reply);
     let open = keeper.open();
