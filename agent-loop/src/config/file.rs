@@ -1,24 +1,20 @@
 //! The file as it is written, and the way from there to the domain's types. [pure]
 
-use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+mod forge;
+mod read;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{
-    Agent, AgentKind, Audit, Checks, Claims, Command, Config, ConfigError, Host, Keeper, Kernel, Limits, Merge, OnFull,
-    Repo,
-};
+use self::forge::{BudgetsSection, CiSection, ClaimSection, MergeSection, RepoSection};
+use self::read::{Context, Written, at_least, known_name, seconds, some_time, span, word};
+use super::{Agent, AgentKind, Audit, Command, Config, ConfigError, Host, Keeper, Kernel, Limits, OnFull};
 use crate::audit::redact::{UserName, UserPattern};
-use crate::forge::MergeMethod;
-use crate::forge::github::Login;
 use crate::run;
 use crate::supervise::Leftovers;
-use crate::work::{Accept, Branch, Budgets, Labels, RepoName};
-
-type Written<T> = Option<Spanned<T>>;
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -33,62 +29,6 @@ struct File {
     claim: ClaimSection,
     budgets: BudgetsSection,
     repo: Vec<Spanned<RepoSection>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct CiSection {
-    required: Option<Vec<Spanned<String>>>,
-    accept: Option<Vec<Spanned<String>>>,
-    expect: Written<String>,
-    start_grace: Written<String>,
-    timeout: Written<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct MergeSection {
-    enabled: Option<bool>,
-    method: Written<String>,
-    delete_branch: Option<bool>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ClaimSection {
-    renew: Written<String>,
-    stale: Written<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct BudgetsSection {
-    failures: Written<u32>,
-    host_failures: Written<u32>,
-    check_fixes: Written<u32>,
-    conflict_fixes: Written<u32>,
-    merges: Written<u32>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RepoSection {
-    name: Written<String>,
-    api: Written<String>,
-    token_file: Written<PathBuf>,
-    app_id: Written<u64>,
-    installation_id: Written<u64>,
-    key_file: Written<PathBuf>,
-    base: Written<String>,
-    branch: Written<String>,
-    ready: Written<String>,
-    in_progress: Written<String>,
-    question: Written<String>,
-    priority: Option<Vec<Spanned<String>>>,
-    allowed: Option<Vec<Spanned<String>>>,
-    max_tasks: Written<u32>,
-    poll: Written<String>,
-    write_pause: Written<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -166,10 +106,6 @@ const ENTRIES: std::ops::RangeInclusive<u32> = 64..=1 << 22;
 const LONGEST_NAME: usize = 15;
 /// The kernel side has room for 64 names, of which a trial needs one.
 const MOST_WATCHED: usize = 60;
-/// The API of GitHub itself.
-const GITHUB: &str = "https://api.github.com";
-/// The branch of an issue.
-const BRANCH: &str = "issue-{number}-fix";
 /// Smaller segments would be mostly heads; larger ones are slow to read from their middle.
 const SEGMENTS: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
 /// The shortest life of a segment, and the shortest time between two anchors.
@@ -195,11 +131,6 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
         repos: context.repos(file.repo)?,
     };
     Ok(config)
-}
-
-struct Context<'a> {
-    text: &'a str,
-    name: &'a str,
 }
 
 impl Context<'_> {
@@ -376,274 +307,4 @@ impl Context<'_> {
             redact_patterns: self.list("audit.redact_patterns", it.redact_patterns, pattern)?.unwrap_or_default(),
         })
     }
-
-    fn ci(&self, it: CiSection) -> Result<Checks, ConfigError> {
-        let default = Checks::default();
-        let accept = |text: &str| match text {
-            "skipped" => Ok(Accept::Skipped),
-            "neutral" => Ok(Accept::Neutral),
-            _ => Err("write \"skipped\" or \"neutral\"; success is always accepted".to_owned()),
-        };
-        let accepted = self.list("ci.accept", it.accept, |text| accept(text).map(drop))?.unwrap_or_default();
-        Ok(Checks {
-            required: self.list("ci.required", it.required, word)?.unwrap_or_default(),
-            accept: accepted.iter().filter_map(|text| accept(text).ok()).collect(),
-            expect_none: self
-                .read("ci.expect", it.expect, |text| match text {
-                    "checks" => Ok(false),
-                    "none" => Ok(true),
-                    _ => Err("write \"checks\" or \"none\"".to_owned()),
-                })?
-                .unwrap_or(default.expect_none),
-            start_grace: self.read("ci.start_grace", it.start_grace, seconds)?.unwrap_or(default.start_grace),
-            timeout: self.read("ci.timeout", it.timeout, seconds)?.unwrap_or(default.timeout),
-        })
-    }
-
-    fn merge(&self, it: MergeSection) -> Result<Merge, ConfigError> {
-        let default = Merge::default();
-        Ok(Merge {
-            enabled: it.enabled.unwrap_or(default.enabled),
-            method: self
-                .read("merge.method", it.method, |text| match text {
-                    "merge" => Ok(MergeMethod::Merge),
-                    "squash" => Ok(MergeMethod::Squash),
-                    "rebase" => Ok(MergeMethod::Rebase),
-                    _ => Err("write \"squash\", \"merge\" or \"rebase\"".to_owned()),
-                })?
-                .unwrap_or(default.method),
-            delete_branch: it.delete_branch.unwrap_or(default.delete_branch),
-        })
-    }
-
-    fn claim(&self, it: ClaimSection) -> Result<Claims, ConfigError> {
-        let default = Claims::default();
-        let renew = self.read("claim.renew", it.renew, seconds)?.unwrap_or(default.renew);
-        let place = it.stale.as_ref().map(Spanned::span).unwrap_or_default();
-        let stale = self.read("claim.stale", it.stale, seconds)?.unwrap_or(default.stale);
-        if stale < renew * 3 {
-            let why = "write at least three times `renew`: a host that lives must never seem dead".to_owned();
-            return Err(self.wrong("claim.stale", &place, why));
-        }
-        Ok(Claims { renew, stale })
-    }
-
-    fn budgets(&self, it: BudgetsSection) -> Result<Budgets, ConfigError> {
-        let default = super::repo::budgets();
-        let some = |key, written| {
-            self.checked(key, written, |number: &u32| {
-                if (1..=100).contains(number) { Ok(()) } else { Err("write a number from 1 to 100".to_owned()) }
-            })
-        };
-        let any = |key, written| {
-            self.checked(key, written, |number: &u32| {
-                if *number <= 100 { Ok(()) } else { Err("write a number from 0 to 100".to_owned()) }
-            })
-        };
-        Ok(Budgets {
-            failures: some("budgets.failures", it.failures)?.unwrap_or(default.failures),
-            host: some("budgets.host_failures", it.host_failures)?.unwrap_or(default.host),
-            check_fixes: any("budgets.check_fixes", it.check_fixes)?.unwrap_or(default.check_fixes),
-            conflict_fixes: any("budgets.conflict_fixes", it.conflict_fixes)?.unwrap_or(default.conflict_fixes),
-            merges: some("budgets.merges", it.merges)?.unwrap_or(default.merges),
-        })
-    }
-
-    fn repos(&self, written: Vec<Spanned<RepoSection>>) -> Result<Vec<Repo>, ConfigError> {
-        let mut repos: Vec<Repo> = Vec::new();
-        for section in written {
-            let place = section.span();
-            let repo = self.repo(section)?;
-            if repos.iter().any(|known| known.name == repo.name && known.api == repo.api) {
-                let why = format!("{} is there twice: leave one out", repo.name);
-                return Err(self.wrong("repo.name", &place, why));
-            }
-            repos.push(repo);
-        }
-        Ok(repos)
-    }
-
-    fn repo(&self, section: Spanned<RepoSection>) -> Result<Repo, ConfigError> {
-        let place = section.span();
-        let it = section.into_inner();
-        let missing = |key: &str, why: &str| self.wrong(key, &place, why.to_owned());
-        let name =
-            self.read("repo.name", it.name, |text| text.parse::<RepoName>().map_err(|error| error.to_string()))?;
-        let name = name.ok_or_else(|| missing("repo.name", "write the repository's name, as \"owner/name\""))?;
-        let file = |key, written| self.directory(key, written);
-        let (token, key) = (file("repo.token_file", it.token_file)?, file("repo.key_file", it.key_file)?);
-        let number = |key, written: Written<u64>| self.checked(key, written, |_| Ok(()));
-        let (app, installation) =
-            (number("repo.app_id", it.app_id)?, number("repo.installation_id", it.installation_id)?);
-        let login = match (token, app, installation, key) {
-            (Some(token), None, None, None) => Login::Token(token),
-            (None, Some(app), Some(installation), Some(key)) => Login::App { app, installation, key },
-            _ => {
-                let why = "write either `token_file`, or `app_id`, `installation_id` and `key_file` together";
-                return Err(missing("repo.token_file", why));
-            }
-        };
-        let branch = self.checked("repo.branch", it.branch, |text: &String| {
-            let safe = text.matches("{number}").count() == 1 && text.replace("{number}", "7").parse::<Branch>().is_ok();
-            if safe {
-                Ok(())
-            } else {
-                Err("write a branch with `{number}` in it, as \"issue-{number}-fix\"".to_owned())
-            }
-        })?;
-        let default = Labels::default();
-        let label = |key, written, default| {
-            let found = self.read(key, written, |text| word(text).map(|()| text.to_owned()))?;
-            Ok::<_, ConfigError>(found.unwrap_or(default))
-        };
-        let labels = Labels {
-            ready: label("repo.ready", it.ready, default.ready)?,
-            in_progress: label("repo.in_progress", it.in_progress, default.in_progress)?,
-            question: label("repo.question", it.question, default.question)?,
-        };
-        if labels.ready == labels.in_progress
-            || labels.ready == labels.question
-            || labels.in_progress == labels.question
-        {
-            return Err(missing("repo.ready", "the three labels `ready`, `in_progress` and `question` must differ"));
-        }
-        let allowed = self.list("repo.allowed", it.allowed, word)?.unwrap_or_default();
-        if allowed.is_empty() {
-            let why = "write whose issues are taken: without a list nobody's are, and that is never meant";
-            return Err(missing("repo.allowed", why));
-        }
-        Ok(Repo {
-            name,
-            api: self.checked("repo.api", it.api, |text| word(text))?.unwrap_or_else(|| GITHUB.to_owned()),
-            login,
-            base: self.read("repo.base", it.base, |text| text.parse::<Branch>().map_err(|error| error.to_string()))?,
-            branch: branch.unwrap_or_else(|| BRANCH.to_owned()),
-            labels,
-            priority: self.list("repo.priority", it.priority, word)?.unwrap_or_default(),
-            allowed,
-            max_tasks: self
-                .checked("repo.max_tasks", it.max_tasks, |number| {
-                    if (1..=64).contains(number) { Ok(()) } else { Err("write a number from 1 to 64".to_owned()) }
-                })?
-                .unwrap_or(1),
-            poll: self.read("repo.poll", it.poll, seconds)?.unwrap_or(Duration::from_secs(60)),
-            write_pause: self.read("repo.write_pause", it.write_pause, span)?.unwrap_or(Duration::from_secs(1)),
-        })
-    }
-
-    fn directory(&self, key: &str, written: Written<PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
-        self.checked(key, written, |path| {
-            let wanted = "write an absolute path, without `..`";
-            if is_plain(path) { Ok(()) } else { Err(wanted.to_owned()) }
-        })
-    }
-
-    fn list(
-        &self,
-        key: &str,
-        written: Option<Vec<Spanned<String>>>,
-        check: impl Fn(&str) -> Result<(), String>,
-    ) -> Result<Option<Vec<String>>, ConfigError> {
-        let Some(written) = written else { return Ok(None) };
-        let one = |it: Spanned<String>| match check(it.get_ref()) {
-            Ok(()) => Ok(it.into_inner()),
-            Err(why) => Err(self.wrong(key, &it.span(), format!("{:?}: {why}", it.get_ref()))),
-        };
-        written.into_iter().map(one).collect::<Result<_, _>>().map(Some)
-    }
-
-    fn checked<T>(
-        &self,
-        key: &str,
-        written: Written<T>,
-        check: impl Fn(&T) -> Result<(), String>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(it) = written else { return Ok(None) };
-        match check(it.get_ref()) {
-            Ok(()) => Ok(Some(it.into_inner())),
-            Err(why) => Err(self.wrong(key, &it.span(), why)),
-        }
-    }
-
-    fn read<T>(
-        &self,
-        key: &str,
-        written: Written<String>,
-        read: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(it) = written else { return Ok(None) };
-        read(it.get_ref()).map(Some).map_err(|why| self.wrong(key, &it.span(), format!("{:?}: {why}", it.get_ref())))
-    }
-
-    fn wrong(&self, key: &str, span: &Range<usize>, why: String) -> ConfigError {
-        ConfigError { file: self.name.to_owned(), line: Some(self.line(span.start)), key: Some(key.to_owned()), why }
-    }
-
-    /// What the TOML itself is wrong by: a key nobody knows, a value of the wrong type, the form.
-    fn of_toml(&self, error: &toml::de::Error) -> ConfigError {
-        let start = error.span().map(|span| span.start);
-        // The library's own text draws a picture of several lines; its message is one.
-        let why = error.message().replace('\n', "; ");
-        ConfigError {
-            file: self.name.to_owned(),
-            line: start.map(|start| self.line(start)),
-            key: start.and_then(|start| self.key_at(start)),
-            why,
-        }
-    }
-
-    /// The number of the line, from 1.
-    fn line(&self, at: usize) -> usize {
-        1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count()
-    }
-
-    /// The key that the line at this place sets, with its section, as far as the text shows it.
-    fn key_at(&self, at: usize) -> Option<String> {
-        let number = self.line(at);
-        let (key, _) = self.text.lines().nth(number - 1)?.split_once('=')?;
-        let before: Vec<&str> = self.text.lines().take(number - 1).collect();
-        let header = before.iter().rev().find(|line| line.trim_start().starts_with('['));
-        let section = header.map(|line| line.trim().trim_matches(['[', ']']));
-        let key = key.trim();
-        Some(section.map_or_else(|| key.to_owned(), |section| format!("{section}.{key}")))
-    }
-}
-
-fn is_plain(path: &Path) -> bool {
-    let normal = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-    path.is_absolute() && path.components().all(normal) && path.file_name().is_some() && !has_control(path)
-}
-
-fn has_control(path: &Path) -> bool {
-    path.to_string_lossy().chars().any(char::is_control)
-}
-
-fn known_name(name: &str) -> Result<(), String> {
-    let odd = |c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/';
-    if name.is_empty() || name.contains(odd) { Err("write the name of a user or group".to_owned()) } else { Ok(()) }
-}
-
-fn span(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like \"90s\", \"10m\" or \"1h 30m\""))
-}
-
-/// At least a second.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let span = span(text)?;
-    if span.as_secs() > 0 { Ok(span) } else { Err("write at least \"1s\"".to_owned()) }
-}
-
-/// A name on a forge, or a word of a command: one line that says something.
-fn word(text: &str) -> Result<(), String> {
-    let good = !text.trim().is_empty() && text.len() <= 1000 && !text.chars().any(char::is_control);
-    if good { Ok(()) } else { Err("write one line of text".to_owned()) }
-}
-
-fn at_least(shortest: Duration, text: &str) -> Result<Duration, String> {
-    let wanted = || format!("write {} or more", humantime::format_duration(shortest));
-    span(text).and_then(|span| if span >= shortest { Ok(span) } else { Err(wanted()) })
-}
-
-fn some_time(span: Duration) -> Result<Duration, String> {
-    if span.is_zero() { Err("write more than 0, or leave it out for no limit".to_owned()) } else { Ok(span) }
 }

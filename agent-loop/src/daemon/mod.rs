@@ -21,6 +21,7 @@ mod spec;
 mod stock;
 mod tree;
 mod upkeep;
+mod views;
 mod within;
 
 use std::path::PathBuf;

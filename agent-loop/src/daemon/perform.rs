@@ -152,7 +152,7 @@ impl Daemon {
                 let id = record.id;
                 self.files.order(move |files| drop(RunFiles::remove_pipes(&files.state, id)));
             }
-            say::info(About::Run(record.id), &format!("run {} is over: {}", record.id, super::answers::sentence(end)));
+            say::info(About::Run(record.id), &format!("run {} is over: {}", record.id, super::views::sentence(end)));
             self.tell_the_end(record);
         }
         let failed = result.as_ref().err().cloned();
