@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use self::forge::{BudgetsSection, CiSection, ClaimSection, MergeSection, RepoSection};
-use self::read::{Context, Written, at_least, known_name, seconds, some_time, span, word};
+use self::read::{Context, Written, at_least, known_name, some_time, span, word};
 use super::{Agent, AgentKind, Audit, Command, Config, ConfigError, Host, Keeper, Kernel, Limits, OnFull};
 use crate::audit::redact::{UserName, UserPattern};
 use crate::run;

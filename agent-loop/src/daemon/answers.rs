@@ -321,7 +321,6 @@ impl Daemon {
         }
         Ok(Answer::Killing(view))
     }
-
 }
 
 /// The next question, for ever where nobody can ask.

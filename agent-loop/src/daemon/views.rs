@@ -192,7 +192,11 @@ impl Daemon {
 
     /// Answers once it is known how much those of these runs have written that are over; without that where their disk
     /// does not answer.
-    pub(super) fn knowing_output(&mut self, runs: Vec<RunId>, answer: impl FnOnce(&mut Self, &Written) + Send + 'static) {
+    pub(super) fn knowing_output(
+        &mut self,
+        runs: Vec<RunId>,
+        answer: impl FnOnce(&mut Self, &Written) + Send + 'static,
+    ) {
         let over: Vec<RunId> = runs.into_iter().filter(|id| self.fleet.record(*id).is_none()).collect();
         if over.is_empty() || self.files.silence().is_some() {
             return answer(self, &Written::new());
