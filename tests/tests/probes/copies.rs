@@ -118,7 +118,7 @@ fn an_exec_that_no_copy_told_is_counted_by_the_next_one_or_by_the_death() {
 #[test]
 fn a_process_that_dies_in_its_exec_is_no_skipped_exec() {
     needs!(cgroup, bpf);
-    if host::before(6, 12) {
+    if host::before(6, 18) {
         return skip(
             "a_process_that_dies_in_its_exec_is_no_skipped_exec",
             "a new memory's end of arguments is set earlier here, and hooks have copies from Linux 7.0 on alone",
