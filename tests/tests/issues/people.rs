@@ -233,10 +233,14 @@ impl Play {
         }
     }
 
-    fn is_over(&self, task: Option<&Value>) -> bool {
+    fn is_over(&self, scene: &Scene, task: Option<&Value>) -> bool {
         match end(self.at, self.act) {
             End::LetGo | End::Merged { .. } => task.is_none(),
-            End::Asks => task.is_some_and(|task| task["state"] == "needs_human"),
+            // The state is told before it is written to the forge, the notice last.
+            End::Asks => {
+                task.is_some_and(|task| task["state"] == "needs_human")
+                    && scene.comments(self.issue).iter().any(|it| it.contains("agent-loop:1 notice"))
+            }
         }
     }
 
@@ -340,7 +344,7 @@ fn plays(pairs: &[(At, Act)]) {
             hurried = Instant::now();
         }
         let acted = acted.lock().expect("ours").len() == plays.len();
-        (acted && plays.iter().all(|play| play.is_over(of(play)))).then_some(())
+        (acted && plays.iter().all(|play| play.is_over(&scene, of(play)))).then_some(())
     });
     let took = begun.elapsed();
     // Nothing of it is taken up again, and nothing is said again.
