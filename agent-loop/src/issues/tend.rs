@@ -34,7 +34,7 @@ pub(super) struct Tender {
     told: Option<(Sha, Verdict)>,
     /// Whether the proof of its merge was recorded.
     proven: bool,
-    run: Option<crate::run::RunId>,
+    run: Option<(u32, crate::run::RunId)>,
 }
 
 impl Tender {
@@ -193,8 +193,9 @@ impl Tender {
 
     /// Learns which run the attempt is, for people.
     async fn know_the_run(&mut self) {
-        let part = agent_part(&self.task, self.task.attempt);
-        self.run = self.repo.host.link.run_of(part).await.ok().flatten().map(|record| record.id);
+        let attempt = self.task.attempt;
+        let record = self.repo.host.link.run_of(agent_part(&self.task, attempt)).await.ok().flatten();
+        self.run = record.map(|record| (attempt, record.id));
     }
 
     /// What a read proves goes into the log: a verdict that is another one, a merge.
@@ -279,7 +280,8 @@ impl Tender {
             says: crate::work::says(task),
             since: task.history.last().map(|passed| time(passed.at)),
             attempt: task.attempt,
-            run: self.run.map(|run| run.to_string()),
+            // That of an attempt before is not told as this one's.
+            run: self.run.filter(|(attempt, _)| *attempt == task.attempt).map(|(_, run)| run.to_string()),
             branch: task.branch.to_string(),
             pull: task.pull.map(|pull| pull.0),
             head: task.state.head().map(ToString::to_string),
