@@ -29,7 +29,7 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    say(&format!("opened {} {}", opened.lines, opened.torn.map_or(0, |torn| torn.bytes)));
+    say(&format!("opened {} {}", opened.lines, opened.torn.iter().map(|torn| torn.bytes).sum::<u64>()));
     for round in 0..MOST {
         let word = format!("{life}-{round}");
         let clock = Clock { boot: BootNs(round), real_ns: 1_000 };

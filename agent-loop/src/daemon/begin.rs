@@ -124,7 +124,7 @@ fn open_audit(
     let place = Place { audit: log.path().join("audit"), keys: state.path().join("audit-key") };
     match AuditLog::open(&place, settings.clone(), boot_id) {
         Ok((audit, opened)) => {
-            let torn = opened.torn.map(|torn| {
+            let torn = opened.torn.into_iter().map(|torn| {
                 let path = torn.path.display();
                 format!("the last line of the audit log was torn; its {} bytes are in {path}, and declared", torn.bytes)
             });
@@ -132,7 +132,7 @@ fn open_audit(
                 let files = opened.mended;
                 format!("{files} files of hashes of the audit log were not as they should be, as a power cut leaves them; they were made again from its lines, and that is declared")
             });
-            Ok((audit, torn.into_iter().chain(mended).collect()))
+            Ok((audit, torn.chain(mended).collect()))
         }
         Err(error @ (OpenError::Failed { .. } | OpenError::Store(crate::store::StoreError::Failed { .. }))) => {
             let why = error.to_string();

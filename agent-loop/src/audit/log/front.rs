@@ -178,9 +178,12 @@ impl AuditLog {
         }
         // Told once.
         log.head.mended = None;
-        if let Some(torn) = &found.opened.torn {
+        for torn in &found.opened.torn {
             let line = log.own.torn(torn.bytes, &torn.sha256, clock::both());
-            log.append(line);
+            if log.append(line).is_some() {
+                // Once that is durable.
+                log.batch.remove.push(torn.mark());
+            }
         }
         log.flush();
         Ok((log, found.opened))

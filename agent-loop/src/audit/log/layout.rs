@@ -25,6 +25,8 @@ pub const CHECKPOINTS: &str = "checkpoints";
 pub const KEYS: &str = "keys";
 /// The directory of what crashes left after the last whole line.
 pub const TORN: &str = "torn";
+/// Ends the name of a mark beside one of them: no line that declares it is durable yet.
+pub const UNDECLARED: &str = "undeclared";
 /// Room that is given up when the disk is full.
 pub const RESERVE: &str = "reserve";
 

@@ -69,14 +69,14 @@ impl OpenError {
 pub struct Opened {
     /// How many lines stand in it; none in a new one.
     pub lines: u64,
-    /// What a crash left after the last whole line.
-    pub torn: Option<Torn>,
+    /// What a crash left after the last whole line; more than one where others followed before it was declared.
+    pub torn: Vec<Torn>,
     /// Files of hashes that the newest checkpoint needs and that were not as they should be: made again, and told in the
     /// head of the segment that begins for it.
     pub mended: u64,
 }
 
-/// What a crash left after the last whole line: moved aside.
+/// What a crash left after the last whole line: moved aside, with a mark beside it until it is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Torn {
     /// How many bytes.
@@ -85,6 +85,18 @@ pub struct Torn {
     pub sha256: String,
     /// Where they are now.
     pub path: PathBuf,
+}
+
+impl Torn {
+    fn new(bytes: &[u8], path: PathBuf) -> Self {
+        Self { bytes: bytes.len() as u64, sha256: data_encoding::HEXLOWER.encode(&Sha256::digest(bytes)), path }
+    }
+
+    /// The name of its mark, in the log.
+    pub(super) fn mark(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default();
+        Path::new(layout::TORN).join(name).with_added_extension(layout::UNDECLARED)
+    }
 }
 
 /// A log that is ready to be gone on with.
@@ -348,22 +360,47 @@ impl Log<'_> {
         }
     }
 
-    /// Moves the bytes after the last whole line aside, and ends the segment before them.
-    fn put_aside(&self, last: &Segment, offset: u64, torn: &[u8]) -> io::Result<Option<Torn>> {
+    /// Moves the bytes after the last whole line aside, and ends the segment before them. All that is to be declared: what
+    /// a crash kept the opening before from declaring, too.
+    fn put_aside(&self, last: &Segment, offset: u64, torn: &[u8]) -> io::Result<Vec<Torn>> {
         let file = File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&last.path)?;
+        let mut undeclared = self.undeclared()?;
         if torn.is_empty() {
             // What was read may not be durable yet.
             file.sync_data()?;
-            return Ok(None);
+            return Ok(undeclared);
         }
         // Two crashes within a second are two files.
         let name = format!("{:012}-{}", last.first, clock::both().real_ns);
-        let path = self.audit.join(layout::TORN).join(name);
-        put_file(&path, torn)?;
+        let aside = Torn::new(torn, self.audit.join(layout::TORN).join(name));
+        // A crash may have come before they were taken out of the segment.
+        if undeclared.iter().all(|known| known.sha256 != aside.sha256) {
+            put_file(&aside.path, torn)?;
+            put_file(&self.audit.join(aside.mark()), b"")?;
+            undeclared.push(aside);
+        }
         file.set_len(offset)?;
         file.sync_all()?;
-        let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(torn));
-        Ok(Some(Torn { bytes: torn.len() as u64, sha256, path }))
+        Ok(undeclared)
+    }
+
+    /// What was moved aside and is not declared yet.
+    fn undeclared(&self) -> io::Result<Vec<Torn>> {
+        let entries = match fs::read_dir(self.audit.join(layout::TORN)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let marks: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        let marks = marks.iter().filter(|path| path.extension().is_some_and(|end| end == layout::UNDECLARED));
+        let mut undeclared = Vec::new();
+        for path in marks.map(|mark| mark.with_extension("")) {
+            let mut bytes = Vec::new();
+            File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path)?.read_to_end(&mut bytes)?;
+            undeclared.push(Torn::new(&bytes, path));
+        }
+        undeclared.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(undeclared)
     }
 
     /// Whether the open segment was begun in another boot, by another version, or with lines of another shape.

@@ -251,9 +251,9 @@ fn a_torn_end_is_moved_aside_and_declared_wherever_it_was_torn() {
         fs::write(dir.plain(), [fs::read(dir.plain()).expect("a segment").as_slice(), &next[..cut]].concat())
             .expect("written");
         let (mut log, opened) = dir.open(small());
-        let torn = opened.torn.expect("it is torn");
+        let [torn] = &opened.torn[..] else { panic!("it is torn once: {opened:?}") };
         assert_eq!((torn.bytes, fs::read(&torn.path).expect("it is kept")), (cut as u64, next[..cut].to_vec()));
-        aside.push((torn.path, next[..cut].to_vec()));
+        aside.push((torn.path.clone(), next[..cut].to_vec()));
         let _ = log.close();
         let read = dir.verified();
         assert_eq!(read.len(), lines + round + 1);
@@ -265,6 +265,43 @@ fn a_torn_end_is_moved_aside_and_declared_wherever_it_was_torn() {
     }
     assert!(fs::read(dir.plain()).expect("a segment").starts_with(&whole), "what was whole stays");
     assert!(aside.iter().all(|(path, torn)| fs::read(path).is_ok_and(|there| there == *torn)), "each of them is kept");
+}
+
+#[test]
+fn what_was_moved_aside_is_declared_however_often_a_crash_comes_first() {
+    let dir = Dir::new();
+    let _ = dir.open(small()).0.close();
+    let whole = fs::read(dir.plain()).expect("a segment");
+    let torn = |number: u8| vec![b'{', b'0' + number];
+    let tear = |number: u8| fs::write(dir.plain(), [whole.clone(), torn(number)].concat()).expect("written");
+    // Each opening ends before it has written a line: the first four find an end of their own, the others none.
+    for round in 0..6 {
+        if round < 4 {
+            tear(round);
+        }
+        let found = open::open(&dir.place(), BOOT).expect("it opens");
+        let aside = found.opened.torn.iter().map(|it| fs::read(&it.path).expect("it is kept"));
+        assert_eq!(aside.collect::<Vec<_>>(), (0..4.min(round + 1)).map(torn).collect::<Vec<_>>(), "opening {round}");
+        assert_eq!(fs::read(dir.plain()).expect("a segment"), whole);
+    }
+    // One that ended between moving the bytes aside and taking them out of the segment.
+    tear(2);
+    let (mut log, opened) = dir.open(small());
+    let _ = log.close();
+    assert_eq!(opened.torn.len(), 4, "{opened:?}");
+    assert!(opened.torn.iter().all(|it| it.path.exists()), "they are kept");
+    let declared = || {
+        let read = dir.verified();
+        let gaps = read.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        let torn = gaps.filter(|line| line["gap"]["cause"] == "torn_tail");
+        torn.map(|line| line["gap"]["sha256"].as_str().expect("a hash").to_owned()).collect::<Vec<_>>()
+    };
+    let expected: Vec<String> = opened.torn.into_iter().map(|it| it.sha256).collect();
+    assert_eq!(declared(), expected);
+    let (mut log, opened) = dir.open(small());
+    let _ = log.close();
+    assert_eq!(opened.torn, [], "once it is declared it is told no more");
+    assert_eq!(declared(), expected);
 }
 
 #[test]
