@@ -14,7 +14,7 @@ pub mod report;
 pub mod schema;
 pub mod verify;
 
-pub use past::{floor_of, lines_of};
+pub use past::lines_of;
 pub use record::{
     Area, CiBody, Class, Clock, Counts, Host, Line, OwnLines, ProcId, Recorder, SCHEMA, SegmentHead, Stats, TaskBody,
     TaskKind, TaskLine, WriteBody,

@@ -45,22 +45,6 @@ pub fn lines_of(audit: &Path, runs: &[RunId]) -> io::Result<BTreeMap<RunId, Vec<
     Ok(found)
 }
 
-/// The first line that these runs may still need: nothing before it is of them. Where there is no run, it is beyond all.
-///
-/// # Errors
-/// When a segment cannot be read.
-pub fn floor_of(audit: &Path, runs: &[RunId]) -> io::Result<u64> {
-    let Some(first) = runs.iter().map(|run| run.0.timestamp_ms()).min() else { return Ok(u64::MAX) };
-    for pair in layout::segments(audit)?.windows(2) {
-        let [segment, next] = pair else { break };
-        // What does not say when it ended may be needed.
-        if begun(next)?.is_none_or(|ended| ended >= first) {
-            return Ok(segment.first);
-        }
-    }
-    Ok(u64::MAX)
-}
-
 /// When a segment began, milliseconds since 1970; `None` where its head does not say.
 pub(super) fn begun(segment: &Segment) -> io::Result<Option<u64>> {
     #[derive(serde::Deserialize)]

@@ -372,12 +372,19 @@ impl Daemon {
     pub(super) fn flush(&mut self) {
         self.audit.flush();
         // Before it serves it does not know yet which runs go on.
-        if self.serves && self.audit.has_closed() {
+        if self.serves
+            && let Some(retention) = self.audit.closed()
+        {
             let runs: Vec<_> = self.runs.keys().copied().collect();
-            let floor = crate::audit::floor_of(self.audit.dir(), &runs);
-            if let Err(error) = floor.and_then(|floor| self.audit.retain(floor)) {
-                self.trouble(&format!("removing old segments of the audit log: {error}"));
-            }
+            self.files.ask(
+                move |_| retention.look(&runs),
+                |daemon, leaving| {
+                    daemon.audit.retire(leaving.as_deref().unwrap_or_default());
+                    if let Err(error) = leaving {
+                        daemon.trouble(&format!("removing old segments of the audit log: {error}"));
+                    }
+                },
+            );
         }
         let failing = self.audit.progress().failing;
         match (&self.audit_trouble, &failing) {

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::layout;
 use super::open::{self, OpenError, Opened};
-use super::retention::{self, Keep};
+use super::retention::{Keep, Leaving, Retention};
 use super::settings::{Place, Settings};
 use super::thread::{Batch, Message, Writer};
 use super::{Disk, Files};
 use crate::audit::anchor::{Anchoring, Outcome};
 use crate::audit::record::{Line, OwnLines, SegmentHead};
-use crate::audit::{past, redact, schema};
+use crate::audit::{redact, schema};
 use crate::clock;
 
 /// How long the end waits for the thread, which itself gives a failing disk some seconds.
@@ -89,6 +89,10 @@ pub struct AuditLog {
     anchoring: Option<Anchoring>,
     /// Whether segments were closed since the last look at what may be kept.
     closed: bool,
+    /// Whether somebody looks at that.
+    retaining: bool,
+    /// The first line of the oldest segment that is kept.
+    kept_from: u64,
     audit: PathBuf,
 }
 
@@ -166,6 +170,8 @@ impl AuditLog {
             vain: (0, Duration::ZERO),
             anchoring,
             closed: true,
+            retaining: false,
+            kept_from: 0,
             audit: place.audit.clone(),
         };
         if found.opened.lines == 0 {
@@ -208,6 +214,8 @@ impl AuditLog {
             vain: (0, Duration::ZERO),
             anchoring: None,
             closed: false,
+            retaining: false,
+            kept_from: 0,
             audit: place.audit.clone(),
         }
     }
@@ -366,49 +374,31 @@ impl AuditLog {
         &self.audit
     }
 
-    /// Whether segments were closed since [`AuditLog::retain`] looked, and may be too many or too old.
-    #[must_use]
-    pub fn has_closed(&self) -> bool {
-        self.closed && self.settings.keep != Keep::default()
+    /// What is to be looked at where segments were closed since the last time, and some may be too many or too old. Whoever
+    /// takes it comes back with what goes: until then there is none.
+    pub fn closed(&mut self) -> Option<Retention> {
+        let keep = self.settings.keep;
+        if !self.closed || self.retaining || keep == Keep::default() {
+            return None;
+        }
+        (self.closed, self.retaining) = (false, true);
+        Some(Retention { audit: self.audit.clone(), keep, from: self.kept_from })
     }
 
-    /// Removes the oldest closed segments where they are larger or older than may be kept, and records that; none that
-    /// holds the line `floor` or a later one goes. How many went.
-    ///
-    /// # Errors
-    /// When the segments cannot be listed, or their heads not be read.
-    pub fn retain(&mut self, floor: u64) -> std::io::Result<u64> {
-        self.closed = false;
-        if self.settings.keep == Keep::default() {
-            return Ok(0);
-        }
-        let segments = layout::segments(&self.audit)?;
-        let size = |segment: &layout::Segment| {
-            // It may be compressed by now.
-            let names = layout::names(segment.first);
-            names.iter().filter_map(|name| std::fs::metadata(self.audit.join(name)).ok()).map(|it| it.len()).min()
-        };
-        let sizes: Vec<u64> = segments.iter().map(|segment| size(segment).unwrap_or(0)).collect();
-        let mut total: u64 = sizes.iter().sum();
-        let now = u64::try_from(clock::both().real_ns / 1_000_000).unwrap_or(0);
-        let mut removed = 0;
-        for (pair, size) in segments.windows(2).zip(sizes) {
-            let [segment, next] = pair else { break };
-            if next.first > floor || next.first > self.segment.0 {
-                break;
-            }
-            // It ended when the next one began.
-            let Some(reason) = retention::reason(self.settings.keep, total, past::begun(next)?, now) else { break };
-            total -= size.min(total);
-            let line = self.own.retention(segment.first, next.first - segment.first, reason, clock::both());
+    /// Has these segments removed once it is durable that they go; none where it could not be looked.
+    pub fn retire(&mut self, leaving: &[Leaving]) {
+        self.retaining = false;
+        for Leaving { first, lines, reason } in leaving {
+            let line = self.own.retention(*first, *lines, reason, clock::both());
             if self.append(line).is_none() {
+                // It is looked at again.
+                self.closed = true;
                 break;
             }
-            self.batch.remove.extend(layout::names(segment.first));
-            removed += 1;
+            self.batch.remove.extend(layout::names(*first));
+            self.kept_from = first + lines;
         }
         self.flush();
-        Ok(removed)
     }
 
     /// Writes, signs and closes everything, within reason; how far that came.

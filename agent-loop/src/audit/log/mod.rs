@@ -24,5 +24,5 @@ pub use disk::{Disk, Files};
 pub use front::{AuditLog, Progress};
 pub use key::{Key, tag_key};
 pub use open::{OpenError, Opened};
-pub use retention::Keep;
+pub use retention::{Keep, Leaving, Retention};
 pub use settings::{Place, Settings};

@@ -141,7 +141,10 @@ fn remove_halves(audit: &Path) -> io::Result<()> {
         let is_half = path.extension().is_some_and(|end| end == "new");
         let is_doubled = path.extension().is_some_and(|end| end == "zst") && path.with_extension("").exists();
         if is_half || is_doubled {
-            fs::remove_file(path)?;
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
         }
     }
     Ok(())

@@ -16,8 +16,9 @@ use sha2_11::Sha256;
 
 use super::*;
 use crate::audit::anchor::{Anchor, Handed, Receipt};
-use crate::audit::{Clock, Line, OwnLines, Recorder};
+use crate::audit::{Clock, Line, OwnLines, Recorder, past};
 use crate::model::BootNs;
+use crate::run::RunId;
 
 const BOOT: &str = "7c1e0a52-0000-4000-8000-000000000001";
 
@@ -426,12 +427,23 @@ fn hashes_at_the_edge_that_a_power_cut_emptied_are_made_again() {
 fn the_oldest_closed_segments_go_and_none_that_is_needed() {
     let dir = Dir::new();
     let (mut log, _) = dir.open(Settings { segment_bytes: 5_000, keep: size(1), ..small() });
-    (0..200).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));
+    for number in 0..200 {
+        assert!(log.append(line(&number.to_string())).is_some());
+        std::thread::sleep(Duration::from_millis(1));
+    }
     assert!(log.durable(LONG));
     let before = layout::segments(&dir.audit()).expect("segments");
     assert!(before.len() > 6);
     let floor = before[3].first;
-    assert_eq!(log.retain(floor).expect("removed"), 3);
+    // A run that was submitted in the middle of the fourth.
+    let since = past::begun(&before[3]).expect("read").expect("it says when") + 1;
+    let runs = [RunId(ulid::Ulid::from_parts(since, 0)), RunId(ulid::Ulid::from_parts(u64::MAX >> 16, 0))];
+    let retention = log.closed().expect("segments were closed");
+    assert!(log.closed().is_none(), "one looks at a time");
+    let leaving = retention.look(&runs).expect("a look");
+    assert_eq!(leaving.iter().map(|it| it.first).collect::<Vec<_>>(), [0, before[1].first, before[2].first]);
+    log.retire(&leaving);
+    assert!(log.closed().is_none(), "nothing was closed since");
     let _ = log.close();
     let after = layout::segments(&dir.audit()).expect("segments");
     assert_eq!(after.first().map(|segment| segment.first), Some(floor), "the one with the line {floor} stays");
@@ -469,12 +481,13 @@ fn a_segment_that_is_too_old_goes_with_its_reason() {
     let age = Some(Duration::from_millis(1));
     let (mut log, _) = dir.open(Settings { segment_bytes: 5_000, keep: Keep { bytes: None, age }, ..small() });
     (0..60).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));
-    assert!(log.durable(LONG) && log.has_closed());
+    assert!(log.durable(LONG));
     std::thread::sleep(Duration::from_millis(5));
     let closed = layout::segments(&dir.audit()).expect("segments").len() as u64 - 1;
     assert!(closed > 1);
-    assert_eq!(log.retain(u64::MAX).expect("removed"), closed);
-    assert!(!log.has_closed() || log.next() > 60, "it was looked at");
+    let leaving = log.closed().expect("segments were closed").look(&[]).expect("a look");
+    assert_eq!(leaving.len() as u64, closed);
+    log.retire(&leaving);
     let _ = log.close();
     let text = fs::read_to_string(dir.plain()).expect("a segment");
     assert_eq!(text.matches("\"reason\":\"age\"").count() as u64, closed);
