@@ -19,7 +19,7 @@ pub enum Counter {
     LostExec = 4,
     /// Deaths whose record found no room in the ring.
     LostExit = 5,
-    /// Processes that could not be tracked since the live set was full.
+    /// Processes that could not be tracked since the live set was full; at an exec each copy of the hook counts.
     LiveFull = 6,
     /// Entries of the live set that named a process that was gone, found and replaced.
     Stale = 7,

@@ -175,7 +175,10 @@ impl BpfFs {
 /// When root may not.
 pub fn pretend_boot(id: &Path) {
     let none = None::<&str>;
-    mount(Some(id), "/proc/sys/kernel/random/boot_id", none, MsFlags::MS_BIND, none).expect("a bind mount");
+    let at = "/proc/sys/kernel/random/boot_id";
+    // What another test pretended on this thread: its file is gone by now, and nothing can be mounted on that.
+    let _ = umount2(at, MntFlags::MNT_DETACH);
+    mount(Some(id), at, none, MsFlags::MS_BIND, none).expect("a bind mount");
 }
 
 impl Drop for BpfFs {

@@ -54,7 +54,7 @@ fn judge(scene: &Scene, number: u64, agents: usize, after: &str) {
     assert_eq!(merges, 1, "merged once after {after}");
     let log = scene.left("log");
     let begun = log.matches("begin").count();
-    assert!((1..=agents).contains(&begun), "{begun} agents after {after}: {log}");
+    assert!((1..=agents).contains(&begun), "{begun} agents after {after}: {log}{comments:#?}");
     assert!(!log.contains("TWICE"), "two at once after {after}: {log}");
     scene.forge.assert_valid();
 }
