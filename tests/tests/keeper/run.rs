@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use agent_loop::keeper::launch::{Become, LaunchSpec, User};
-use agent_loop::keeper::process::protocol::{ADDED, CgroupLimits, Descriptors, Process, Reply, Request, StartState, Terms};
+use agent_loop::keeper::process::protocol::{
+    ADDED, CgroupLimits, Descriptors, Process, Reply, Request, StartState, Terms,
+};
 use agent_loop_tests::harness::eventually;
 use agent_loop_tests::{needs, sys};
 

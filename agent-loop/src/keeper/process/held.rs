@@ -10,7 +10,9 @@ use std::path::Path;
 use super::drain::{Drain, Stream};
 use super::drainer::Drainer;
 use super::given::{self, Given};
-use super::protocol::{ADDED, CgroupLimits, Held, MOST_RUNS, Missing, Notice, Process, Reply, Request, StartState, Terms};
+use super::protocol::{
+    ADDED, CgroupLimits, Held, MOST_RUNS, Missing, Notice, Process, Reply, Request, StartState, Terms,
+};
 use super::refused::Refused;
 use super::run::{Main, Run};
 use super::witness::Witness;
