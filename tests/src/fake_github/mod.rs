@@ -360,10 +360,12 @@ impl Shared {
         let faults = lock(&self.script).take(&request.method.to_ascii_lowercase(), When::GIT, request);
         let mut world = lock(&self.world);
         for fault in faults {
-            match fault {
-                Fault::Before(deed) => deed(&mut world),
-                other => lock(&self.wrong).push(format!("{other:?} is not played for git")),
-            }
+            let told = format!("{fault:?} is not played for git");
+            let Fault::Before(deed) = fault else {
+                lock(&self.wrong).push(told);
+                continue;
+            };
+            deed(&mut world);
         }
         if let Some(job) = path.strip_prefix("/store/") {
             if request.header("authorization").is_some() {
