@@ -20,7 +20,7 @@ use crate::config::Keeper as KeeperMode;
 use crate::event::SignalResult;
 use crate::keeper::pidfd::PidFd;
 use crate::keeper::process::client::{Answered, Client, ClientError, PATIENCE, Welcome};
-use crate::keeper::process::protocol::{Held, Notice, Process, Reply, Request, Terms};
+use crate::keeper::process::protocol::{ADDED, Held, Notice, Process, Reply, Request, Terms};
 use crate::model::{PidfsIno, ProcessKey, ProofKind};
 
 /// How long a keeper that was just started is waited for.
@@ -137,11 +137,11 @@ impl Keeper {
 
     /// In what the connected keeper was started otherwise than it would be now, and what to do about it.
     pub(super) fn differs(&self) -> Option<String> {
-        let Welcome { pid, terms, .. } = self.up.as_ref()?;
-        let what = difference(terms, &self.expected)?;
+        let Welcome { pid, terms, revision, .. } = self.up.as_ref()?;
+        let what = lacking(*revision).or_else(|| difference(terms, &self.expected))?;
         Some(format!(
-            "the keeper {what}: nothing is launched; end it (`kill {pid}`), which ends no agent, and one that is started \
-             now is told the present configuration"
+            "the keeper {what}: nothing is launched; end it (`kill {pid}`, or `systemctl restart agent-loop-agents`), \
+             which ends no agent, and one that is started now is of the present version and told the present configuration"
         ))
     }
 
@@ -336,6 +336,12 @@ async fn until_connected(way: &Way, child: &mut Child) -> anyhow::Result<Connect
     }
 }
 
+/// What a keeper of this revision does not do of what this daemon relies on.
+fn lacking(revision: usize) -> Option<String> {
+    let lacks = ADDED.get(revision..).filter(|lacks| !lacks.is_empty())?;
+    Some(format!("is of an older agent-loop than this daemon, and {}", lacks.join(", ")))
+}
+
 /// In what a keeper's terms are not those that are expected.
 fn difference(terms: &Terms, expected: &Terms) -> Option<String> {
     let word = |allowed| if allowed { "may launch agents as root" } else { "may launch no agent as root" };
@@ -392,6 +398,7 @@ pub(super) fn signal_result(answer: Result<Answered, String>) -> SignalResult {
         Ok(Reply::Refused { why, .. }) | Err(why) => SignalResult::Refused(why),
         Ok(
             other @ (Reply::Welcome { .. }
+            | Reply::Revision { .. }
             | Reply::Prepared { .. }
             | Reply::Born { .. }
             | Reply::Adopted { .. }
@@ -406,6 +413,7 @@ pub(super) fn done(answer: Result<Answered, String>) -> Result<(), String> {
         Reply::Done => Ok(()),
         Reply::Refused { why, .. } => Err(why),
         other @ (Reply::Welcome { .. }
+        | Reply::Revision { .. }
         | Reply::Prepared { .. }
         | Reply::Born { .. }
         | Reply::Adopted { .. }
@@ -424,6 +432,12 @@ mod tests {
             users: vec!["agent".to_owned()],
             allow_root: false,
         }
+    }
+
+    #[test]
+    fn a_keeper_of_before_is_told_with_what_it_lacks_and_a_newer_one_is_not() {
+        assert!(lacking(0).is_some_and(|what| what.contains("older") && what.contains("`idle`")));
+        assert_eq!((lacking(ADDED.len()), lacking(ADDED.len() + 1)), (None, None));
     }
 
     #[test]

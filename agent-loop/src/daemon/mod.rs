@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 pub use shell::{Started, start};
+pub(crate) use spec::agent_environment;
 pub use within::Desk;
 
 use crate::config::Config;

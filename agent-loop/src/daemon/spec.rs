@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use anyhow::Context as _;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -34,27 +35,41 @@ pub(super) fn launch(submission: &Submission, rules: &Agent, account: &Account) 
 
 /// What the allow-list lets through, who the user is, and what was asked for; the later wins.
 fn environment(submission: &Submission, rules: &Agent, account: &Account) -> Vec<(OsString, OsString)> {
-    let mut env: Vec<(OsString, OsString)> = Vec::new();
-    let mut set = |name: OsString, value: OsString| {
-        env.retain(|(known, _)| *known != name);
-        env.push((name, value));
-    };
-    for name in &rules.env {
-        if let Some(value) = std::env::var_os(name) {
-            set(name.into(), value);
-        }
-    }
-    for variable in ["USER", "LOGNAME"] {
-        set(variable.into(), submission.user.clone().into());
-    }
-    set("HOME".into(), account.home.clone().into());
-    if let Some(shell) = &account.shell {
-        set("SHELL".into(), shell.into());
-    }
+    let (home, shell) = (&account.home, account.shell.as_deref());
+    let mut env = agent_environment(rules, &submission.user, home, shell, |name| std::env::var_os(name));
     for (name, value) in &submission.env {
-        set(name.into(), value.into());
+        set(&mut env, name.into(), value.into());
     }
     env
+}
+
+/// What the allow-list lets through of these variables, and who the user is; the later wins.
+pub(crate) fn agent_environment(
+    rules: &Agent,
+    user: &str,
+    home: &Path,
+    shell: Option<&Path>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Vec<(OsString, OsString)> {
+    let mut env = Vec::new();
+    for name in &rules.env {
+        if let Some(value) = variable(name) {
+            set(&mut env, name.into(), value);
+        }
+    }
+    for name in ["USER", "LOGNAME"] {
+        set(&mut env, name.into(), user.into());
+    }
+    set(&mut env, "HOME".into(), home.into());
+    if let Some(shell) = shell {
+        set(&mut env, "SHELL".into(), shell.into());
+    }
+    env
+}
+
+fn set(env: &mut Vec<(OsString, OsString)>, name: OsString, value: OsString) {
+    env.retain(|(known, _)| *known != name);
+    env.push((name, value));
 }
 
 /// The specification in a memory file that nobody can change any more: that is what the keeper takes.

@@ -242,6 +242,8 @@ impl Repo {
                 read += 1;
                 *log = match self.forge.job_log(job.id, LOG_BYTES).await {
                     Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                    // It is there, and is read once there is a token again: no agent is begun without it.
+                    Err(error @ ForgeError::Token { .. }) => return Err(error.into()),
                     Err(error) => format!("(its log cannot be read: {error})"),
                 };
             }

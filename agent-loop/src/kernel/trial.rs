@@ -251,12 +251,19 @@ mod tests {
 
     #[test]
     fn a_process_of_a_trial_that_does_not_end_is_ended_and_reaped() {
-        let child = Command::new("sleep").arg("600").spawn().expect("a process");
+        let mut command = Command::new("cat");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a process");
+        // It lives for as long as this end is open, whatever becomes of the test, and no longer.
+        let held_open = child.stdin.take();
         let pid = child.id();
-        let told = end_of(child, Duration::from_millis(10)).expect_err("it sleeps").to_string();
+        let pidfd = PidFd::open(pid).expect("a descriptor").expect("our child");
+        let told = end_of(child, Duration::from_millis(10)).expect_err("it reads on").to_string();
+        assert!(has_ended(&pidfd, Duration::ZERO).expect("a look"), "it lives: {told}");
         assert!(told.contains("did not end") && told.ends_with("it was killed"), "{told}");
-        let left = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid.cast_signed()), None);
+        let (pid, at_once) = (nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::wait::WaitPidFlag::WNOHANG);
+        let left = nix::sys::wait::waitpid(pid, Some(at_once));
         assert_eq!(left, Err(Errno::ECHILD), "nobody is left to be waited for");
+        drop(held_open);
     }
 
     #[test]

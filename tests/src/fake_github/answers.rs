@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::description;
-use super::world::{Issue, Origin, Pull, World};
+use super::world::{Issue, Made, Origin, Pull, World};
 
 /// Seconds since 1970, as GitHub writes them.
 pub(super) fn time(seconds: i64) -> String {
@@ -198,7 +198,7 @@ impl World {
             () => "clean",
         };
         let body = self.pull_fields(number, &pull, example("pull-request"));
-        with(
+        let shown = with(
             body,
             json!({
                 "merged": pull.merged.is_some(),
@@ -206,7 +206,16 @@ impl World {
                 "mergeable": (known && pull.merged.is_none()).then_some(can),
                 "mergeable_state": state,
             }),
-        )
+        );
+        if !self.is_unshown(Made::Merge, number) {
+            return shown;
+        }
+        // As it was before.
+        let before = json!({
+            "state": "open", "merged": false, "merged_by": null, "merged_at": null, "merge_commit_sha": null,
+            "mergeable": true, "mergeable_state": "clean",
+        });
+        with(shown, before)
     }
 
     /// Check runs of a commit: what was set, or what continuous integration says now.

@@ -20,6 +20,9 @@ pub struct When {
 }
 
 impl When {
+    /// The path of whatever is beside the API: git, told apart by `about`. Only [`Fault::Before`] is played there.
+    pub const GIT: &str = "git";
+
     /// The next request of this method whose path, in the form of GitHub's description, ends so:
     /// `When::next("put", "/merge")`, `When::next("get", "/issues/{issue_number}")`. An empty path is any.
     #[must_use]

@@ -357,7 +357,16 @@ impl Shared {
 
     /// git, and the store of logs, which is another host at the real one.
     fn beside_the_api(&self, request: &Request, path: &str) -> Reply {
-        let world = lock(&self.world);
+        let faults = lock(&self.script).take(&request.method.to_ascii_lowercase(), When::GIT, request);
+        let mut world = lock(&self.world);
+        for fault in faults {
+            let told = format!("{fault:?} is not played for git");
+            let Fault::Before(deed) = fault else {
+                lock(&self.wrong).push(told);
+                continue;
+            };
+            deed(&mut world);
+        }
         if let Some(job) = path.strip_prefix("/store/") {
             if request.header("authorization").is_some() {
                 lock(&self.wrong).push("a token was sent to the store of logs".to_owned());

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::answers;
 use super::description::Operation;
-use super::world::{Origin, World};
+use super::world::{Made, Origin, World};
 use crate::http::Reply;
 
 /// What a request wants, decoded.
@@ -168,10 +168,12 @@ impl World {
             ("get", "/comments") => {
                 let ids: Vec<u64> =
                     self.comments.iter().filter(|(_, comment)| comment.issue == number).map(|(id, _)| *id).collect();
-                list(asked, ids.into_iter().map(|id| self.comment_body(id)).collect())
+                let shown: Vec<u64> = ids.into_iter().filter(|id| !self.is_unshown(Made::Comment, *id)).collect();
+                list(asked, shown.into_iter().map(|id| self.comment_body(id)).collect())
             }
             ("post", "/comments") => {
                 let id = self.comment(number, &login, asked.field("body"));
+                self.made(Made::Comment, id);
                 Reply::json(201, &self.comment_body(id))
             }
             ("get", "/events") => list(asked, self.events_of(number)),
@@ -270,7 +272,9 @@ impl World {
                     state && head.is_none_or(of)
                 };
                 let wanted = self.pulls.iter().rev().filter(|(number, pull)| fits(number, pull));
-                list(asked, wanted.map(|(number, pull)| self.pull_summary(*number, pull)).collect())
+                let numbers: Vec<u64> = wanted.map(|(number, _)| *number).collect();
+                let shown: Vec<u64> = numbers.into_iter().filter(|it| !self.is_unshown(Made::Pull, *it)).collect();
+                list(asked, shown.into_iter().map(|number| self.pull_summary(number, &self.pulls[&number])).collect())
             }
             ("post", "/pulls") => {
                 let (head, base) = (asked.field("head"), asked.field("base"));
@@ -299,6 +303,7 @@ impl World {
                 }
                 let login = self.login.clone();
                 let number = self.open_pull(head, base, asked.field("title"), asked.field("body"), &login);
+                self.made(Made::Pull, number);
                 Reply::json(201, &self.pull_body(number))
             }
             ("get", "/pulls/{pull_number}") if self.pulls.contains_key(&number) => {
@@ -326,6 +331,7 @@ impl World {
         let login = self.login.clone();
         match self.merge(number, squash, &login) {
             Some(commit) => {
+                self.made(Made::Merge, number);
                 let message = "Pull Request successfully merged";
                 Reply::json(200, &json!({ "sha": commit, "merged": true, "message": message }))
             }

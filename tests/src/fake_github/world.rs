@@ -42,6 +42,10 @@ pub struct World {
     pub up_to_date: bool,
     /// How often a pull request is read before it is known whether it can be merged.
     pub mergeable_after: u32,
+    /// How often is read what does not show yet what was made over the API: the list of a comment or a pull request, and a
+    /// pull request that was merged. So old are the copies that GitHub may answer from.
+    pub shown_after: u32,
+    pub(super) unshown: BTreeMap<(Made, u64), u32>,
     /// Whether "Closes #N" in a merged pull request closes the issue.
     pub closes: bool,
     /// How far GitHub's clock is ahead of the host's, seconds.
@@ -144,6 +148,14 @@ pub enum Ci {
     Strange,
 }
 
+/// What is made over the API and may be shown late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Made {
+    Comment,
+    Pull,
+    Merge,
+}
+
 impl Ci {
     /// Status and conclusion, at this turn.
     pub(super) fn says(self, turn: u64) -> Option<(&'static str, Option<&'static str>)> {
@@ -197,6 +209,8 @@ impl World {
             merge_queue: false,
             up_to_date: false,
             mergeable_after: 0,
+            shown_after: 0,
+            unshown: BTreeMap::new(),
             closes: true,
             clock_ahead: 0,
             remaining: 5_000,
@@ -269,6 +283,23 @@ impl World {
         let id = self.id();
         self.comments.insert(id, Comment { issue, author: author.to_owned(), body: body.to_owned() });
         id
+    }
+
+    /// Notes that something was made over the API, so that it is not shown at once.
+    pub(super) fn made(&mut self, what: Made, id: u64) {
+        self.unshown.insert((what, id), self.shown_after);
+    }
+
+    /// How many things that were made over the API were not shown at first, and are now.
+    #[must_use]
+    pub fn shown_late(&self) -> usize {
+        self.unshown.values().filter(|left| **left == 0).count()
+    }
+
+    /// Whether a read that would show it does not yet. Each such read is counted.
+    pub(super) fn is_unshown(&mut self, what: Made, id: u64) -> bool {
+        let left = self.unshown.get_mut(&(what, id)).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
     }
 
     /// Pushes a commit with this file to a branch, made from `main` where it is not there.

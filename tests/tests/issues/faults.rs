@@ -1,8 +1,5 @@
 //! What a forge does wrong, and what others do there meanwhile, over a whole life by `serve`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use agent_loop_tests::fake_github::{Answer, Ci, Fault, Heard, Origin, When};
 use agent_loop_tests::harness::{Scene, WORKS};
 use agent_loop_tests::needs;
@@ -236,36 +233,60 @@ fn checks_that_did_not_pass_are_no_pass_whatever_else_they_say() {
 }
 
 #[test]
-fn what_is_not_shown_yet_is_not_written_again() {
+fn what_is_not_shown_yet_is_not_written_again_whether_its_answer_came_or_was_lost() {
     needs!(root, bpf, cgroup);
-    let scene = Scene::new(WORKS);
-    // The first answer that would show the comment, or the pull request, is as if it were not there.
-    let mut hidden = Vec::new();
-    for list in ["/issues/{issue_number}/comments", "/repos/{owner}/{repo}/pulls"] {
-        let hid = Arc::new(AtomicBool::new(false));
-        for look in 0..10 {
-            let hid = Arc::clone(&hid);
-            let hide = move |body: &mut Value| {
-                if body.as_array().is_some_and(|all| !all.is_empty()) && !hid.swap(true, Ordering::Relaxed) {
-                    *body = Value::Array(Vec::new());
-                }
-            };
-            scene.forge.play(When::next("get", list).after(look), Fault::Changed(Box::new(hide)));
-        }
-        hidden.push(hid);
+    let scene = Scene::with(WORKS, "max_tasks = 3\n");
+    {
+        let mut world = scene.forge.world();
+        // What was made is shown by the third read of it.
+        world.shown_after = 2;
+        world.closes = false;
     }
-    let number = scene.issue("mend the door");
+    let all = [scene.issue("mend the door"), scene.issue("paint the door"), scene.issue("hang the door")];
+    // One of them is answered; of the others each write is done, and its answer is lost, or replaced by a gateway's.
+    for (number, lost) in [(all[1], true), (all[2], false)] {
+        let fault = || if lost { Fault::Dropped { done: true } } else { Fault::Done(Answer::bad_gateway()) };
+        let of_issue = format!("/issues/{number}");
+        scene.forge.play(When::next("post", "/comments").about(&of_issue), fault());
+        scene.forge.play(When::next("post", "/pulls").about(&format!("issue-{number}-fix")), fault());
+        scene.forge.play(When::next("put", "/merge").after(usize::from(lost)), fault());
+    }
     let _daemon = scene.serving();
-    scene.until("the end", || {
-        let made = |template| scene.forge.count("POST", template);
-        assert!(made("/issues/{issue_number}/comments") <= 1, "a comment again");
-        assert!(made("/repos/{owner}/{repo}/pulls") <= 1, "a pull request again");
-        hurry(&scene, number);
-        (!scene.forge.world().issues[&number].open && scene.task(number).is_none()).then_some(())
+    scene.until("the end of all", || {
+        let heard = scene.forge.heard();
+        let asked = |method: &str, path: &str, about: &str| {
+            let is = |it: &&Heard| {
+                it.method == method
+                    && it.template.ends_with(path)
+                    && (it.path.ends_with(about) || it.body["head"].as_str().is_some_and(|head| head.ends_with(about)))
+            };
+            heard.iter().filter(is).count()
+        };
+        for number in all {
+            let comments = asked("POST", "/issues/{issue_number}/comments", &format!("/{number}/comments"));
+            assert!(comments <= 1, "the comment on issue {number} again");
+            let pulls = asked("POST", "/pulls", &format!("issue-{number}-fix"));
+            assert!(pulls <= 1, "the pull request of issue {number} again");
+        }
+        for pull in scene.forge.world().pulls.keys() {
+            let merges = asked("PUT", "/pulls/{pull_number}/merge", &format!("/pulls/{pull}/merge"));
+            assert!(merges <= 1, "the merge of pull request {pull} again");
+        }
+        all.iter().for_each(|number| hurry(&scene, *number));
+        let is_over = |number: &u64| !scene.forge.world().issues[number].open && scene.task(*number).is_none();
+        all.iter().all(is_over).then_some(())
     });
-    assert!(hidden.iter().all(|hid| hid.load(Ordering::Relaxed)), "both were hidden once");
-    assert_eq!((merges(&scene).len(), scene.comments(number).len()), (1, 1));
-    assert_eq!(scene.forge.wrong(), [] as [String; 0]);
+    assert_eq!(merges(&scene).len(), all.len());
+    for number in all {
+        let comments = scene.comments(number);
+        assert_eq!(comments.len(), 1, "{comments:#?}");
+        assert!(comments[0].contains("merged, and closed by that"), "{comments:#?}");
+    }
+    let world = scene.forge.world();
+    assert!(world.pulls.len() == all.len() && world.pulls.values().all(|pull| pull.merged.is_some()));
+    assert_eq!(world.shown_late(), 3 * all.len(), "a comment, a pull request and a merge of each");
+    drop(world);
+    scene.forge.assert_valid();
 }
 
 #[test]

@@ -12,3 +12,4 @@ mod real;
 mod secrets;
 mod steer;
 mod stories;
+mod token;

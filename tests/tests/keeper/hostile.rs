@@ -228,7 +228,7 @@ impl Armoury {
             tasks: *dice.one(&[None, Some(0)]),
             cpu_percent: *dice.one(&[None, Some(u32::MAX)]),
         };
-        match dice.below(17) {
+        match dice.below(18) {
             0 => Request::Hello,
             1 | 2 => Request::Prepare { run, limits },
             3..=5 => Request::Launch { run, fds, output_bytes },
@@ -243,6 +243,7 @@ impl Armoury {
             13 => Request::Kill { run },
             14 => Request::Freeze { run },
             15 => Request::Look { run },
+            16 => Request::Revision,
             _ => Request::Remove { run },
         }
     }

@@ -12,6 +12,7 @@ mod keeper;
 mod leaks;
 mod limits;
 mod namespaces;
+mod older;
 mod outsider;
 mod pins;
 mod reload;

@@ -139,12 +139,22 @@ impl Keeper {
     pub(crate) fn start_with(
         host: &Host,
         files: u64,
+        hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_at(host, &host.path("run/keeper"), files, hook)
+    }
+
+    /// As [`Keeper::start_with`], with its socket in this directory.
+    pub(crate) fn start_at(
+        host: &Host,
+        place: &Path,
+        files: u64,
         mut hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        fs::create_dir_all(host.path("run/keeper")).expect("a directory");
-        fs::set_permissions(host.path("run/keeper"), fs::Permissions::from_mode(0o700)).expect("our directory");
+        fs::create_dir_all(place).expect("a directory");
+        fs::set_permissions(place, fs::Permissions::from_mode(0o700)).expect("our directory");
         let mut command = Command::new(agent_loop());
-        command.args(["keeper", "--socket"]).arg(host.path("run/keeper/socket")).arg("--runs").arg(host.runs());
+        command.args(["keeper", "--socket"]).arg(place.join("socket")).arg("--runs").arg(host.runs());
         command.arg("--pins").arg(host.pins()).args(["--user", "nobody"]).stdin(Stdio::null());
         let procs = host.runs().parent().expect("the host's cgroup").join("cgroup.procs");
         sys::before_exec(&mut command, move || {
@@ -153,7 +163,7 @@ impl Keeper {
             hook()
         });
         let child = command.spawn().expect("a keeper");
-        eventually("the keeper to listen", || socket_listens(&host.path("run/keeper/socket")));
+        eventually("the keeper to listen", || socket_listens(&place.join("socket")));
         limit_files(child.id(), files);
         Self(child)
     }

@@ -1,9 +1,11 @@
 //! `agent-loop doctor`: what this host can do, what is missing, and the command that mends it.
 //!
-//! Inside: the judgement over the facts of `kernel::host` (`advise`, pure), a look at what the units depend on (`service`),
-//! and their two forms, for people and as JSON. Not inside: a trial of the host.
+//! Inside: the judgement over the facts of `kernel::host` (`advise`, pure), a look at what the units depend on (`service`), the
+//! question to `claude` whether it is logged in (`login`), and their two forms, for people and as JSON. Not inside: a trial of
+//! the host.
 
 mod advise;
+mod login;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,8 @@ use crate::{clock, error};
 /// Shows what this host can do, what is missing, and the command that mends it.
 ///
 /// Everything is tried, not guessed from a version: a child is born and reaped, a cgroup is made and removed, the
-/// eBPF program is loaded, attached and let go again. Nothing of it stays.
+/// eBPF program is loaded, attached and let go again. Nothing of it stays. Where agents are `claude`, root asks it whether it is
+/// logged in, as the agents' user and without a network.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {

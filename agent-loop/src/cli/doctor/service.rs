@@ -1,5 +1,6 @@
 //! What the units of the package depend on, on a host that has a configuration: accounts, directories, the cgroup that is
-//! held for runs, the keeper and the daemon. Looked at and not changed; told beside what `exec` needs, and not weighed.
+//! held for runs, the keeper and the daemon, and the login of agents. Looked at and not changed; told beside what `exec` needs,
+//! and not weighed.
 
 use std::fs;
 use std::io;
@@ -8,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use super::advise::{Check, State};
+use super::login;
 use crate::config::{Config, ConfigError};
 
 /// What was found of one dependency.
@@ -19,6 +21,8 @@ pub(super) enum Found {
     Bad(String),
     /// Only root could tell.
     Hidden,
+    /// It cannot be told: why.
+    Unknown(String),
 }
 
 /// What the service of this host depends on.
@@ -46,6 +50,8 @@ pub(super) enum Part {
     Keeper,
     /// The daemon's socket.
     Daemon,
+    /// Whether `claude` is logged in, where agents are that.
+    Login,
 }
 
 impl Service {
@@ -82,6 +88,7 @@ fn one(name: &'static str, found: &Found, ok: &str, bad: &str, mend: &str) -> Ch
         Found::Good(what) => (State::Ok, what.clone(), ok, None),
         Found::Bad(why) => (State::Missing, why.clone(), bad, Some(mend.to_owned())),
         Found::Hidden => (State::Ok, "only root can tell".to_owned(), "it is not known here", None),
+        Found::Unknown(why) => (State::Ok, format!("not known: {why}"), "nothing is said of it", None),
     };
     Check { name, state, found, means: means.to_owned(), mend, weighs: false }
 }
@@ -127,6 +134,13 @@ impl Part {
                 "nobody decides: agents that live have no limit",
                 "systemctl start agent-loop; journalctl -u agent-loop says why it does not",
             ),
+            Self::Login => one(
+                "service-login",
+                found,
+                "whether it is accepted shows when it is used",
+                "each attempt of an agent fails at once",
+                "give agents a key as docs/install.md says (Configure), or log in as their user: claude auth login",
+            ),
         }
     }
 }
@@ -146,6 +160,7 @@ fn parts(config: &Config) -> Vec<(Part, Found)> {
     }
     parts.push((Part::Keeper, socket(&host.runtime_dir.join("keeper/socket"))));
     parts.push((Part::Daemon, answering(&host.runtime_dir.join("socket"))));
+    parts.extend(login::look(config).map(|found| (Part::Login, found)));
     parts
 }
 
@@ -234,7 +249,7 @@ mod tests {
         let write = |user: &str| {
             let text = format!(
                 "[host]\nstate_dir = {:?}\nlog_dir = {:?}\nruntime_dir = {:?}\ncgroup_root = {:?}\nsocket_group = \"root\"\n\
-                 keeper = \"expect\"\n[agent]\nuser = {user:?}\n",
+                 keeper = \"expect\"\n[agent]\nuser = {user:?}\nkind = \"command\"\ncommand = [\"true\"]\n",
                 at("state"),
                 at("log"),
                 at("run"),

@@ -72,6 +72,8 @@ pub struct Welcome {
     pub boot_id: String,
     /// What it was started with.
     pub terms: Terms,
+    /// How much it does of what was added within the version: the answer to [`Request::Revision`].
+    pub revision: usize,
 }
 
 /// An answer and the descriptors that came with it.
@@ -143,11 +145,23 @@ impl Client {
         let (pid, boot_id, terms) = match client.ask_within(Request::Hello, &[], patience).await?.reply {
             Reply::Welcome { pid, boot_id, terms } => (pid, boot_id, terms),
             Reply::Refused { why, .. } => return Err(protocol(why)),
-            other @ (Reply::Prepared { .. }
+            other @ (Reply::Revision { .. }
+            | Reply::Prepared { .. }
             | Reply::Born { .. }
             | Reply::Adopted { .. }
             | Reply::Signalled { .. }
             | Reply::Done) => return Err(protocol(format!("{other:?} in answer to hello"))),
+        };
+        let revision = match client.ask_within(Request::Revision, &[], patience).await?.reply {
+            Reply::Revision { number } => number,
+            // One of before: it does not know the question.
+            Reply::Refused { .. } => 0,
+            other @ (Reply::Welcome { .. }
+            | Reply::Prepared { .. }
+            | Reply::Born { .. }
+            | Reply::Adopted { .. }
+            | Reply::Signalled { .. }
+            | Reply::Done) => return Err(protocol(format!("{other:?} in answer to the question for its revision"))),
         };
         if pid != pidfd.pid() {
             return Err(protocol(format!("process {} answers as {pid}", pidfd.pid())));
@@ -160,7 +174,7 @@ impl Client {
             }
         }
         client.notices = others;
-        Ok((client, held, Welcome { pid, boot_id, terms }))
+        Ok((client, held, Welcome { pid, boot_id, terms, revision }))
     }
 
     /// Asks, and waits for the reply, 5 seconds at most. Notices that come meanwhile wait for [`Client::notice`].

@@ -10,7 +10,9 @@ use std::path::Path;
 use super::drain::{Drain, Stream};
 use super::drainer::Drainer;
 use super::given::{self, Given};
-use super::protocol::{CgroupLimits, Held, MOST_RUNS, Missing, Notice, Process, Reply, Request, StartState, Terms};
+use super::protocol::{
+    ADDED, CgroupLimits, Held, MOST_RUNS, Missing, Notice, Process, Reply, Request, StartState, Terms,
+};
 use super::refused::Refused;
 use super::run::{Main, Run};
 use super::witness::Witness;
@@ -72,6 +74,10 @@ impl Runs {
         let plain = |reply| Ok((reply, Vec::new()));
         match request {
             Request::Hello => Err(Refused::new("hello is answered by the connection")),
+            Request::Revision => {
+                given::nothing(&fds)?;
+                plain(Reply::Revision { number: ADDED.len() })
+            }
             Request::Prepare { run, limits } => {
                 given::nothing(&fds)?;
                 plain(self.prepare(name(&run)?, limits)?)

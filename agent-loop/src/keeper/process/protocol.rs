@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 /// [`Reply::Refused`] that names its own.
 pub const VERSION: u32 = 2;
 
+/// What was added within this version, the oldest first: each is what a keeper of before does not do, and what follows.
+///
+/// How many of them a keeper does is its answer to [`Request::Revision`]. A request that is added has its line here.
+pub const ADDED: [&str; 1] = ["looks into no pipe for a silent run, so that no limit of silence (`idle`) strikes"];
+
 /// The longest datagram, in bytes.
 pub const LONGEST: usize = 64 << 10;
 
@@ -55,6 +60,10 @@ pub struct Process {
 pub enum Request {
     /// First of all. The reply is [`Reply::Welcome`], before it comes one [`Notice::Held`] for each run.
     Hello,
+    /// Asks how much of [`ADDED`] the keeper does. Replied by [`Reply::Revision`]; who refuses it does nothing of it.
+    ///
+    /// A request, and no part of the welcome: a daemon of before reads no welcome that says more than it knows.
+    Revision,
     /// Makes a new, frozen cgroup and sets its limits. Replied by [`Reply::Prepared`].
     Prepare {
         /// The run.
@@ -214,6 +223,11 @@ pub enum Reply {
         boot_id: String,
         /// What it was started with and does not change: whoever asks compares it with what they expect.
         terms: Terms,
+    },
+    /// It does the first so many of [`ADDED`].
+    Revision {
+        /// How many: more than the daemon knows of, where the keeper is the newer one.
+        number: usize,
     },
     /// The cgroup is there, frozen and empty.
     Prepared {
@@ -411,6 +425,7 @@ mod tests {
         let (limits, fds) = (CgroupLimits::default(), Descriptors { stdin: true, writers: true, drains: true });
         vec![
             Request::Hello,
+            Request::Revision,
             Request::Prepare { run: run(), limits },
             Request::Launch { run: run(), fds, output_bytes: Some(1) },
             Request::Thaw { run: run() },
@@ -485,7 +500,7 @@ mod tests {
 
         #[test]
         fn a_damaged_request_is_read_or_refused(
-            which in 0..12_usize, at in any::<usize>(), byte in any::<u8>(), cut in any::<usize>(),
+            which in 0..13_usize, at in any::<usize>(), byte in any::<u8>(), cut in any::<usize>(),
         ) {
             let body = every_request().swap_remove(which);
             let mut text = serde_json::to_vec(&Envelope { v: VERSION, id: 5, body }).expect("JSON");
