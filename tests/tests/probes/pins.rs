@@ -36,7 +36,7 @@ fn open(dir: &Path, options: &Options) -> (Traced, Found) {
 }
 
 fn own_tracepoints() -> Tracepoints {
-    agent_loop::kernel::Layout::of_running_kernel().expect("a known layout").tracepoints()
+    Layout::of_running_kernel().expect("a known layout").tracepoints()
 }
 
 /// The number of pins of a whole set: seven maps, the snapshot program, the ABI, and two for each hook.
@@ -145,7 +145,7 @@ fn what_happens_while_nobody_reads_is_told_to_the_next_reader() {
 }
 
 fn own_exit_hook() -> Option<ExitHook> {
-    agent_loop::kernel::Layout::of_running_kernel().ok().map(|layout| layout.exit_hook())
+    Layout::of_running_kernel().ok().map(|layout| layout.exit_hook())
 }
 
 #[test]
@@ -375,12 +375,7 @@ fn a_directory_that_is_not_roots_alone_is_refused_untouched() {
     };
     drop(open(&dir, &options(&run)));
     let before = names(&dir);
-    // Exec and exit have copies where a program at a tracepoint can be preempted: three more of each, and a link to them.
-    let copies = match Layout::of_running_kernel().expect("a known layout").tracepoints() {
-        Tracepoints::Whole => 0,
-        Tracepoints::Preemptible => 12,
-    };
-    assert_eq!(before.len(), 15 + copies);
+    assert_eq!(before.len(), whole());
     assert_eq!(fs::metadata(&dir).expect("it is there").permissions().mode() & 0o7777, 0o700);
 
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("ours");
