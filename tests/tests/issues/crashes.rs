@@ -54,7 +54,8 @@ fn judge(scene: &Scene, number: u64, agents: usize, after: &str) {
     assert_eq!(merges, 1, "merged once after {after}");
     let log = scene.left("log");
     let begun = log.matches("begin").count();
-    assert!((1..=agents).contains(&begun), "{begun} agents after {after}: {log}{comments:#?}");
+    let runs = || format!("{:#}", scene.host.asked(["ps", "--all"]));
+    assert!((1..=agents).contains(&begun), "{begun} agents after {after}: {log}{comments:#?}\n{}", runs());
     assert!(!log.contains("TWICE"), "two at once after {after}: {log}");
     scene.forge.assert_valid();
 }
