@@ -80,7 +80,7 @@ ok "reloaded"
 # Agents in every state: one runs, one is being stopped and does not heed it, one waits for its turn, one ended.
 sed -i 's/^\[host\]$/[host]\nmax_agents = 2/' /etc/agent-loop/config.toml
 systemctl reload agent-loop || fail "no reload with a limit of two agents"
-deaf=$(agent-loop start --cwd / --grace 15s -- sh -c 'trap "" TERM; while :; do sleep 0.2; done') || fail "no start of a deaf run"
+deaf=$(agent-loop start --cwd / --grace 8s -- sh -c 'trap "" INT TERM; while :; do sleep 0.2; done') || fail "no start of a deaf run"
 until_ok state "$deaf" running || fail "the deaf run does not run"
 waits=$(agent-loop start --cwd / -- sh -c 'exit 8') || fail "no start of one that waits"
 until_ok state "$waits" queued || fail "it does not wait: $(agent-loop status "$waits")"
