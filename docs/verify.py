@@ -124,6 +124,8 @@ def verify(at, outside=None):
             lines.append(hashlib.sha256(b"\0" + line).digest())
         before = first
     assert not removed, "lines are not there"
+    aside = os.listdir(os.path.join(at, "torn")) if os.path.isdir(os.path.join(at, "torn")) else []
+    torn += any(name.endswith(".undeclared") for name in aside)
     newest, top = checkpoint(read("checkpoint"), epochs)
     kept = [name for name in os.listdir(os.path.join(at, "checkpoints")) if name[0] != "."]
     for size, top in [(newest, top)] + [checkpoint(read("checkpoints", name), epochs) for name in kept]:

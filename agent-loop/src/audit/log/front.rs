@@ -129,8 +129,10 @@ impl AuditLog {
             .then(|| Anchoring::start(settings.anchors.clone(), settings.anchor_every, size))
             .transpose()
             .map_err(|error| OpenError::failed("starting the thread of the anchors", error))?;
+        let mut disk = disk(found.files);
+        found.pack.iter().for_each(|first| disk.pack(*first));
         let writer = Writer {
-            disk: disk(found.files),
+            disk,
             tree: found.tree,
             key: found.key,
             anchors: anchoring.as_ref().map(Anchoring::slot),
@@ -382,7 +384,7 @@ impl AuditLog {
             return None;
         }
         (self.closed, self.retaining) = (false, true);
-        Some(Retention { audit: self.audit.clone(), keep, from: self.kept_from })
+        Some(Retention { audit: self.audit.clone(), keep, from: self.kept_from, until: self.segment.0 })
     }
 
     /// Has these segments removed once it is durable that they go; none where it could not be looked.

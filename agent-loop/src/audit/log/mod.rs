@@ -15,6 +15,7 @@ mod plan;
 mod retention;
 mod settings;
 mod thread;
+mod torn;
 pub mod tree;
 
 #[cfg(test)]
@@ -26,3 +27,4 @@ pub use key::{Key, tag_key};
 pub use open::{OpenError, Opened};
 pub use retention::{Keep, Leaving, Retention};
 pub use settings::{Place, Settings};
+pub use torn::{Torn, undeclared};

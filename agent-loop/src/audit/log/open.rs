@@ -5,18 +5,17 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
 use tlog_tiles::{Hash, record_hash};
 
+use super::Files;
 use super::disk::put_file;
 use super::key::Key;
 use super::layout::{self, Segment};
 use super::mend::{self, Mended, Tiles};
 use super::note;
 use super::settings::Place;
+use super::torn::{self, Torn};
 use super::tree::Tree;
-use super::{Disk as _, Files};
-use crate::clock;
 use crate::store::{Lock, LogDir, StateDir, StoreError};
 
 /// Why a log cannot be gone on with. Every message says what to do next.
@@ -76,29 +75,6 @@ pub struct Opened {
     pub mended: u64,
 }
 
-/// What a crash left after the last whole line: moved aside, with a mark beside it until it is declared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Torn {
-    /// How many bytes.
-    pub bytes: u64,
-    /// Their SHA-256 in hexadecimal digits.
-    pub sha256: String,
-    /// Where they are now.
-    pub path: PathBuf,
-}
-
-impl Torn {
-    fn new(bytes: &[u8], path: PathBuf) -> Self {
-        Self { bytes: bytes.len() as u64, sha256: data_encoding::HEXLOWER.encode(&Sha256::digest(bytes)), path }
-    }
-
-    /// The name of its mark, in the log.
-    pub(super) fn mark(&self) -> PathBuf {
-        let name = self.path.file_name().unwrap_or_default();
-        Path::new(layout::TORN).join(name).with_added_extension(layout::UNDECLARED)
-    }
-}
-
 /// A log that is ready to be gone on with.
 pub(super) struct Found {
     pub(super) files: Files,
@@ -108,6 +84,8 @@ pub(super) struct Found {
     /// The first line of the open segment, and its bytes.
     pub(super) first: u64,
     pub(super) offset: u64,
+    /// Closed segments that are not compressed yet.
+    pub(super) pack: Vec<u64>,
     /// Tiles that are not full and lie there.
     pub(super) edge: Vec<PathBuf>,
     pub(super) signed: u64,
@@ -249,6 +227,7 @@ impl Log<'_> {
             lock,
             first: 0,
             offset: 0,
+            pack: Vec::new(),
             edge: Vec::new(),
             signed: 0,
             begin: true,
@@ -307,12 +286,12 @@ impl Log<'_> {
         let torn =
             self.put_aside(last, offset, &torn).map_err(failed("putting the torn end of the audit log aside"))?;
         let files = Files::open(&self.audit, Some(last.first)).map_err(failed("opening the audit log"))?;
-        for closed in segments.iter().filter(|segment| !segment.packed && segment.first != last.first) {
-            Files::open(&self.audit, None).map_err(failed("opening the audit log"))?.pack(closed.first);
-        }
         // Of one that was begun and has no line yet there is nothing to go on with: it is begun again.
         let begun = if offset > 0 { Some(last) } else { segments.iter().rev().nth(1) };
         let begun = begun.ok_or_else(|| self.tampered("its only segment is empty"))?;
+        // One that is gone on with is packed when the next begins.
+        let closed = segments.iter().filter(|segment| !segment.packed && segment.first < begun.first);
+        let pack = closed.map(|segment| segment.first).collect();
         Ok(Found {
             // What was made again is told in the head of a segment.
             begin: mended > 0 || self.is_of_another(last)?,
@@ -324,6 +303,7 @@ impl Log<'_> {
             lock,
             first: begun.first,
             offset,
+            pack,
             signed: size,
         })
     }
@@ -365,44 +345,21 @@ impl Log<'_> {
 
     /// Moves the bytes after the last whole line aside, and ends the segment before them. All that is to be declared: what
     /// a crash kept the opening before from declaring, too.
-    fn put_aside(&self, last: &Segment, offset: u64, torn: &[u8]) -> io::Result<Vec<Torn>> {
+    fn put_aside(&self, last: &Segment, offset: u64, bytes: &[u8]) -> io::Result<Vec<Torn>> {
         let file = File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&last.path)?;
-        let mut undeclared = self.undeclared()?;
-        if torn.is_empty() {
+        let mut undeclared = torn::undeclared(&self.audit)?;
+        if bytes.is_empty() {
             // What was read may not be durable yet.
             file.sync_data()?;
             return Ok(undeclared);
         }
-        // Two crashes within a second are two files.
-        let name = format!("{:012}-{}", last.first, clock::both().real_ns);
-        let aside = Torn::new(torn, self.audit.join(layout::TORN).join(name));
         // A crash may have come before they were taken out of the segment.
-        if undeclared.iter().all(|known| known.sha256 != aside.sha256) {
-            put_file(&aside.path, torn)?;
-            put_file(&self.audit.join(aside.mark()), b"")?;
-            undeclared.push(aside);
+        let sha256 = torn::sha256(bytes);
+        if undeclared.iter().all(|known| known.sha256 != sha256) {
+            undeclared.push(Torn::put(&self.audit, last.first, bytes)?);
         }
         file.set_len(offset)?;
         file.sync_all()?;
-        Ok(undeclared)
-    }
-
-    /// What was moved aside and is not declared yet.
-    fn undeclared(&self) -> io::Result<Vec<Torn>> {
-        let entries = match fs::read_dir(self.audit.join(layout::TORN)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let marks: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-        let marks = marks.iter().filter(|path| path.extension().is_some_and(|end| end == layout::UNDECLARED));
-        let mut undeclared = Vec::new();
-        for path in marks.map(|mark| mark.with_extension("")) {
-            let mut bytes = Vec::new();
-            File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path)?.read_to_end(&mut bytes)?;
-            undeclared.push(Torn::new(&bytes, path));
-        }
-        undeclared.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(undeclared)
     }
 

@@ -26,6 +26,8 @@ pub struct Retention {
     pub(super) keep: Keep,
     /// The first line that is kept: what is before it goes already.
     pub(super) from: u64,
+    /// The first line of the segment that was open then: what is closed later may be of runs that nobody knew.
+    pub(super) until: u64,
 }
 
 /// A closed segment that is kept no longer.
@@ -58,6 +60,9 @@ impl Retention {
         let mut leaving = Vec::new();
         for (pair, size) in segments.windows(2).zip(sizes) {
             let [segment, next] = pair else { break };
+            if next.first > self.until {
+                break;
+            }
             // It ended when the next one began; what does not say when may be needed.
             let ended = past::begun(next)?;
             if needed_since.is_some_and(|since| ended.is_none_or(|ended| ended >= since)) {

@@ -16,6 +16,7 @@ use sha2_11::Sha256;
 
 use super::*;
 use crate::audit::anchor::{Anchor, Handed, Receipt};
+use crate::audit::verify::{Options, verify};
 use crate::audit::{Clock, Line, OwnLines, Recorder, past};
 use crate::model::BootNs;
 use crate::run::RunId;
@@ -283,14 +284,18 @@ fn what_was_moved_aside_is_declared_however_often_a_crash_comes_first() {
         let found = open::open(&dir.place(), BOOT).expect("it opens");
         let aside = found.opened.torn.iter().map(|it| fs::read(&it.path).expect("it is kept"));
         assert_eq!(aside.collect::<Vec<_>>(), (0..4.min(round + 1)).map(torn).collect::<Vec<_>>(), "opening {round}");
+        let report = verify(&dir.audit(), &Options::default(), &mut |_| {}).expect("it is read");
+        assert_eq!((report.torn, report.verdict().code()), (2 * 4.min(round as u64 + 1), 2), "a verifier says so");
         assert_eq!(fs::read(dir.plain()).expect("a segment"), whole);
     }
+    // They are declared also where somebody has taken them away.
+    fs::remove_file(open::open(&dir.place(), BOOT).expect("it opens").opened.torn.remove(0).path).expect("removed");
     // One that ended between moving the bytes aside and taking them out of the segment.
     tear(2);
     let (mut log, opened) = dir.open(small());
     let _ = log.close();
     assert_eq!(opened.torn.len(), 4, "{opened:?}");
-    assert!(opened.torn.iter().all(|it| it.path.exists()), "they are kept");
+    assert_eq!(opened.torn.iter().filter(|it| it.path.exists()).count(), 3, "they are kept");
     let declared = || {
         let read = dir.verified();
         let gaps = read.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
@@ -451,6 +456,24 @@ fn the_oldest_closed_segments_go_and_none_that_is_needed() {
     assert_eq!(text.matches("\"kind\":\"retention\"").count(), 3);
     let (mut log, opened) = dir.open(small());
     assert!(opened.lines > 200, "and what is left is gone on with");
+    let _ = log.close();
+}
+
+#[test]
+fn what_is_closed_after_somebody_began_to_look_stays() {
+    let dir = Dir::new();
+    let (mut log, _) = dir.open(Settings { segment_bytes: 5_000, keep: size(1), ..small() });
+    let append = |log: &mut AuditLog| {
+        (0..60).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));
+        assert!(log.durable(LONG));
+    };
+    append(&mut log);
+    let retention = log.closed().expect("segments were closed");
+    let until = layout::segments(&dir.audit()).expect("segments").pop().expect("one is open").first;
+    // It may be of a run that nobody knew then.
+    append(&mut log);
+    let leaving = retention.look(&[]).expect("a look");
+    assert_eq!(leaving.last().map(|it| it.first + it.lines), Some(until), "all that were closed then, and none after");
     let _ = log.close();
 }
 

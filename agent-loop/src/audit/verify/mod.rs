@@ -42,6 +42,7 @@ pub fn verify(audit: &Path, options: &Options, progress: &mut dyn FnMut(u64)) ->
     let mut report = Report::default();
     let checkpoints = checkpoints::read(audit, options, &mut report)?;
     let read = lines::read(audit, &checkpoints, options.account, &mut report, progress)?;
+    report.torn += super::log::undeclared(audit)?.iter().map(|it| it.bytes).sum::<u64>();
     checkpoints.judge(&read, &mut report);
     read.tiles.judge(audit, &mut report);
     Ok(report)

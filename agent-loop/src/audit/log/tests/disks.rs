@@ -40,6 +40,7 @@ struct Moody {
     mood: Mood,
     synced: u64,
     written: u64,
+    packed: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Disk for Moody {
@@ -101,14 +102,38 @@ impl Disk for Moody {
         self.files.free()
     }
 
-    fn pack(&mut self, _first: u64) {}
+    fn pack(&mut self, first: u64) {
+        self.packed.lock().expect("ours").push(first);
+    }
 }
 
 fn moody(dir: &Dir, settings: Settings) -> (AuditLog, Mood) {
     let mood = Mood::default();
     let given = mood.clone();
-    let disk = |files| Box::new(Moody { files, mood: given, synced: 0, written: 0 }) as Box<dyn Disk>;
+    let packed = Arc::default();
+    let disk = |files| Box::new(Moody { files, mood: given, synced: 0, written: 0, packed }) as Box<dyn Disk>;
     (AuditLog::open_on(&dir.place(), settings, BOOT, disk).expect("a log").0, mood)
+}
+
+#[test]
+fn a_segment_is_packed_once_also_where_a_crash_left_the_next_one_without_a_line() {
+    let dir = Dir::new();
+    let settings = || Settings { segment_bytes: 5_000, ..small() };
+    let (mut log, _) = moody(&dir, settings());
+    (0..100).for_each(|number| assert!(log.append(line(&number.to_string())).is_some()));
+    let _ = log.close();
+    let lines = dir.verified().len();
+    let begun: Vec<u64> = layout::segments(&dir.audit()).expect("segments").iter().map(|it| it.first).collect();
+    fs::write(dir.audit().join(layout::SEGMENTS).join(layout::segment(lines as u64)), "").expect("begun");
+    let packed: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let given = Arc::clone(&packed);
+    let disk =
+        |files| Box::new(Moody { files, mood: Mood::default(), synced: 0, written: 0, packed: given }) as Box<dyn Disk>;
+    let (mut log, _) = AuditLog::open_on(&dir.place(), settings(), BOOT, disk).expect("a log");
+    let _ = log.close();
+    assert!(begun.len() > 2);
+    assert_eq!(*packed.lock().expect("ours"), begun, "each of them, and once");
+    dir.verified();
 }
 
 #[test]
