@@ -25,6 +25,7 @@ use nix::sys::statvfs::fstatvfs;
 pub struct IllDisk {
     ill: Arc<AtomicBool>,
     refused: Arc<AtomicU64>,
+    slow: Arc<AtomicU64>,
     _session: BackgroundSession,
 }
 
@@ -36,6 +37,7 @@ impl IllDisk {
     #[must_use]
     pub fn mount(behind: &Path, at: &Path) -> Self {
         let (ill, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let slow = Arc::new(AtomicU64::new(0));
         let root = node(behind).expect("a directory");
         let disk = Disk {
             nodes: Mutex::new(HashMap::from([(INodeNo::ROOT.0, root)])),
@@ -43,18 +45,24 @@ impl IllDisk {
             next: AtomicU64::new(1),
             ill: Arc::clone(&ill),
             refused: Arc::clone(&refused),
+            slow: Arc::clone(&slow),
         };
         let mut config = Config::default();
         config.mount_options =
             vec![MountOption::DefaultPermissions, MountOption::FSName("agent-loop-tests-disk".to_owned())];
         config.acl = SessionACL::All;
         let session = fuser::spawn_mount(disk, at, &config).expect("a mount");
-        Self { ill, refused, _session: session }
+        Self { ill, refused, slow, _session: session }
     }
 
     /// From now on every change is answered with EIO, or none any more.
     pub fn fall_ill(&self, ill: bool) {
         self.ill.store(ill, Ordering::SeqCst);
+    }
+
+    /// From now on each fsync takes this long.
+    pub fn be_slow(&self, by: Duration) {
+        self.slow.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// How many changes it has answered with EIO.
@@ -71,6 +79,8 @@ struct Disk {
     next: AtomicU64,
     ill: Arc<AtomicBool>,
     refused: Arc<AtomicU64>,
+    /// Milliseconds of an fsync.
+    slow: Arc<AtomicU64>,
 }
 
 /// Nothing is kept by the kernel: it asks each time.
@@ -339,6 +349,7 @@ impl Filesystem for Disk {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        std::thread::sleep(Duration::from_millis(self.slow.load(Ordering::SeqCst)));
         answer!(reply, self.change(), |()| reply.ok());
     }
 

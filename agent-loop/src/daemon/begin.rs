@@ -58,6 +58,8 @@ impl Daemon {
             tags: HashMap::new(),
             discards: Vec::new(),
             unproven: BTreeMap::new(),
+            intents: BTreeMap::new(),
+            frozen: BTreeMap::new(),
             unread: BTreeMap::new(),
             unheard: HashSet::new(),
             pipes: HashMap::new(),

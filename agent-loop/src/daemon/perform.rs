@@ -72,8 +72,20 @@ impl Daemon {
         }
         self.watch(record);
         let Some(watched) = self.runs.get_mut(&record.id) else { return Ok(()) };
-        watched.log.write(&mut self.audit, |log, now| log.intent(now));
-        if self.audit.durable(LAUNCH_WITHIN) {
+        // Said once: where the disk took longer than it was waited for, it is durable at the next try.
+        if !self.intents.contains_key(&record.id) {
+            watched.log.write(&mut self.audit, |log, now| log.intent(now));
+            // Where the log has no room it is said again.
+            if self.audit.refused() == 0 {
+                self.intents.insert(record.id, self.audit.next());
+            }
+        }
+        let next = self.intents.get(&record.id).copied().unwrap_or(u64::MAX);
+        if next <= self.audit.progress().durable
+            || self.audit.durable(LAUNCH_WITHIN)
+            || next <= self.audit.progress().durable
+        {
+            self.intents.remove(&record.id);
             return Ok(());
         }
         let why = self.audit.progress().failing.unwrap_or_else(|| "its disk does not answer".to_owned());
@@ -266,32 +278,54 @@ impl Daemon {
         Ok(Launched { key, ino, run: tag, at: clock::boot(), traced: true })
     }
 
+    /// Lets those run whose births have become durable meanwhile, and who are not being stopped.
+    pub(super) async fn thaw_again(&mut self) {
+        let durable = self.audit.progress().durable;
+        let ready: Vec<RunId> = self.frozen.iter().filter(|(_, next)| **next <= durable).map(|(id, _)| *id).collect();
+        for id in ready {
+            self.frozen.remove(&id);
+            if let Some(record) =
+                self.fleet.record(id).filter(|_| matches!(self.fleet.state(id), Some("launching" | "running")))
+            {
+                self.thaw(id, record.name()).await;
+            }
+        }
+        self.frozen.retain(|id, _| self.fleet.record(*id).is_some());
+    }
+
+    async fn thaw(&mut self, id: RunId, name: RunName) {
+        let answer = self.ask(Request::Thaw { run: name.to_string() }, &[]).await;
+        // Asked again after a crash or a lost keeper, it may find that the process has come and gone.
+        let gone = self.fleet.record(id).is_some_and(|record| match &record.stage {
+            Stage::Born(born) => is_gone(born.main, born.ino, true),
+            Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => false,
+        });
+        if let Err(why) = done(answer)
+            && !gone
+            && self.keeper.is_up()
+            // Refused since the keeper has not proven it; what runs is not stopped for that.
+            && !self.unproven.contains_key(&id)
+        {
+            self.trouble_of(id, &format!("letting it run: {why}"));
+            self.of(id, Event::StopRequested(StopReason::Internal));
+        }
+    }
+
     async fn perform_of(&mut self, id: RunId, action: Action) {
         let Some(name) = self.fleet.record(id).map(RunRecord::name) else { return };
         match action {
             Action::Log(fact) => self.log_fact(id, &fact),
             // No instruction of it runs before its birth is durable in the log as well (I6).
             Action::Thaw if !self.audit.durable(LAUNCH_WITHIN) => {
-                self.trouble_of(id, "its birth cannot be recorded; it is not let run");
-                self.of(id, Event::StopRequested(StopReason::Internal));
-            }
-            Action::Thaw => {
-                let answer = self.ask(Request::Thaw { run: name.to_string() }, &[]).await;
-                // Asked again after a crash or a lost keeper, it may find that the process has come and gone.
-                let gone = self.fleet.record(id).is_some_and(|record| match &record.stage {
-                    Stage::Born(born) => is_gone(born.main, born.ino, true),
-                    Stage::Queued | Stage::Intended(_) | Stage::Ended(_) => false,
-                });
-                if let Err(why) = done(answer)
-                    && !gone
-                    && self.keeper.is_up()
-                    // Refused since the keeper has not proven it; what runs is not stopped for that.
-                    && !self.unproven.contains_key(&id)
-                {
-                    self.trouble_of(id, &format!("letting it run: {why}"));
-                    self.of(id, Event::StopRequested(StopReason::Internal));
+                if self.audit.refused() > 0 {
+                    self.trouble_of(id, "its birth cannot be recorded; it is not let run");
+                    return self.of(id, Event::StopRequested(StopReason::Internal));
                 }
+                // It is no fault of the run that the disk is busy, and after a crash it may run since long.
+                self.trouble_of(id, "its birth is not recorded yet; it is let run once it is");
+                self.frozen.insert(id, self.audit.next());
             }
+            Action::Thaw => self.thaw(id, name).await,
             Action::ReadCounters => self.read_counters(id),
             Action::ReadLiveSet => self.read_live_set(id),
             Action::Signal { key, ino, signal } => {

@@ -146,6 +146,10 @@ pub(super) struct Daemon {
     pub(super) discards: Vec<Discard>,
     /// Runs that go on without the keeper's word on their main process, to be asked for again.
     pub(super) unproven: BTreeMap<RunId, Unproven>,
+    /// Runs that are to be launched and wait for their intents to be durable: how many lines have to be.
+    pub(super) intents: BTreeMap<RunId, u64>,
+    /// Runs that are born and wait for their births to be durable: how many lines have to be.
+    pub(super) frozen: BTreeMap<RunId, u64>,
     /// Runs whose output nobody reads, since it could not be opened, and why.
     pub(super) unread: BTreeMap<RunId, String>,
     /// Runs of which nobody lived when another keeper could have read what they wrote last.
@@ -226,6 +230,7 @@ impl Daemon {
                 || !self.discards.is_empty()
                 || self.is_behind()
                 || !self.unproven.is_empty()
+                || !self.frozen.is_empty()
                 || !self.unread.is_empty()
                 || self.unseen.is_some()
                 || !self.launching.is_empty();
@@ -311,6 +316,7 @@ impl Daemon {
         self.notice_a_loss();
         // Of a run that nobody knows any more nothing is to be told.
         self.unsaved.retain(|id, _| self.fleet.record(*id).is_some());
+        self.intents.retain(|id, _| self.fleet.record(*id).is_some());
         for (id, reply, answer) in std::mem::take(&mut self.acknowledged) {
             // What was asked of the store before is done by then.
             self.store.ask(

@@ -69,6 +69,7 @@ impl Daemon {
         self.discard_all().await;
         self.prove_again().await;
         self.read_again().await;
+        self.thaw_again().await;
         self.try_again()
     }
 

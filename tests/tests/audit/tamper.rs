@@ -278,6 +278,11 @@ fn an_unsigned_tail_and_a_torn_one_are_told() {
         "no JSON"
     );
     assert_eq!(judges.changed(&audit, last, format!("{whole}{{\"seq\":{next}").as_bytes()), 2, "torn");
+    // A writer that died between moving it aside and declaring it.
+    assert_eq!(judges.judge(&audit), 1);
+    fs::create_dir(audit.join("torn")).expect("a directory");
+    fs::write(audit.join("torn/000000000000-1.undeclared"), format!("1 {}\n", "0".repeat(64))).expect("written");
+    assert_eq!(judges.judge(&audit), 2, "moved aside, and not declared");
 }
 
 #[test]

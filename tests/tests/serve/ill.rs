@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use agent_loop::audit::verify::{self, Options};
 use agent_loop_tests::harness::{Host, eventually};
@@ -59,6 +60,30 @@ fn a_deadline_is_kept_while_the_states_disk_fails_and_its_end_is_remembered_when
     assert_eq!(host.asked(["ps", "--all"])["runs"].as_array().map_or(0, Vec::len), 3);
     stranger.assert_alive();
     assert!(daemon.terminate().success());
+}
+
+/// A disk that others keep busy is no fault of an agent: not of one that is launched, nor of one that runs while its daemon
+/// starts again.
+#[test]
+fn with_a_slow_disk_of_the_log_agents_are_launched_late_and_none_is_stopped_for_it() {
+    needs!(root, bpf, cgroup, fuse);
+    let host = Host::new();
+    let disk = under(&host, "log", 0o700);
+    let mut daemon = host.serving();
+    let before = host.start(&["--grace", "100ms"], shell(LOOPS));
+    host.in_state(&before, "running");
+    disk.be_slow(Duration::from_millis(1_200));
+    assert_eq!(host.ended(&host.start(&[], shell("exit 4")))["code"], 4, "{}", daemon.log());
+    daemon.kill();
+    let mut daemon = host.serving();
+    assert_eq!(host.ended(&host.start(&[], shell("exit 5")))["code"], 5, "{}", daemon.log());
+    assert_eq!(host.run(&before)["state"], "running", "{}", daemon.log());
+    disk.be_slow(Duration::ZERO);
+    stop(&host, &before);
+    assert!(daemon.terminate().success());
+    let audit = host.path("log/audit");
+    let report = verify::verify(&audit, &Options { account: true, ..Options::default() }, &mut |_| {}).expect("read");
+    assert!(report.verdict().code() <= 2 && report.damage.is_empty(), "{report:?}");
 }
 
 /// A kill of what is not born yet is carried out later, by another daemon perhaps: it is acknowledged once it is remembered.
