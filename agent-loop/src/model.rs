@@ -248,8 +248,8 @@ pub struct Totals {
     pub lost_exec: u64,
     /// Death records that found no room.
     pub lost_exit: u64,
-    /// Processes not tracked since the live set was full. At most: where hooks have copies (Linux 7.0 on) each copy counts
-    /// one that an exec would have found.
+    /// Processes not tracked since the live set was full. Where hooks have copies (Linux 7.0 on) each copy that runs counts one
+    /// that an exec would have found.
     pub live_full: u64,
     /// Stale entries replaced.
     pub stale: u64,

@@ -175,7 +175,7 @@ impl Keeper {
 
     /// How many descriptors it has open at rest.
     ///
-    /// It opens files for a moment to look into what the kernel tells it, and that of a cgroup is told late
+    /// One more was counted once, for a moment: most likely a file that it opened to look into a late word of a cgroup
     /// (`CGROUP_FILE_NOTIFY_MIN_INTV` in `kernel/cgroup/cgroup.c`: 10 ms after the last).
     pub fn open(&self) -> usize {
         let count = || fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it lives").count();
